@@ -1,0 +1,1 @@
+"""WGSL compute shaders of the wgpu backend (data package)."""

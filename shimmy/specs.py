@@ -1,0 +1,118 @@
+"""The records plugins register: a name, a little data, and how to ``load`` the real thing.
+
+Registering must stay cheap (no NumPy, no GPU, no web framework): ``load`` is a function with
+the import in its body, called at most once by whoever needs the thing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+    from pydantic import BaseModel
+
+    from shimmy.discovery.catalog import DiscoverySource
+    from shimmy.engine.plan import Backend
+    from shimmy.graph.builder import Architecture
+    from shimmy.graph.ops import Op
+    from shimmy.gguf.quant import QuantType
+    from shimmy.server.context import Frontend
+    from shimmy.text.tokenizer import TokenizerFactory
+
+
+@dataclass(frozen=True, slots=True)
+class ArchitectureSpec:
+    """A model architecture; ``names`` are values of GGUF ``general.architecture``."""
+
+    names: tuple[str, ...]
+    load: Callable[[], Architecture]
+
+
+@dataclass(frozen=True, slots=True)
+class QuantTypeSpec:
+    """A tensor type: its ggml name (``Q4_0``) and id, and the geometry of a block."""
+
+    name: str
+    ggml_id: int
+    block_elements: int
+    block_bytes: int
+    load: Callable[[], QuantType]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenizerSpec:
+    """A vocabulary kind; ``model`` is the value of GGUF ``tokenizer.ggml.model``."""
+
+    model: str
+    load: Callable[[], TokenizerFactory]
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTemplateSpec:
+    """A template family for models that carry none of their own; ``source`` is a Jinja file."""
+
+    name: str
+    source: Traversable
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoverySourceSpec:
+    """A place where models may lie."""
+
+    name: str
+    load: Callable[[], DiscoverySource]
+
+
+@dataclass(frozen=True, slots=True)
+class FrontendSpec:
+    """An API. ``routes`` are all it serves ("POST /v1/completions"): two claims are an error."""
+
+    name: str
+    routes: tuple[str, ...]
+    load: Callable[[], Frontend]
+
+
+@dataclass(frozen=True, slots=True)
+class BackendSpec:
+    """A compute engine. ``auto`` takes the usable one of highest ``priority``; negative: never.
+
+    ``probe`` returns None when the backend can run here, else the reason; it must be cheap.
+    """
+
+    name: str
+    priority: int
+    probe: Callable[[], str | None]
+    load: Callable[[], Backend]
+
+
+@dataclass(frozen=True, slots=True)
+class OpSpec:
+    """A graph op beyond the core's table (see :mod:`shimmy.graph.ops`)."""
+
+    name: str
+    load: Callable[[], Op]
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsSpec:
+    """The pydantic model that checks ``[plugins.settings.<name>]``."""
+
+    name: str
+    load: Callable[[], type[BaseModel]]
+
+
+@dataclass(frozen=True, slots=True)
+class MetricSpec:
+    """A number shown by ``/metrics``: ``read`` is called at each scrape and must be quick.
+
+    ``kind`` is "gauge" or "counter"; ``name`` is without the ``shimmy_`` prefix.
+    """
+
+    name: str
+    kind: str
+    help: str
+    read: Callable[[], float]

@@ -1,0 +1,57 @@
+"""What a tokenizer is to the rest of shimmy, and how one is made from GGUF metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from shimmy.errors import TokenizerError, did_you_mean
+
+if TYPE_CHECKING:
+    from shimmy.registry import Registry
+    from shimmy.specs import TokenizerSpec
+
+
+class Tokenizer(Protocol):
+    """Text to ids and back. Thread-safe; no method changes it."""
+
+    vocab_size: int
+    bos_id: int | None
+    eos_id: int | None
+    add_bos: bool
+    """Whether ``encode(add_special=True)`` puts ``bos_id`` first."""
+    stop_ids: frozenset[int]
+    """Ids that end a generation: EOS, end of turn, and their kind."""
+
+    def encode(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        """Ids of ``text``; control tokens spelled in it count as such only with ``parse_special``."""
+        ...
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        """Text of ``ids``; bytes that are not UTF-8 become U+FFFD."""
+        ...
+
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes this token adds to a text that has begun; b"" for control tokens."""
+        ...
+
+    def token_text(self, token: int) -> str:
+        """The vocabulary's own spelling of the token (``<|im_end|>``)."""
+        ...
+
+
+#: GGUF metadata (the ``tokenizer.ggml.*`` keys) -> tokenizer.
+TokenizerFactory: TypeAlias = Callable[[Mapping[str, Any]], Tokenizer]
+
+
+def load_tokenizer(metadata: Mapping[str, Any], registry: Registry[TokenizerSpec]) -> Tokenizer:
+    """The tokenizer of a GGUF file, made by the plugin that knows its ``tokenizer.ggml.model``."""
+    model = metadata.get("tokenizer.ggml.model")
+    if not isinstance(model, str):
+        raise TokenizerError("the file has no 'tokenizer.ggml.model', so text cannot become tokens.")
+    if model not in registry:
+        raise TokenizerError(
+            f"tokenizer.ggml.model is {model!r}, which no plugin handles.",
+            hint=did_you_mean(model, registry.names()),
+        )
+    return registry.get(model).load()(metadata)
