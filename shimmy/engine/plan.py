@@ -1,0 +1,88 @@
+"""The protocol between the scheduler and a compute backend: a graph compiles to a plan, a plan runs steps.
+
+A step is a batch of tokens from several sequences: prompt chunks and generated tokens alike run
+through the same graph. The KV cache is paged: a block holds ``block_tokens`` positions of one
+sequence for all layers, a sequence's block table lists its blocks in order. The scheduler hands
+out block ids, the plan owns the memory behind them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from shimmy.engine.sampling import Chosen, RowSampling
+    from shimmy.gguf.weights import Weights
+    from shimmy.graph.batch import Batch
+    from shimmy.graph.builder import Graph
+
+Progress = Callable[[str, int, int], None]
+"""Called as progress(phase, done, total) while loading."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a plan must be able to hold."""
+
+    max_ctx: int
+    """Most positions of one sequence."""
+    max_sequences: int
+    """Most sequences (rows of a block table) in a step."""
+    step_tokens: int
+    """Most tokens in a step."""
+    threads: int
+    """CPU threads the plan may use."""
+
+
+class Step(Protocol):
+    """A submitted step. Both methods wait for it; a synchronous engine has finished already."""
+
+    def chosen(self) -> list[Chosen]:
+        """The sampled tokens of the R output rows."""
+        ...
+
+    def logits(self) -> NDArray[np.float32]:
+        """(R, vocabulary) raw logits, for judges and tests; valid until the next submit."""
+        ...
+
+
+class Plan(Protocol):
+    """A compiled graph with its weights and its KV cache. Used from one thread."""
+
+    precision: str
+    """"f32" or "int8": the arithmetic in use."""
+    description: str
+    """What runs it, for people: "2 threads, AVX-512"."""
+    weight_bytes: int
+    """Memory held by weights."""
+    block_tokens: int
+    """Positions in one KV block."""
+    block_bytes: int
+    """Memory of one KV block, all layers."""
+    fallbacks: tuple[str, ...]
+    """Labels of nodes that run on the NumPy reference for want of a kernel."""
+
+    def reserve(self, blocks: int) -> None:
+        """Make exactly the block ids below ``blocks`` usable: allocates, or frees those above."""
+        ...
+
+    def submit(self, batch: Batch, sampling: Sequence[RowSampling]) -> Step:
+        """Run one step: append to the KV cache, compute the R wanted rows' logits, sample each by its entry."""
+        ...
+
+    def close(self) -> None:
+        """Free everything. The plan cannot be used afterwards."""
+        ...
+
+
+class Backend(Protocol):
+    """A compute engine."""
+
+    def compile(self, graph: Graph, weights: Weights, limits: Limits, progress: Progress) -> Plan:
+        """Load weights and build kernels. Raises GraphError, OutOfMemoryError."""
+        ...

@@ -1,0 +1,206 @@
+"""Frames between the server and an engine worker: typed msgpack, length-prefixed, versioned.
+
+Server to worker: Load once, then Submit and Cancel. Worker to server: Progress while loading, then
+Ready or Failed, then one StepFrame per step for all sequences. Never pickle; a frame that does not
+decode to its type is an EngineError.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Any, BinaryIO
+
+import msgspec
+
+from shimmy.errors import EngineError, ShimmyError, error_by_code
+
+PROTOCOL_VERSION = 1
+MAX_FRAME = 1 << 28
+_LENGTH = struct.Struct("<I")
+
+
+class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings a worker needs, frozen at its start."""
+
+    backend: str = "auto"
+    precision: str = "auto"
+    threads: int | None = None
+    max_ctx: int | None = None
+    kv_memory: int | None = None
+    """Bytes; None takes a share of the machine's memory."""
+    max_sequences: int = 32
+    step_tokens: int = 128
+    plugins_enabled: tuple[str, ...] | None = None
+    plugins_disabled: tuple[str, ...] = ()
+    strict_plugins: bool = False
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """How tokens are chosen; the defaults change nothing. See :mod:`shimmy.engine.sampling`."""
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repeat_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: dict[int, float] = {}
+    seed: int = 0
+    logprobs: int | None = None
+    """Number of alternatives reported with each token; None reports no log-probabilities."""
+
+
+class ErrorInfo(msgspec.Struct, frozen=True):
+    """A ShimmyError that crosses the process boundary."""
+
+    code: str
+    message: str
+    hint: str | None = None
+
+    @classmethod
+    def of(cls, error: BaseException) -> ErrorInfo:
+        if isinstance(error, ShimmyError):
+            return cls(error.code, error.message, error.hint)
+        return cls(EngineError.code, f"{type(error).__name__}: {error}")
+
+    def to_error(self) -> ShimmyError:
+        return error_by_code(self.code)(self.message, hint=self.hint)
+
+
+# -- server to worker -----------------------------------------------------------------------------
+
+
+class Load(msgspec.Struct, frozen=True, tag="load"):
+    version: int
+    model_path: str
+    model_name: str
+    settings: EngineSettings
+
+
+class Submit(msgspec.Struct, frozen=True, tag="submit"):
+    """Generate after ``tokens``, at most ``max_tokens``, until one of ``stop_ids``."""
+
+    id: int
+    tokens: list[int]
+    max_tokens: int
+    sampling: Sampling
+    stop_ids: list[int] = []
+
+
+class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
+    id: int
+
+
+# -- worker to server -----------------------------------------------------------------------------
+
+
+class Progress(msgspec.Struct, frozen=True, tag="progress"):
+    phase: str
+    done: int
+    total: int
+
+
+class Ready(msgspec.Struct, frozen=True, tag="ready"):
+    """The model as loaded; sizes in bytes."""
+
+    version: int
+    architecture: str
+    backend: str
+    backend_reason: str
+    precision: str
+    description: str
+    context: int
+    native_context: int
+    vocabulary: int
+    weight_bytes: int
+    kv_bytes_per_token: int
+    kv_memory: int
+    plugins: list[str]
+    fallbacks: list[str]
+    seconds: float
+
+
+class Failed(msgspec.Struct, frozen=True, tag="failed"):
+    """Loading failed; the worker exits."""
+
+    error: ErrorInfo
+
+
+class TokenEvent(msgspec.Struct, frozen=True, array_like=True):
+    """What a step did for one request. A finish without a token has ``token`` None.
+
+    ``finish`` is None while it goes on, else stop, length, cancelled or error.
+    """
+
+    id: int
+    token: int | None = None
+    finish: str | None = None
+    logprob: float | None = None
+    top: list[tuple[int, float]] = []
+    error: ErrorInfo | None = None
+
+
+class Stats(msgspec.Struct, frozen=True, array_like=True):
+    """The scheduler's state after a step."""
+
+    running: int
+    waiting: int
+    kv_blocks_used: int
+    kv_blocks_total: int
+
+
+class StepFrame(msgspec.Struct, frozen=True, tag="step"):
+    events: list[TokenEvent]
+    stats: Stats
+
+
+ToWorker = Load | Submit | Cancel
+FromWorker = Progress | Ready | Failed | StepFrame
+
+_encoder = msgspec.msgpack.Encoder()
+_to_worker: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ToWorker)
+_from_worker: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(FromWorker)
+
+
+def pack(frame: ToWorker | FromWorker) -> bytes:
+    """A frame with its length in front (4 bytes, little endian)."""
+    body = _encoder.encode(frame)
+    return _LENGTH.pack(len(body)) + body
+
+
+def frame_length(header: bytes) -> int:
+    (length,) = _LENGTH.unpack(header)
+    if length > MAX_FRAME:
+        raise EngineError(f"an engine frame announces {length} bytes, more than {MAX_FRAME}.")
+    return int(length)
+
+
+def unpack_to_worker(body: bytes) -> ToWorker:
+    frame: ToWorker = _decode(_to_worker, body)
+    return frame
+
+
+def unpack_from_worker(body: bytes) -> FromWorker:
+    frame: FromWorker = _decode(_from_worker, body)
+    return frame
+
+
+def _decode(decoder: msgspec.msgpack.Decoder[Any], body: bytes) -> Any:
+    try:
+        return decoder.decode(body)
+    except msgspec.MsgspecError as error:
+        raise EngineError(f"an engine frame of {len(body)} bytes cannot be read: {error}.") from error
+
+
+HEADER_BYTES = _LENGTH.size
+
+
+def read_frame(stream: BinaryIO) -> bytes | None:
+    """The next frame's body from a blocking stream; None at its end."""
+    header = stream.read(HEADER_BYTES)
+    if len(header) < HEADER_BYTES:
+        return None
+    length = frame_length(header)
+    body = stream.read(length)
+    return body if len(body) == length else None

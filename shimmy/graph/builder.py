@@ -1,0 +1,186 @@
+"""The graph builder: the only thing an architecture sees. No arrays, no device, no dtype.
+
+A graph is recorded once per model and is symbolic in the number of tokens: shapes are those of
+one row. Weights are names, checked against the file while recording. Labels (``blk.1.ffn_down``)
+name a node in errors, numeric differences and profiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from shimmy.errors import GraphError, did_you_mean
+from shimmy.graph.ops import CORE_OPS, Op, Shape
+
+
+class TensorTable(Protocol):
+    """What recording needs to know of a model file: which tensors there are, and their shapes."""
+
+    def __contains__(self, name: object) -> bool: ...
+
+    def names(self) -> Sequence[str]: ...
+
+    def shape(self, name: str) -> Shape:
+        """Shape with rows first: (rows, columns) of a matrix, (n,) of a vector."""
+        ...
+
+
+class Architecture(Protocol):
+    """A model architecture: parameters read from the metadata, and the graph they describe."""
+
+    @property
+    def params(self) -> type[Any]:
+        """The dataclass that :func:`shimmy.gguf.params.read_params` fills."""
+        ...
+
+    def build(self, g: Graph, p: Any) -> Value:
+        """Record the model; returns the logits, shape (vocabulary,)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One recorded op. ``inputs`` are indices of earlier nodes, ``weights`` maps role -> tensor name."""
+
+    index: int
+    op: str
+    label: str
+    inputs: tuple[int, ...]
+    weights: Mapping[str, str]
+    attrs: Mapping[str, Any]
+    shape: Shape
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Value:
+    """The result of a node while recording; ``shape`` is that of one row."""
+
+    graph: Graph
+    index: int
+    shape: Shape
+
+    def __add__(self, other: Value) -> Value:
+        return self.graph.op("add", self, other)
+
+
+@dataclass(slots=True)
+class Graph:
+    """Records nodes in execution order; the last one recorded is not special, ``output`` is."""
+
+    tensors: TensorTable
+    ops: Mapping[str, Op] = field(default_factory=lambda: CORE_OPS)
+    nodes: list[Node] = field(default_factory=list)
+    output: int = -1
+    _prefix: str = ""
+    _labels: dict[str, int] = field(default_factory=dict)
+
+    # -- what an architecture calls ---------------------------------------------------------
+
+    @contextmanager
+    def block(self, index: int) -> Iterator[None]:
+        """Inside, tensor names and labels are those of layer ``index``: ``blk.<index>.``."""
+        outer, self._prefix = self._prefix, f"blk.{index}."
+        try:
+            yield
+        finally:
+            self._prefix = outer
+
+    def embed(self, name: str) -> Value:
+        """Embedding row of each token: (columns of ``name``,)."""
+        return self.op("embed", weights={"weight": self._tensor(name)}, label=name)
+
+    def linear(self, x: Value, name: str, *, tied: str | None = None) -> Value:
+        """x @ weight.T (+ bias when the file has one); ``tied`` names the matrix to use if missing."""
+        weights = {"weight": self._tensor(name, instead=tied)}
+        if (bias := f"{self._prefix}{name}.bias") in self.tensors:
+            weights["bias"] = bias
+        return self.op("linear", x, weights=weights, label=name)
+
+    def rms_norm(self, x: Value, name: str, *, eps: float) -> Value:
+        """RMS norm over the last axis (Zhang & Sennrich 2019, arXiv:1910.07467)."""
+        return self.op("rms_norm", x, weights={"weight": self._tensor(name)}, label=name, eps=eps)
+
+    def heads(self, x: Value, count: int) -> Value:
+        """View a row as ``count`` heads."""
+        return self.op("heads", x, heads=count)
+
+    def rope(
+        self, x: Value, *, base: float, dims: int, style: str, factors: str | None = "rope_freqs"
+    ) -> Value:
+        """Rotary embedding (Su et al. 2021, arXiv:2104.09864) of the first ``dims`` of each head.
+
+        ``style`` pairs dimensions: "interleaved" (2i, 2i+1) or "half" (i, i + dims/2). Where the
+        file has the tensor ``factors``, the i-th frequency is divided by its i-th value.
+        """
+        if style not in ("interleaved", "half"):
+            raise GraphError(f"{self._prefix}rope: style is {style!r}, not 'interleaved' or 'half'.")
+        name = f"{factors}.weight"
+        weights = {"factors": name} if factors and name in self.tensors else {}
+        return self.op("rope", x, weights=weights, base=base, dims=dims, style=style)
+
+    def attention(self, q: Value, k: Value, v: Value, *, layer: int, scale: float) -> Value:
+        """Causal attention over the sequence so far; appends k and v to the cache of ``layer``."""
+        return self.op("attention", q, k, v, layer=layer, scale=scale)
+
+    def swiglu(self, gate: Value, up: Value) -> Value:
+        """silu(gate) * up (Shazeer 2020, arXiv:2002.05202)."""
+        return self.op("swiglu", gate, up)
+
+    def last(self, x: Value) -> Value:
+        """Keep only the rows whose logits are wanted."""
+        return self.op("last", x)
+
+    # -- what everything above is made of -----------------------------------------------------
+
+    def op(
+        self,
+        name: str,
+        *inputs: Value,
+        weights: Mapping[str, str] | None = None,
+        label: str | None = None,
+        **attrs: Any,
+    ) -> Value:
+        """Record any op of the table, also a plugin's; ``weights`` maps role -> full tensor name."""
+        if name not in self.ops:
+            raise GraphError(f"no op is called {name!r}.", hint=did_you_mean(name, self.ops))
+        label = self._unique(self._prefix + (label or name))
+        weights = weights or {}
+        shapes = {role: self.tensors.shape(tensor) for role, tensor in weights.items()}
+        try:
+            shape = self.ops[name].shape([v.shape for v in inputs], shapes, attrs)
+        except GraphError as error:
+            raise GraphError(f"{label}: {error.message}") from None
+        except (ValueError, IndexError, KeyError) as error:
+            found = ", ".join(f"{weights[role]} {s}" for role, s in shapes.items())
+            raise GraphError(f"{label}: tensors of unexpected shape ({found}).") from error
+        node = Node(len(self.nodes), name, label, tuple(v.index for v in inputs), weights, attrs, shape)
+        self.nodes.append(node)
+        return Value(self, node.index, shape)
+
+    def _tensor(self, name: str, *, instead: str | None = None) -> str:
+        full = f"{self._prefix}{name}.weight"
+        if full in self.tensors:
+            return full
+        if instead and f"{instead}.weight" in self.tensors:
+            return f"{instead}.weight"
+        raise GraphError(
+            f"the model file has no tensor {full!r}.", hint=did_you_mean(full, self.tensors.names())
+        )
+
+    def _unique(self, label: str) -> str:
+        count = self._labels.get(label, 0)
+        self._labels[label] = count + 1
+        return label if count == 0 else f"{label}_{count}"
+
+
+def record(
+    architecture: Architecture, params: Any, tensors: TensorTable, ops: Mapping[str, Op] | None = None
+) -> Graph:
+    """Run an architecture's ``build`` and return the finished graph."""
+    graph = Graph(tensors, ops or CORE_OPS)
+    logits = architecture.build(graph, params)
+    graph.output = logits.index
+    return graph
