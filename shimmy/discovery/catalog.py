@@ -1,4 +1,4 @@
-"""Records of found models. (The catalog itself follows.)"""
+"""Records of found models. (The catalog itself follows; cards are made by shimmy.gguf.card.read_card.)"""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from shimmy.gguf.card import ModelCard  # card records live with the reader: the engine makes them too
+
+__all__ = ["DiscoverySource", "FoundModel", "ModelCard"]
 
 if TYPE_CHECKING:
     from shimmy.settings import Settings
@@ -18,22 +22,6 @@ class FoundModel:
     name: str
     path: Path
     source: str
-
-
-@dataclass(frozen=True, slots=True)
-class ModelCard:
-    """What a file's metadata says of a model, without loading it."""
-
-    name: str
-    path: Path
-    source: str
-    size_bytes: int
-    architecture: str
-    parameters: int
-    quantization: str
-    """The type holding most of the weights' bytes, as ggml names it."""
-    context_length: int | None
-    has_chat_template: bool
 
 
 class DiscoverySource(Protocol):

@@ -72,7 +72,7 @@ class Plan(Protocol):
         ...
 
     def submit(self, batch: Batch, sampling: Sequence[RowSampling]) -> Step:
-        """Run one step: append to the KV cache, compute the R wanted rows' logits, sample each by its entry."""
+        """Run one step: append to the KV cache, compute R rows of logits, sample each by its entry."""
         ...
 
     def close(self) -> None:

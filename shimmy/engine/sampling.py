@@ -39,6 +39,7 @@ class Chosen:
     """The sampled token of one output row, and log-probabilities if they were asked for."""
 
     token: int
+    """The id; negative when the logits are not numbers."""
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
     """(token, log-probability), most probable first."""
@@ -64,7 +65,10 @@ def choose(logits: F32, row: RowSampling) -> Chosen:
     """The token after this row, (vocabulary,) logits; log-probabilities are those of the raw logits."""
     p = row.params
     scores = _penalised(logits, row)
-    token = int(np.argmax(scores)) if p.temperature <= 0 else _draw(scores, row)
+    best_id = int(np.argmax(scores))
+    if not np.isfinite(scores[best_id]):  # argmax stops at the first NaN
+        return Chosen(-1)
+    token = best_id if p.temperature <= 0 else _draw(scores, row)
     if p.logprobs is None:
         return Chosen(token)
     logprobs = log_softmax(logits)
@@ -74,8 +78,10 @@ def choose(logits: F32, row: RowSampling) -> Chosen:
 
 
 def log_softmax(logits: F32) -> F32:
+    """(vocabulary,) logits to log-probabilities, the sum in F64."""
     shifted = logits - logits.max()
-    return (shifted - np.log(np.exp(shifted).sum(dtype=np.float64))).astype(np.float32)
+    total = float(np.log(np.exp(shifted).sum(dtype=np.float64)))
+    return shifted - np.float32(total)
 
 
 def _penalised(logits: F32, row: RowSampling) -> F32:

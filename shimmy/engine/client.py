@@ -1,0 +1,247 @@
+"""The server's side of an engine worker: starts it, talks to it, survives it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import sys
+from collections.abc import AsyncGenerator, Iterable
+from pathlib import Path
+
+from shimmy.engine.protocol import (
+    HEADER_BYTES,
+    PROTOCOL_VERSION,
+    Cancel,
+    EngineSettings,
+    Failed,
+    FromWorker,
+    Load,
+    Progress,
+    Ready,
+    Sampling,
+    Stats,
+    StepFrame,
+    Submit,
+    TokenEvent,
+    ToWorker,
+    frame_length,
+    pack,
+    unpack_from_worker,
+)
+from shimmy.errors import EngineError, ShimmyError, WorkerDiedError
+
+log = logging.getLogger("shimmy.engine")
+
+#: Seconds a worker gets to end by itself when its stdin closes.
+GRACE = 3.0
+
+
+class _Stream:
+    """Events of one request, coalesced until its consumer wakes up."""
+
+    def __init__(self) -> None:
+        self._events: list[TokenEvent] = []
+        self._error: ShimmyError | None = None
+        self._wake = asyncio.Event()
+
+    def push(self, event: TokenEvent) -> None:
+        self._events.append(event)
+        self._wake.set()
+
+    def fail(self, error: ShimmyError) -> None:
+        self._error = error
+        self._wake.set()
+
+    async def next(self) -> list[TokenEvent]:
+        await self._wake.wait()
+        self._wake.clear()
+        if self._events:
+            events, self._events = self._events, []
+            if self._error:
+                self._wake.set()
+            return events
+        assert self._error
+        raise self._error
+
+
+class EngineClient:
+    """One engine worker process, as the server's event loop sees it.
+
+    ``state`` is stopped, loading, ready, restarting or failed. A worker that dies is started again
+    once at once; if that start fails too, the next request tries again.
+    """
+
+    def __init__(self, model_name: str, model_path: Path, settings: EngineSettings) -> None:
+        self.model_name = model_name
+        self.model_path = model_path
+        self.settings = settings
+        self.state = "stopped"
+        self.ready: Ready | None = None
+        self.progress: Progress | None = None
+        self.stats: Stats | None = None
+        self.error: ShimmyError | None = None
+        self._ids = itertools.count(1)
+        self._streams: dict[int, _Stream] = {}
+        self._process: asyncio.subprocess.Process | None = None
+        self._starting: asyncio.Task[Ready] | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._closing = False
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the worker, None when there is none."""
+        return self._process.pid if self._process else None
+
+    async def start(self) -> Ready:
+        """Start the worker and load the model, once however many ask; raises what went wrong there."""
+        if self._closing:
+            raise WorkerDiedError(f"the engine of {self.model_name!r} is shutting down.")
+        if self.state == "ready" and self.ready:
+            return self.ready
+        if self._starting is None or self._starting.done():
+            self.state = "loading" if self.state in ("stopped", "failed") else self.state
+            self._starting = asyncio.create_task(self._start())
+        # Shielded: a client that goes away must not take down the load others wait for.
+        return await asyncio.shield(self._starting)
+
+    async def generate(
+        self, tokens: list[int], *, max_tokens: int, sampling: Sampling, stop_ids: Iterable[int]
+    ) -> AsyncGenerator[list[TokenEvent], None]:
+        """Events as they come, those of several steps together when the consumer is slow.
+
+        The last event carries ``finish``. Closing the generator early cancels the request.
+        """
+        while self.state != "ready":
+            await self.start()
+        request = Submit(next(self._ids), tokens, max_tokens, sampling, list(stop_ids))
+        stream = self._streams[request.id] = _Stream()
+        finished = False
+        try:
+            await self._send(request)
+            while not finished:
+                events = await stream.next()
+                finished = events[-1].finish is not None
+                if events[-1].error:
+                    raise events[-1].error.to_error()
+                yield events
+        except WorkerDiedError:
+            finished = True
+            raise
+        finally:
+            del self._streams[request.id]
+            if not finished:
+                self._post(Cancel(request.id))
+
+    async def close(self) -> None:
+        """End the worker: its stdin closes, then it has a few seconds."""
+        self._closing = True
+        if self._starting:
+            self._starting.cancel()
+        process = self._process
+        if process and process.returncode is None:
+            if process.stdin:
+                process.stdin.close()
+            try:
+                await asyncio.wait_for(process.wait(), GRACE)
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+        if self._reader:
+            await asyncio.gather(self._reader, return_exceptions=True)
+        if self._starting:
+            await asyncio.gather(self._starting, return_exceptions=True)
+        self.state = "stopped"
+        self.ready = None
+
+    # -- the process ----------------------------------------------------------------------------
+
+    async def _start(self) -> Ready:
+        try:
+            self.ready = self.stats = self.progress = None
+            # -P: the working directory must not shadow modules of the worker.
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",
+                "-m",
+                "shimmy.engine.worker",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+            )
+            loaded: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
+            self._reader = asyncio.create_task(self._read(self._process, loaded))
+            await self._send(Load(PROTOCOL_VERSION, str(self.model_path), self.model_name, self.settings))
+            return await loaded
+        except OSError as error:
+            self.state = "failed"
+            self.error = EngineError(f"the engine process cannot be started: {error}.")
+            raise self.error from error
+        except ShimmyError as error:
+            self.state, self.error = "failed", error
+            raise
+
+    async def _read(self, process: asyncio.subprocess.Process, loaded: asyncio.Future[Ready]) -> None:
+        """Dispatch the worker's frames until it ends, then tell everyone who waits for it."""
+        assert process.stdout
+        failure: ShimmyError | None = None
+        try:
+            while True:
+                length = frame_length(await process.stdout.readexactly(HEADER_BYTES))
+                frame = unpack_from_worker(await process.stdout.readexactly(length))
+                self._dispatch(frame, loaded)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        except EngineError as error:
+            failure = error
+            process.kill()
+        status = await process.wait()
+        self._ended(failure or self._died(status), loaded)
+
+    def _dispatch(self, frame: FromWorker, loaded: asyncio.Future[Ready]) -> None:
+        if isinstance(frame, StepFrame):
+            self.stats = frame.stats
+            for event in frame.events:
+                if stream := self._streams.get(event.id):
+                    stream.push(event)
+        elif isinstance(frame, Progress):
+            self.progress = frame
+        elif isinstance(frame, Ready):
+            # Here and not where the future is awaited: a death right after must find it ready.
+            self.state, self.error, self.ready = "ready", None, frame
+            loaded.set_result(frame)
+        elif isinstance(frame, Failed) and not loaded.done():
+            loaded.set_exception(frame.error.to_error())
+
+    def _ended(self, error: ShimmyError, loaded: asyncio.Future[Ready]) -> None:
+        self._process = self.ready = None
+        for stream in self._streams.values():
+            stream.fail(error)
+        if not loaded.done():
+            loaded.set_exception(error)
+            return
+        if self.state != "ready" or self._closing:
+            return
+        log.error("%s", error)
+        self.state = "restarting"
+        self._starting = asyncio.create_task(self._start())
+        # Retrieved here so that a failed restart nobody waits for does not warn; state tells of it.
+        self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
+
+    def _died(self, status: int) -> WorkerDiedError:
+        how = f"signal {-status}" if status < 0 else f"exit status {status}"
+        return WorkerDiedError(
+            f"the engine process of {self.model_name!r} ended unexpectedly ({how}).",
+            hint="It is being restarted; send the request again.",
+        )
+
+    async def _send(self, frame: ToWorker) -> None:
+        self._post(frame)
+        if self._process and self._process.stdin:
+            # A dead worker is reported by the reader, to everyone at once.
+            with contextlib.suppress(ConnectionError):
+                await self._process.stdin.drain()
+
+    def _post(self, frame: ToWorker) -> None:
+        if self._process and self._process.stdin and not self._process.stdin.is_closing():
+            self._process.stdin.write(pack(frame))

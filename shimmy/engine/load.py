@@ -1,0 +1,160 @@
+"""From a model file to a running engine: architecture, graph, backend, context, memory."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from shimmy.engine.engine import Engine
+from shimmy.engine.plan import Backend, Limits, Plan, Progress
+from shimmy.engine.protocol import PROTOCOL_VERSION, EngineSettings, Ready
+from shimmy.errors import ConfigError, OutOfMemoryError
+from shimmy.gguf.card import ModelCard, read_card
+from shimmy.gguf.params import read_params
+from shimmy.gguf.reader import open_gguf
+from shimmy.gguf.weights import Weights
+from shimmy.graph.builder import Architecture, record
+from shimmy.graph.ops import CORE_OPS, Op
+
+if TYPE_CHECKING:
+    from shimmy.gguf.reader import GGUFFile
+    from shimmy.plugins import Plugins
+
+#: The smallest context worth serving; less memory than this is an error.
+MIN_CONTEXT = 512
+#: Share of the memory that is free after loading the weights which the KV cache may grow into.
+KV_SHARE = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A running engine and the facts about it."""
+
+    engine: Engine
+    ready: Ready
+
+
+def load_engine(
+    path: Path, name: str, settings: EngineSettings, plugins: Plugins, progress: Progress
+) -> Loaded:
+    """Load a GGUF file. Raises ModelError, ConfigError or OutOfMemoryError, each saying what to do."""
+    started = time.monotonic()
+    file = open_gguf(path)
+    card = read_card(file, name=name, source="worker", quant_types=plugins.quant_types)
+    backend_name, reason, backend = choose_backend(card, settings, plugins)
+    weights = Weights(file, plugins.quant_types)
+    params, architecture = read_architecture(card.architecture, file, plugins)
+    graph = record(architecture, params, weights, op_table(plugins))
+    native = card.context_length or MIN_CONTEXT
+    wanted = wanted_context(settings, native)
+    limits = Limits(
+        max_ctx=wanted,
+        max_sequences=settings.max_sequences,
+        step_tokens=max(settings.step_tokens, settings.max_sequences),
+        threads=settings.threads or default_threads(),
+    )
+    plan = backend.compile(graph, weights, limits, progress)
+    kv_memory = settings.kv_memory or int(psutil.virtual_memory().available * KV_SHARE)
+    context = fit_context(plan, wanted, kv_memory, explicit=settings.max_ctx is not None)
+    vocabulary = graph.nodes[graph.output].shape[0]
+    engine = Engine(
+        plan,
+        context=context,
+        vocabulary=vocabulary,
+        kv_blocks=kv_memory // plan.block_bytes,
+        max_sequences=limits.max_sequences,
+        step_tokens=limits.step_tokens,
+    )
+    ready = Ready(
+        version=PROTOCOL_VERSION,
+        architecture=card.architecture,
+        backend=backend_name,
+        backend_reason=reason,
+        precision=plan.precision,
+        description=plan.description,
+        context=context,
+        native_context=native,
+        vocabulary=vocabulary,
+        weight_bytes=plan.weight_bytes,
+        kv_bytes_per_token=plan.block_bytes // plan.block_tokens,
+        kv_memory=kv_memory,
+        plugins=[info.name for info in plugins.infos if info.status == "loaded"],
+        fallbacks=list(plan.fallbacks),
+        seconds=time.monotonic() - started,
+    )
+    return Loaded(engine, ready)
+
+
+def read_architecture(name: str, file: GGUFFile, plugins: Plugins) -> tuple[Any, Architecture]:
+    """The parameters in the metadata and the architecture that reads them."""
+    architecture = plugins.architectures.get(name).load()
+    return read_params(architecture.params, file.metadata, name), architecture
+
+
+def op_table(plugins: Plugins) -> dict[str, Op]:
+    """The core's ops and the plugins'."""
+    return {**CORE_OPS, **{spec.name: spec.load() for spec in plugins.ops}}
+
+
+def choose_backend(card: ModelCard, settings: EngineSettings, plugins: Plugins) -> tuple[str, str, Backend]:
+    """(name, why, backend): the one asked for, else a plugin's choice, else the best usable one."""
+    registry = plugins.backends
+    if settings.backend != "auto":
+        spec = registry.get(settings.backend)
+        if problem := spec.probe():
+            raise ConfigError(
+                f"engine_backend is {spec.name!r}, which cannot run here: {problem}.",
+                hint="Leave engine_backend at 'auto' to use what can.",
+            )
+        return spec.name, "asked for", spec.load()
+    automatic = sorted((s for s in registry if s.priority >= 0), key=lambda s: -s.priority)
+    problems = {s.name: s.probe() for s in automatic}
+    available = [s.name for s in automatic if problems[s.name] is None]
+    if not available:
+        found = "; ".join(f"{name}: {problem}" for name, problem in problems.items()) or "none is loaded"
+        raise ConfigError(f"no compute backend can run here ({found}).")
+    if chosen := plugins.select_backend(card, available):
+        return chosen, "chosen by a plugin", registry.get(chosen).load()
+    passed_over = [f"{name}: {problem}" for name, problem in problems.items() if problem]
+    reason = "best available" + (f" ({'; '.join(passed_over)})" if passed_over else "")
+    return available[0], reason, registry.get(available[0]).load()
+
+
+def default_threads() -> int:
+    """Physical cores this process may use."""
+    physical = psutil.cpu_count(logical=False) or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(physical, allowed))
+
+
+def wanted_context(settings: EngineSettings, native: int) -> int:
+    if settings.max_ctx is None:
+        return native
+    if settings.max_ctx > native:
+        raise ConfigError(
+            f"max_ctx is {settings.max_ctx}, the model was trained for {native} positions.",
+            hint=f"Set max_ctx to at most {native}.",
+            param="max_ctx",
+        )
+    return settings.max_ctx
+
+
+def fit_context(plan: Plan, wanted: int, kv_memory: int, *, explicit: bool) -> int:
+    """min(wanted, what the KV memory holds); too much asked for explicitly is an error."""
+    fits = kv_memory // plan.block_bytes * plan.block_tokens
+    if fits >= wanted:
+        return wanted
+    per_token = plan.block_bytes / plan.block_tokens
+    if explicit or fits < min(MIN_CONTEXT, wanted):
+        plan.close()
+        raise OutOfMemoryError(
+            f"a context of {wanted} needs {wanted * per_token / 2**20:.0f} MiB of KV cache "
+            f"({per_token / 1024:.1f} KiB per token), kv_memory is {kv_memory / 2**20:.0f} MiB.",
+            hint=f"It holds a context of {fits}: lower max_ctx or raise kv_memory.",
+        )
+    return fits
