@@ -98,7 +98,7 @@ class Plugins:
         self.ops: Registry[OpSpec] = Registry("op")
         self.settings: Registry[SettingsSpec] = Registry("plugin settings table")
         self.metrics: Registry[MetricSpec] = Registry("metric")
-        self._quant_types_by_id: Registry[QuantTypeSpec] = Registry("ggml type id")
+        self._ggml_ids: Registry[QuantTypeSpec] = Registry("ggml type id")
         self._collectors = {
             "register_architectures": _Collector(
                 self.architectures, ArchitectureSpec, lambda spec: spec.names
@@ -119,10 +119,6 @@ class Plugins:
             self._manager.add_hookcall_monitoring(_trace_before, _trace_after)
 
     # What plugins registered
-
-    def quant_types_by_id(self) -> dict[int, QuantTypeSpec]:
-        """The quant types by ggml type id, as tensor headers name them."""
-        return {spec.ggml_id: spec for spec in self.quant_types}
 
     def command_apps(self, new_app: Callable[[], typer.Typer]) -> Iterator[tuple[str, typer.Typer]]:
         """The name of each plugin that adds commands, with an app of its own that holds them."""
@@ -248,7 +244,7 @@ class Plugins:
                 for key in collector.names(spec):
                     yield Claim(collector.registry, key, spec)
                 if isinstance(spec, QuantTypeSpec):
-                    yield Claim(self._quant_types_by_id, str(spec.ggml_id), spec)
+                    yield Claim(self._ggml_ids, str(spec.ggml_id), spec)
 
 
 def _trace_before(hook_name: str, implementations: Sequence[Any], arguments: Any) -> None:

@@ -1,0 +1,105 @@
+"""The Typer app: global options, and commands that are imported when they are used."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command, get_group
+
+from shimmy import __version__
+from shimmy.cli.common import bootstrap, settings_options
+from shimmy.errors import ConfigError, PluginError, ShimmyError
+
+#: The core's commands, as ``--help`` lists them. ``shimmy.cli.NAME`` holds a function ``command``.
+COMMANDS = ("serve", "generate", "list", "plugins")
+
+
+class Commands(TyperGroup):
+    """The core's commands, imported one by one, and those of plugins, loaded when asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        self._add_all(ctx)
+        return list(self.commands)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name in COMMANDS:
+            return self._core_command(cmd_name)
+        self._add_all(ctx)
+        return self.commands.get(cmd_name)
+
+    def _core_command(self, name: str) -> Any:
+        if name not in self.commands:
+            self.commands[name] = _as_command(name, import_module(f"shimmy.cli.{name}").command)
+        return self.commands[name]
+
+    def _add_all(self, ctx: Any) -> None:
+        for name in COMMANDS:
+            self._core_command(name)
+        try:
+            _, plugins = bootstrap(ctx)
+        except ConfigError:
+            # Whoever looks at --help because the configuration is wrong shall see it.
+            return
+        for plugin, app in plugins.command_apps(_new_app):
+            for name, command in get_group(app).commands.items():
+                if name in COMMANDS:
+                    raise PluginError(
+                        f"plugin {plugin!r} adds the command {name!r}, which shimmy has itself.",
+                        hint=f"Leave the plugin out with --without {plugin}.",
+                    )
+                self.commands[name] = command
+
+
+def _new_app(**options: Any) -> typer.Typer:
+    # Markup and pretty tracebacks would import rich, 100 ms, for every error.
+    return typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False, **options)
+
+
+def _as_command(name: str, function: Callable[..., None]) -> Any:
+    app = _new_app()
+    app.command(name)(function)
+    return get_command(app)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"shimmy {__version__}")
+        raise typer.Exit
+
+
+@settings_options("plugins.enabled", "plugins.disabled", "strict_plugins", "log_level")
+def _root(
+    config: Annotated[Path | None, typer.Option(metavar="FILE", help="Read this shimmy.toml.")] = None,
+    version: Annotated[
+        bool,
+        typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """A local LLM server: a drop-in OpenAI API for GGUF models."""
+
+
+def build() -> Any:
+    """A new command line, as a click group."""
+    app = _new_app(cls=Commands, no_args_is_help=True)
+    app.callback()(_root)
+    return get_command(app)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command; prints what shimmy itself raises and returns the exit code."""
+    try:
+        build().main(args=list(arguments), prog_name="shimmy")
+    except ShimmyError as error:
+        print(f"error: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"hint: {error.hint}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    except SystemExit as ending:
+        return ending.code if isinstance(ending.code, int) else 0
+    return 0

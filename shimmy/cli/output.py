@@ -1,0 +1,62 @@
+"""Tables and JSON on standard output: rich tables for people, plain aligned text for pipes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+
+def print_json(value: Any) -> None:
+    """Print ``value`` as indented JSON; paths become text."""
+    print(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print rows below their headers."""
+    if sys.stdout.isatty():
+        _print_rich(headers, rows)
+    else:
+        print("\n".join(plain_lines(headers, rows)))
+
+
+def plain_lines(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The table as lines, columns two spaces apart."""
+    table = [[header.upper() for header in headers], *rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*table, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    ]
+
+
+def _print_rich(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    # 100 ms of import, worth it only where a person looks on.
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*headers, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        # Text: square brackets in names and paths are no markup.
+        table.add_row(*(Text(cell, overflow="fold") for cell in row))
+    Console().print(table)
+
+
+def readable_size(size: int) -> str:
+    """``98362432`` -> ``93.8 MiB``."""
+    amount = float(size)
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"
+
+
+def readable_count(count: int) -> str:
+    """``134515008`` -> ``135M``."""
+    for limit, divisor, unit in ((10**6, 10**3, "K"), (10**9, 10**6, "M")):
+        if count < limit:
+            return f"{count / divisor:.3g}{unit}"
+    return f"{count / 10**9:.3g}B"
