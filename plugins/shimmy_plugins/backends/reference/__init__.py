@@ -1,0 +1,28 @@
+"""reference: the NumPy definitions, op by op. Slow; the judge of the other engines, chosen only by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from shimmy import hookimpl
+from shimmy.specs import BackendSpec
+
+if TYPE_CHECKING:
+    from shimmy.engine.plan import Backend
+
+
+def _probe() -> str | None:
+    """NumPy is a dependency of shimmy itself, so this engine runs everywhere."""
+    return None
+
+
+def _load() -> Backend:
+    from shimmy_plugins.backends.reference.plan import ReferenceBackend
+
+    return ReferenceBackend()
+
+
+@hookimpl
+def register_backends(register: Callable[[BackendSpec], None]) -> None:
+    register(BackendSpec(name="reference", priority=-1, probe=_probe, load=_load))

@@ -1,0 +1,98 @@
+"""A plan that interprets the graph: every node by its NumPy definition, all arithmetic in F32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shimmy.engine.plan import Limits, Progress
+from shimmy.engine.sampling import Chosen, RowSampling, choose
+from shimmy.gguf.weights import Weights
+from shimmy.graph.batch import Batch
+from shimmy.graph.builder import Graph, Node
+from shimmy.graph.reference import ReferenceCache
+from shimmy_plugins.backends.reference.evaluate import Evaluator, evaluator
+
+F32 = NDArray[np.float32]
+
+BLOCK_TOKENS = 32
+F32_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceStep:
+    """A finished step: the raw logits of the output rows and the tokens chosen from them."""
+
+    _logits: F32
+    _chosen: list[Chosen]
+
+    def chosen(self) -> list[Chosen]:
+        return self._chosen
+
+    def logits(self) -> F32:
+        return self._logits
+
+
+class ReferencePlan:
+    """Weights are expanded to F32 when first used and kept; the KV cache grows block by block."""
+
+    precision = "f32"
+    description = "NumPy reference"
+    block_tokens = BLOCK_TOKENS
+    fallbacks: tuple[str, ...] = ()
+
+    def __init__(self, graph: Graph, weights: Weights) -> None:
+        used = {name for node in graph.nodes for name in node.weights.values()}
+        self.weight_bytes = sum(F32_BYTES * prod(weights.shape(name)) for name in used)
+        self.block_bytes = sum(self._kv_bytes(graph, node) for node in graph.nodes if node.op == "attention")
+        self._output = graph.output
+        self._weights = weights
+        self._expanded: dict[str, F32] = {}
+        self._cache = ReferenceCache(BLOCK_TOKENS)
+        self._program: list[Evaluator] = [evaluator(graph.ops[node.op], node) for node in graph.nodes]
+        self._last_use = {i: node.index for node in graph.nodes for i in node.inputs}
+        self._last_use[graph.output] = -1  # is needed after the last node
+
+    @staticmethod
+    def _kv_bytes(graph: Graph, node: Node) -> int:
+        """Memory of one block's keys and values in the layer of an attention node."""
+        _, k, v = (graph.nodes[i].shape for i in node.inputs)
+        return BLOCK_TOKENS * (prod(k) + prod(v)) * F32_BYTES
+
+    def reserve(self, blocks: int) -> None:
+        stored = self._cache.blocks
+        self._cache.blocks = {key: block for key, block in stored.items() if key[1] < blocks}
+
+    def submit(self, batch: Batch, sampling: Sequence[RowSampling]) -> ReferenceStep:
+        context = {"batch": batch, "cache": self._cache}
+        values: dict[int, F32] = {}
+        for run in self._program:
+            node = run.node
+            weights = {role: self._weight(name) for role, name in node.weights.items()}
+            values[node.index] = run([values[i] for i in node.inputs], weights, context)
+            for i in set(node.inputs):
+                if self._last_use[i] == node.index:
+                    del values[i]
+        logits = values[self._output]
+        return ReferenceStep(logits, [choose(*row) for row in zip(logits, sampling, strict=True)])
+
+    def close(self) -> None:
+        self._expanded.clear()
+        self._cache.blocks.clear()
+
+    def _weight(self, name: str) -> F32:
+        if name not in self._expanded:
+            self._expanded[name] = self._weights.dequantize(name).reshape(self._weights.shape(name))
+        return self._expanded[name]
+
+
+class ReferenceBackend:
+    """Interprets any graph whose ops have a NumPy definition, that is: any graph."""
+
+    def compile(self, graph: Graph, weights: Weights, limits: Limits, progress: Progress) -> ReferencePlan:
+        del limits, progress  # nothing is allocated or loaded ahead
+        return ReferencePlan(graph, weights)
