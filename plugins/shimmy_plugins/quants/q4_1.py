@@ -1,0 +1,38 @@
+"""Q4_1: 32 weights of 4 bits with a scale and a minimum.
+
+A block is 20 bytes::
+
+     0  scale, float16
+     2  minimum, float16
+     4  16 bytes, byte i: weight i in the low nibble, weight i + 16 in the high one
+
+    weight = scale * code + minimum
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from shimmy import hookimpl
+from shimmy.specs import QuantTypeSpec
+from shimmy_plugins.quants._blocks import Affine, CodeType, fields, float16
+
+if TYPE_CHECKING:
+    from shimmy_plugins.quants._blocks import Bytes
+
+
+@hookimpl
+def register_quant_types(register: Callable[[QuantTypeSpec], None]) -> None:
+    """Register Q4_1."""
+    register(QuantTypeSpec("Q4_1", ggml_id=3, block_elements=32, block_bytes=20, load=load))
+
+
+def load() -> CodeType:
+    """The type itself."""
+    return CodeType(unpack, bits=4)
+
+
+def unpack(blocks: Bytes) -> Affine:
+    """Take blocks apart."""
+    return Affine(fields(blocks[:, 4:20], 4), float16(blocks, 0), float16(blocks, 2))

@@ -1,0 +1,38 @@
+"""Q5_0: 32 weights of 5 bits with a scale.
+
+A block is 22 bytes::
+
+     0  scale, float16
+     2  uint32 of fifth bits, bit i that of weight i
+     6  16 bytes of low nibbles, byte i: weight i in the low nibble, weight i + 16 in the high one
+
+    weight = (code - 16) * scale
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from shimmy import hookimpl
+from shimmy.specs import QuantTypeSpec
+from shimmy_plugins.quants._blocks import Centred, CodeType, five_bits, float16
+
+if TYPE_CHECKING:
+    from shimmy_plugins.quants._blocks import Bytes
+
+
+@hookimpl
+def register_quant_types(register: Callable[[QuantTypeSpec], None]) -> None:
+    """Register Q5_0."""
+    register(QuantTypeSpec("Q5_0", ggml_id=6, block_elements=32, block_bytes=22, load=load))
+
+
+def load() -> CodeType:
+    """The type itself."""
+    return CodeType(unpack, bits=8)
+
+
+def unpack(blocks: Bytes) -> Centred:
+    """Take blocks apart."""
+    return Centred(five_bits(blocks[:, 2:6], blocks[:, 6:22]), float16(blocks, 0), zero=16)

@@ -1,0 +1,40 @@
+"""Q5_K: 256 weights of 5 bits, in 8 groups of 32 with a scale and a minimum each.
+
+A block is 176 bytes::
+
+     0  16 bytes of scales and minimums, see ``k_scales``
+    16  32 bytes of fifth bits: bit g of byte i is that of weight i in group g
+    48  128 bytes of low nibbles, 32-byte run j: group 2j in the low nibbles, group 2j + 1 in the high ones
+
+    weight = scale * code - minimum
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from shimmy import hookimpl
+from shimmy.specs import QuantTypeSpec
+from shimmy_plugins.quants._blocks import Affine, CodeType, fields, k_scales
+
+if TYPE_CHECKING:
+    from shimmy_plugins.quants._blocks import Bytes
+
+
+@hookimpl
+def register_quant_types(register: Callable[[QuantTypeSpec], None]) -> None:
+    """Register Q5_K."""
+    register(QuantTypeSpec("Q5_K", ggml_id=13, block_elements=256, block_bytes=176, load=load))
+
+
+def load() -> CodeType:
+    """The type itself."""
+    return CodeType(unpack, bits=8)
+
+
+def unpack(blocks: Bytes) -> Affine:
+    """Take blocks apart."""
+    low = fields(blocks[:, 48:176].reshape(-1, 4, 32), 4).reshape(-1, 256)
+    high = fields(blocks[:, 16:48], 1)
+    return Affine(low | high << 4, *k_scales(blocks))

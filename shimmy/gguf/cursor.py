@@ -1,0 +1,133 @@
+"""Read the values of a GGUF head one after another, each checked before it is touched.
+
+A string is a u64 length and UTF-8; an array an element type u32, a count u64 and the elements.
+"""
+
+from __future__ import annotations
+
+import struct
+from mmap import mmap
+from typing import Any
+
+from shimmy.errors import GGUFError
+
+#: GGUF value types: id -> struct code of the scalar; strings and arrays are apart.
+SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
+STRING = 8
+ARRAY = 9
+#: The head of the largest vocabularies known is some 30 MiB; more than this is a broken count.
+MAX_HEAD_BYTES = 128 * 2**20
+MAX_ARRAY_DEPTH = 4
+#: The fewest bytes a string and an array take: they bound a count before its elements are read.
+LEAST_STRING = 8
+LEAST_ARRAY = 12
+
+_STRUCTS = {kind: struct.Struct("<" + code) for kind, code in SCALARS.items()}
+_U32 = struct.Struct("<I")
+_U64 = struct.Struct("<Q")
+
+
+class Cursor:
+    """A position in the head of a file. All methods raise GGUFError, naming file, field and byte."""
+
+    def __init__(self, buffer: bytes | mmap, file: str) -> None:
+        self.buffer = buffer
+        self.position = 0
+        self._file = file
+        self._limit = min(len(buffer), MAX_HEAD_BYTES)
+
+    def error(self, field: str, problem: str, at: int, hint: str | None = None) -> GGUFError:
+        """The error for a ``field`` whose bytes begin ``at``."""
+        hint = hint or "The file is damaged or incomplete: download or copy it again."
+        return GGUFError(f"{self._file}: {field} at byte {at}: {problem}.", hint=hint)
+
+    def claim(self, field: str, count: int, each: int) -> None:
+        """Check that ``count`` items of at least ``each`` bytes can follow."""
+        if count * each > self._limit - self.position:
+            raise self._short(field, f"{count} items of at least {each} bytes", self.position)
+
+    def u32(self, field: str) -> int:
+        """The next unsigned 32-bit integer."""
+        return int(self._number(field, _U32))
+
+    def u64(self, field: str) -> int:
+        """The next unsigned 64-bit integer."""
+        return int(self._number(field, _U64))
+
+    def string(self, field: str) -> str:
+        """The next string; it must be UTF-8."""
+        length = self.u64(field)
+        start = self.position
+        if length > self._limit - start:
+            raise self._short(field, f"a string of {length} bytes", start)
+        self.position += length
+        try:
+            return str(self.buffer[start : self.position], "utf-8")
+        except UnicodeDecodeError as error:
+            raise self.error(field, f"not valid UTF-8: {error.reason}", start + error.start) from None
+
+    def value(self, field: str) -> Any:
+        """The next metadata value: its type, then bool, int, float, str or (nested) list of these.
+
+        Strings *inside arrays* (token vocabularies) may be any bytes: what is not UTF-8 is kept as
+        lone surrogates and comes back by ``.encode("utf-8", "surrogateescape")``.
+        """
+        return self._value(field, self.u32(field), 0)
+
+    def _value(self, field: str, kind: int, depth: int) -> Any:
+        if kind in _STRUCTS:
+            return self._number(field, _STRUCTS[kind])
+        if kind == STRING:
+            return self.string(field)
+        if kind == ARRAY:
+            return self._array(field, depth + 1)
+        problem = f"value type {kind} is unknown, expected 0 to {max(SCALARS)}"
+        raise self.error(field, problem, self.position - _U32.size)
+
+    def _number(self, field: str, form: struct.Struct) -> Any:
+        if form.size > self._limit - self.position:
+            raise self._short(field, f"{form.size} bytes", self.position)
+        (number,) = form.unpack_from(self.buffer, self.position)
+        self.position += form.size
+        return number
+
+    def _array(self, field: str, depth: int) -> list[Any]:
+        if depth > MAX_ARRAY_DEPTH:
+            raise self.error(field, f"arrays nested deeper than {MAX_ARRAY_DEPTH}", self.position)
+        kind = self.u32(field)
+        count = self.u64(field)
+        if kind in SCALARS:
+            size = _STRUCTS[kind].size
+            self.claim(field, count, size)
+            start = self.position
+            self.position += count * size
+            return list(struct.unpack_from(f"<{count}{SCALARS[kind]}", self.buffer, start))
+        if kind == STRING:
+            self.claim(field, count, LEAST_STRING)
+            return self._strings(field, count)
+        self.claim(field, count, LEAST_ARRAY)
+        return [self._value(field, kind, depth) for _ in range(count)]
+
+    def _strings(self, field: str, count: int) -> list[str]:
+        # The one hot loop of opening a file (a vocabulary has 50,000 to 500,000 strings),
+        # hence local names, and the bounds of a length left to struct.
+        buffer, limit, position, unpack = self.buffer, self._limit, self.position, _U64.unpack_from
+        strings: list[str] = []
+        append = strings.append
+        try:
+            for _ in range(count):
+                (length,) = unpack(buffer, position)
+                start = position + 8
+                position = start + length
+                if position > limit:
+                    raise self._short(field, f"string {len(strings)} of {length} bytes", start)
+                append(str(buffer[start:position], "utf-8", "surrogateescape"))
+        except struct.error:
+            raise self._short(field, f"the length of string {len(strings)}", position) from None
+        self.position = position
+        return strings
+
+    def _short(self, field: str, wanted: str, at: int) -> GGUFError:
+        left = max(self._limit - at, 0)
+        whole = "the file" if self._limit == len(self.buffer) else f"the {MAX_HEAD_BYTES} a head may take"
+        return self.error(field, f"expected {wanted}, but only {left} bytes of {whole} are left", at)

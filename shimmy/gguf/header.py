@@ -1,0 +1,194 @@
+"""The head of a GGUF file: version, metadata, tensor table. Pure parsing, no NumPy, no file.
+
+Layout, little endian::
+
+    "GGUF"  version u32  tensor count u64  pair count u64
+    pairs   x (key string, value type u32, value)
+    tensors x (name string, dimensions u32, size u64 of each, type u32, offset u64)
+    padding to the alignment, then the tensors' data
+
+Each length, count and offset is held against the bytes that are really there *before* anything
+is read or allocated for it, so a hostile file costs no more than its own size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from mmap import mmap
+from typing import Any
+
+from shimmy.errors import GGUFError
+from shimmy.gguf.cursor import LEAST_STRING, Cursor
+
+DEFAULT_ALIGNMENT = 32
+MAX_DIMENSIONS = 4
+_ALIGNMENT = "general.alignment"
+
+# The fewest bytes a metadata pair (key, type, value) and a row of the tensor table
+# (name, dimensions, one size, type, offset) take.
+_LEAST_PAIR = LEAST_STRING + 4 + 1
+_LEAST_TENSOR = LEAST_STRING + 4 + 8 + 4 + 8
+
+
+@dataclass(frozen=True, slots=True)
+class TensorInfo:
+    """Where a tensor lies and what it is; nothing of its data has been read."""
+
+    name: str
+    shape: tuple[int, ...]
+    """NumPy order: the last number is the row length, adjacent in the file."""
+    ggml_id: int
+    """The type's id in ggml; a ``QuantTypeSpec`` knows its geometry."""
+    offset: int
+    """Byte in the file where the data begins."""
+    room: int
+    """Bytes up to the next tensor or the file's end: the data must fit in here."""
+
+    @property
+    def columns(self) -> int:
+        """Weights in a row."""
+        return self.shape[-1]
+
+    @property
+    def rows(self) -> int:
+        """All dimensions but the last, taken together; 1 for a vector."""
+        return math.prod(self.shape[:-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """All a GGUF file says before its data."""
+
+    version: int
+    metadata: Mapping[str, Any]
+    """Keys to what :meth:`shimmy.gguf.cursor.Cursor.value` reads."""
+    tensors: Mapping[str, TensorInfo]
+    """By name, in the order of the file's table."""
+
+
+@dataclass(frozen=True, slots=True)
+class _TensorRow:
+    """A row of the tensor table as it stands; ``at`` is the byte where its offset is written."""
+
+    shape: tuple[int, ...]
+    ggml_id: int
+    offset: int
+    at: int
+
+
+def read_header(buffer: bytes | mmap, file: str) -> Header:
+    """Parse the head of a GGUF file.
+
+    Args:
+        buffer: the whole file.
+        file: its name, for errors.
+
+    Raises:
+        GGUFError: anything is not as the format demands; names field and byte.
+    """
+    cursor = Cursor(buffer, file)
+    version = _read_version(cursor)
+    tensor_count = cursor.u64("tensor count")
+    pair_count = cursor.u64("metadata count")
+    cursor.claim("tensor table", tensor_count, _LEAST_TENSOR)
+    cursor.claim("metadata", pair_count, _LEAST_PAIR)
+    metadata = _read_metadata(cursor, pair_count)
+    _refuse_split(metadata, file)
+    table = _read_table(cursor, tensor_count)
+    alignment = metadata.get(_ALIGNMENT, DEFAULT_ALIGNMENT)
+    return Header(version, metadata, _place_tensors(cursor, table, alignment))
+
+
+def _read_version(cursor: Cursor) -> int:
+    magic = bytes(cursor.buffer[:4])
+    if magic != b"GGUF":
+        hint = "Is it a GGUF file? Other formats must be converted first."
+        raise cursor.error("magic", f"found {magic!r}, expected b'GGUF'", 0, hint)
+    cursor.position = 4
+    version = cursor.u32("version")
+    if version in (2, 3):
+        return version
+    if version and version % 2**16 == 0:
+        hint = "Convert it to little endian; shimmy reads no other."
+        raise cursor.error("version", "the file is big-endian", 4, hint)
+    raise cursor.error("version", f"found {version}, expected 2 or 3", 4, "Convert the model anew.")
+
+
+def _read_metadata(cursor: Cursor, count: int) -> dict[str, Any]:
+    metadata: dict[str, Any] = {}
+    for index in range(count):
+        at = cursor.position
+        key = cursor.string(f"metadata key {index}")
+        if key in metadata:
+            raise cursor.error(f"metadata key {index}", f"{key!r} occurs twice", at)
+        at = cursor.position
+        metadata[key] = cursor.value(f"metadata {key!r}")
+        if key == _ALIGNMENT:
+            _check_alignment(cursor, metadata[key], at)
+    return metadata
+
+
+def _refuse_split(metadata: Mapping[str, Any], file: str) -> None:
+    parts = metadata.get("split.count", 0)
+    if isinstance(parts, int) and parts > 1:
+        raise GGUFError(
+            f"{file}: is one of {parts} parts (metadata 'split.count'); split files are not supported yet.",
+            hint="Merge the parts into one file, for example with `llama-gguf-split --merge`.",
+        )
+
+
+def _check_alignment(cursor: Cursor, alignment: Any, at: int) -> None:
+    if type(alignment) is not int or alignment < 8 or alignment.bit_count() != 1:
+        problem = f"found {alignment!r:.40}, expected a power of two of at least 8"
+        raise cursor.error(f"metadata {_ALIGNMENT!r}", problem, at)
+
+
+def _read_table(cursor: Cursor, count: int) -> dict[str, _TensorRow]:
+    table: dict[str, _TensorRow] = {}
+    for index in range(count):
+        at = cursor.position
+        name = cursor.string(f"name of tensor {index}")
+        if name in table:
+            raise cursor.error(f"name of tensor {index}", f"{name!r} occurs twice", at)
+        table[name] = _read_tensor_row(cursor, name)
+    return table
+
+
+def _read_tensor_row(cursor: Cursor, name: str) -> _TensorRow:
+    field = f"dimensions of tensor {name!r}"
+    at = cursor.position
+    dimensions = cursor.u32(field)
+    if not 1 <= dimensions <= MAX_DIMENSIONS:
+        raise cursor.error(field, f"found {dimensions} of them, expected 1 to {MAX_DIMENSIONS}", at)
+    at = cursor.position
+    shape = tuple(cursor.u64(field) for _ in range(dimensions))[::-1]
+    if not 0 < math.prod(shape) < 2**63:
+        raise cursor.error(field, f"shape {shape} is empty or too large", at)
+    ggml_id = cursor.u32(f"type of tensor {name!r}")
+    at = cursor.position
+    return _TensorRow(shape, ggml_id, cursor.u64(f"offset of tensor {name!r}"), at)
+
+
+def _place_tensors(cursor: Cursor, table: Mapping[str, _TensorRow], alignment: int) -> dict[str, TensorInfo]:
+    """Find each tensor's place in the file and its room: up to where the next one begins."""
+    size = len(cursor.buffer)
+    data_start = -(-cursor.position // alignment) * alignment
+    starts = sorted(data_start + row.offset for row in table.values())
+    ends = dict(zip(starts, [*starts[1:], size], strict=False))
+    taken: dict[int, str] = {}
+    tensors: dict[str, TensorInfo] = {}
+    for name, row in table.items():
+        field = f"offset of tensor {name!r}"
+        start = data_start + row.offset
+        if row.offset % alignment:
+            raise cursor.error(field, f"{row.offset} is not a multiple of the alignment {alignment}", row.at)
+        if start in taken:
+            raise cursor.error(field, f"overlaps tensor {taken[start]!r} at byte {start}", row.at)
+        if start >= size:
+            problem = f"data would begin at byte {start} of a file of {size}"
+            raise cursor.error(field, problem, row.at)
+        taken[start] = name
+        tensors[name] = TensorInfo(name, row.shape, row.ggml_id, start, ends[start] - start)
+    return tensors

@@ -1,0 +1,154 @@
+"""The built-in quant types against the `gguf` package's own dequantisation, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import gguf
+import numpy as np
+import pytest
+import shimmy_plugins.quants
+
+from shimmy.gguf.quant import AffineRun, FloatRun, RunnableQuantType
+from shimmy.gguf.reader import open_gguf
+from shimmy.gguf.weights import Weights
+from shimmy.registry import Registry
+from shimmy.specs import QuantTypeSpec
+
+ZOO = Path(__file__).parents[2] / "fixtures" / "zoo"
+MODULES = sorted(
+    path.stem for path in Path(shimmy_plugins.quants.__file__).parent.glob("*.py") if path.stem[0] != "_"
+)
+AFFINE = {  # bits, group
+    "Q4_0": (4, 32),
+    "Q4_1": (4, 32),
+    "Q5_0": (8, 32),
+    "Q5_1": (8, 32),
+    "Q8_0": (8, 32),
+    "Q4_K": (4, 32),
+    "Q5_K": (8, 32),
+    "Q6_K": (8, 16),
+}
+FLOATS = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
+
+
+def registered() -> Registry[QuantTypeSpec]:
+    registry: Registry[QuantTypeSpec] = Registry("quant type")
+    for name in MODULES:
+        module = import_module(f"shimmy_plugins.quants.{name}")
+        module.register_quant_types(lambda spec, name=name: registry.add(spec.name, spec, name))
+    return registry
+
+
+SPECS = {spec.name: spec for spec in registered()}
+
+
+def random_blocks(spec: QuantTypeSpec, count: int) -> np.ndarray:
+    """Any bytes at all: every code, every scale, infinities and NaNs among them."""
+    return np.random.default_rng(spec.ggml_id).integers(0, 256, (count, spec.block_bytes), np.uint8)
+
+
+def same_bits(found: np.ndarray, expected: np.ndarray) -> bool:
+    """Equal bit for bit, -0 unlike +0; which NaN it is does not matter."""
+    nan = np.isnan(found) & np.isnan(expected)
+    return bool(np.all(nan | (found.view(np.uint32) == expected.view(np.uint32))))
+
+
+def test_all_are_here():
+    assert set(SPECS) == set(AFFINE) | set(FLOATS)
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=list(SPECS))
+def test_geometry_is_ggmls(spec):
+    theirs = gguf.GGMLQuantizationType[spec.name]
+    assert spec.ggml_id == theirs
+    assert (spec.block_elements, spec.block_bytes) == gguf.GGML_QUANT_SIZES[theirs]
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=list(SPECS))
+def test_random_blocks_bit_for_bit(spec):
+    blocks = random_blocks(spec, 3000)
+    with np.errstate(invalid="ignore", over="ignore"):
+        found = spec.load().dequantize_blocks(blocks)
+        expected = gguf.quants.dequantize(blocks, gguf.GGMLQuantizationType(spec.ggml_id))
+    assert found.shape == (3000, spec.block_elements)
+    assert found.dtype == np.float32
+    assert same_bits(found, expected.reshape(found.shape))
+
+
+@pytest.mark.parametrize("spec", SPECS.values(), ids=list(SPECS))
+def test_run_layout_has_the_same_numbers(spec):
+    blocks = random_blocks(spec, 1200)
+    quant = spec.load()
+    assert isinstance(quant, RunnableQuantType)
+    with np.errstate(invalid="ignore", over="ignore"):
+        run = quant.to_run(blocks, rows=300)
+        found = expand(run)
+        expected = quant.dequantize_blocks(blocks).reshape(300, -1)
+    # Scales that are infinite or no number at all have no sensible sum; real files hold none.
+    finite = np.isfinite(expected) & np.isfinite(found)
+    assert finite.mean() > 0.8
+    if spec.name in AFFINE:
+        finite &= np.isfinite(run.offsets).repeat(run.group, axis=1)
+        assert (run.bits, run.group) == AFFINE[spec.name]
+        assert run.codes.dtype == np.uint8
+        assert run.codes.max() < 2**run.bits
+    else:
+        assert run.values.dtype == FLOATS[spec.name]
+    # Equal as numbers: a weight of zero may be -0 in one and +0 in the other.
+    np.testing.assert_array_equal(found[finite], expected[finite])
+
+
+def expand(run: AffineRun | FloatRun) -> np.ndarray:
+    """A run layout as an engine would compute it: one multiply, one add, in float32."""
+    if isinstance(run, FloatRun):
+        wide = run.values.astype(np.uint32) << 16 if run.values.dtype == np.uint16 else None
+        return run.values.astype(np.float32) if wide is None else wide.view(np.float32)
+    assert run.scales.dtype == run.offsets.dtype == np.float32
+    product = run.scales.repeat(run.group, axis=1) * run.codes
+    # The promise that makes a fused multiply-add give the same bits: this product is exact.
+    exact = run.scales.repeat(run.group, axis=1).astype(np.float64) * run.codes
+    np.testing.assert_array_equal(product, exact)
+    return product + run.offsets.repeat(run.group, axis=1)
+
+
+def probes() -> list:
+    """Each tensor of each fixture file, with values ggml itself dequantised."""
+    params = []
+    for model in ("llama_spm", "llama3_bpe"):
+        files = json.loads((ZOO / "ref" / f"{model}.tensors.json").read_text())["files"]
+        for kind, tensors in files.items():
+            path = ZOO / "models" / f"{model}.{kind}.gguf"
+            if path.exists():
+                params.append(pytest.param(path, tensors, id=path.stem))
+    return params
+
+
+@pytest.mark.parametrize(("path", "tensors"), probes())
+def test_real_files_have_the_values_ggml_reads(path, tensors):
+    with open_gguf(path) as file:
+        weights = Weights(file, registered())
+        assert {tensor["name"] for tensor in tensors} == set(weights.names())
+        for tensor in tensors:
+            info = weights.info(tensor["name"])
+            assert (info.type, list(info.shape[::-1])) == (tensor["type"], tensor["ne"])
+            values = weights.dequantize(info.name)
+            found = values.reshape(-1)[tensor["probe_idx"]]
+            # The probes are written with 8 digits.
+            assert [float(f"{value:.8g}") for value in found] == tensor["probe"]
+            assert np.abs(values).max() == pytest.approx(tensor["absmax"], rel=1e-5)
+            np.testing.assert_array_equal(expand(weights.run_layout(info.name)), values)
+
+
+def test_registering_imports_no_numpy():
+    names = [f"shimmy_plugins.quants.{name}" for name in MODULES]
+    code = (
+        "import sys; from importlib import import_module\n"
+        f"for name in {names}: import_module(name).register_quant_types(lambda spec: None)\n"
+        "assert 'numpy' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
