@@ -8,11 +8,14 @@ decode to its type is an EngineError.
 from __future__ import annotations
 
 import struct
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
 from shimmy.errors import EngineError, ShimmyError, error_by_code
+
+if TYPE_CHECKING:
+    from shimmy.settings import Settings
 
 PROTOCOL_VERSION = 1
 MAX_FRAME = 1 << 28
@@ -33,6 +36,22 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     plugins_enabled: tuple[str, ...] | None = None
     plugins_disabled: tuple[str, ...] = ()
     strict_plugins: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings) -> EngineSettings:
+        """The part of the core's settings that concerns an engine."""
+        return cls(
+            backend=settings.engine_backend,
+            precision=settings.precision,
+            threads=settings.threads,
+            max_ctx=settings.max_ctx,
+            kv_memory=settings.kv_memory,
+            max_sequences=settings.max_sequences,
+            step_tokens=settings.step_tokens,
+            plugins_enabled=settings.plugins.enabled,
+            plugins_disabled=settings.plugins.disabled,
+            strict_plugins=settings.strict_plugins,
+        )
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):

@@ -79,7 +79,7 @@ def choose(logits: F32, row: RowSampling) -> Chosen:
 
 def log_softmax(logits: F32) -> F32:
     """(vocabulary,) logits to log-probabilities, the sum in F64."""
-    shifted = logits - logits.max()
+    shifted: F32 = logits - logits.max()
     total = float(np.log(np.exp(shifted).sum(dtype=np.float64)))
     return shifted - np.float32(total)
 

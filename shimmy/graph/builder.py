@@ -16,13 +16,6 @@ from shimmy.errors import GraphError, did_you_mean
 from shimmy.graph.ops import CORE_OPS, Op, Shape
 
 
-class TensorShape(Protocol):
-    """The one thing recording asks of a tensor."""
-
-    @property
-    def shape(self) -> Shape: ...
-
-
 class TensorTable(Protocol):
     """What recording needs to know of a model file: which tensors there are, and their shapes."""
 
@@ -30,7 +23,7 @@ class TensorTable(Protocol):
 
     def names(self) -> Sequence[str]: ...
 
-    def info(self, name: str) -> TensorShape:
+    def shape(self, name: str) -> Shape:
         """Shape with rows first: (rows, columns) of a matrix, (n,) of a vector."""
         ...
 
@@ -155,7 +148,7 @@ class Graph:
             raise GraphError(f"no op is called {name!r}.", hint=did_you_mean(name, self.ops))
         label = self._unique(self._prefix + (label or name))
         weights = weights or {}
-        shapes = {role: self.tensors.info(tensor).shape for role, tensor in weights.items()}
+        shapes = {role: self.tensors.shape(tensor) for role, tensor in weights.items()}
         try:
             shape = self.ops[name].shape([v.shape for v in inputs], shapes, attrs)
         except GraphError as error:
