@@ -1,0 +1,50 @@
+"""``shimmy list``: the models at hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Annotated
+
+import typer
+
+from shimmy.cli.common import bootstrap, settings_options
+from shimmy.cli.output import print_json, print_table, readable_count, readable_size
+from shimmy.discovery.catalog import Catalog, ModelCard, Skipped
+
+
+@settings_options("base_gguf", "model_paths", "models_dir")
+def command(
+    ctx: typer.Context,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also list what is no usable model, and why.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the models that can be served."""
+    catalog = Catalog(*bootstrap(ctx))
+    models = catalog.models()
+    skipped = catalog.skipped if everything else []
+    if json:
+        listing = {"models": [dataclasses.asdict(card) for card in models]}
+        if everything:
+            listing["skipped"] = [dataclasses.asdict(row) for row in skipped]
+        print_json(listing)
+        return
+    if models:
+        headers = ("name", "size", "parameters", "quantization", "context", "path")
+        print_table(headers, [_model_row(card) for card in models])
+    else:
+        print("No models. Name a GGUF file with --base-gguf, or a folder of them with --models-dir.")
+    if skipped:
+        print()
+        print_table(("skipped", "source", "reason"), [_skipped_row(row) for row in skipped])
+
+
+def _model_row(card: ModelCard) -> tuple[str, ...]:
+    context = str(card.context_length) if card.context_length else "?"
+    size, count = readable_size(card.size_bytes), readable_count(card.parameters)
+    return card.name, size, count, card.quantization, context, str(card.path)
+
+
+def _skipped_row(row: Skipped) -> tuple[str, ...]:
+    return str(row.path or "-"), row.source, row.reason
