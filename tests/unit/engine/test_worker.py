@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from shimmy.engine.client import EngineClient
 from shimmy.engine.protocol import EngineSettings, Sampling
 from shimmy.errors import ConfigError, GGUFError, OutOfMemoryError, RequestError, WorkerDiedError
+from tests import zoo
 
-ZOO = Path(__file__).parents[2] / "fixtures" / "zoo"
-MODEL = ZOO / "models" / "llama_spm.f16.gguf"
+MODEL = zoo.model_path("llama_spm.f16")
 REFERENCE = EngineSettings(backend="reference")
 GREEDY = Sampling(temperature=0.0)
 
 
 def prompts() -> list[tuple[list[int], list[int]]]:
     """(prompt ids, the 48 greedy ids transformers gives) of the reference file."""
-    reference: dict[str, Any] = json.loads((ZOO / "ref" / "llama_spm.json").read_text("utf-8"))
+    reference = zoo.reference("llama_spm")
     answers = reference["transformers_f32"]["prompts"]
     return [(p["ids"], answers[p["id"]]["greedy_ids"]) for p in reference["prompts"]]
 
@@ -118,8 +116,8 @@ def test_the_worker_ends_with_its_client() -> None:
 @pytest.mark.parametrize(
     ("settings", "model", "error", "words"),
     [
-        (EngineSettings(backend="reference"), ZOO / "README.md", GGUFError, "magic"),
-        (EngineSettings(backend="reference"), ZOO / "none.gguf", GGUFError, "no such file"),
+        (EngineSettings(backend="reference"), zoo.FOLDER / "README.md", GGUFError, "magic"),
+        (EngineSettings(backend="reference"), zoo.FOLDER / "none.gguf", GGUFError, "no such file"),
         (EngineSettings(backend="reference", max_ctx=4096), MODEL, ConfigError, "trained for 1024"),
         (
             EngineSettings(backend="reference", max_ctx=1024, kv_memory=1 << 20),

@@ -14,8 +14,8 @@ from shimmy.errors import GGUFError
 from shimmy.gguf.reader import open_gguf
 from shimmy.gguf.writer import RawTensor, write_gguf
 from shimmy.specs import QuantTypeSpec
+from tests import zoo
 
-MODELS = Path(__file__).parents[2] / "fixtures" / "zoo" / "models"
 NO_LOAD = {"load": lambda: pytest.fail("the reader needs no quant type itself")}
 F32 = QuantTypeSpec("F32", 0, 1, 4, **NO_LOAD)
 F16 = QuantTypeSpec("F16", 1, 1, 2, **NO_LOAD)
@@ -36,7 +36,7 @@ def tiny(tmp_path):
 
 @pytest.mark.parametrize("name", ["llama_spm.q4_k_m", "llama3_bpe.f16", "llama_spm.q8_0"])
 def test_agrees_with_the_gguf_package(name):
-    path = MODELS / f"{name}.gguf"
+    path = zoo.model_path(name)
     theirs = GGUFReader(path)
     with open_gguf(path) as ours:
         fields = {key: field for key, field in theirs.fields.items() if not key.startswith("GGUF.")}
@@ -144,7 +144,7 @@ def test_geometry_that_does_not_fit(tiny, name, spec, message):
 
 
 def test_metadata_is_read_without_numpy():
-    path = MODELS / "llama_spm.q4_0.gguf"
+    path = zoo.model_path("llama_spm.q4_0")
     code = (
         "import sys; from shimmy.gguf.reader import open_gguf; from shimmy.gguf.params import read_params\n"
         f"with open_gguf({str(path)!r}) as file: assert file.metadata and file.tensors\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gguf
 import numpy as np
 import pytest
-from shimmy_plugins.quants import f32, q8_0
 
 from shimmy.errors import GGUFError, PluginError
 from shimmy.gguf.quant import AffineRun, FloatRun
@@ -14,6 +13,7 @@ from shimmy.gguf.weights import WeightInfo, Weights
 from shimmy.gguf.writer import RawTensor, write_gguf
 from shimmy.registry import Registry
 from shimmy.specs import QuantTypeSpec
+from shimmy_plugins.quants import f32, q8_0
 
 Q8_0_ROWS = np.random.default_rng(3).normal(size=(2, 3, 64)).astype(np.float32)
 MATRIX = np.arange(12, dtype=np.float32).reshape(3, 4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from importlib import import_module
@@ -11,15 +10,16 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
-import shimmy_plugins.quants
 
+import shimmy_plugins.quants
 from shimmy.gguf.quant import AffineRun, FloatRun, RunnableQuantType
 from shimmy.gguf.reader import open_gguf
 from shimmy.gguf.weights import Weights
 from shimmy.registry import Registry
 from shimmy.specs import QuantTypeSpec
+from tests import zoo
 
-ZOO = Path(__file__).parents[2] / "fixtures" / "zoo"
+KINDS = ["f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k_m", "q5_k_m", "q6_k"]
 MODULES = sorted(
     path.stem for path in Path(shimmy_plugins.quants.__file__).parent.glob("*.py") if path.stem[0] != "_"
 )
@@ -119,18 +119,15 @@ def expand(run: AffineRun | FloatRun) -> np.ndarray:
 def probes() -> list:
     """Each tensor of each fixture file, with values ggml itself dequantised."""
     params = []
-    for model in ("llama_spm", "llama3_bpe"):
-        files = json.loads((ZOO / "ref" / f"{model}.tensors.json").read_text())["files"]
-        for kind, tensors in files.items():
-            path = ZOO / "models" / f"{model}.{kind}.gguf"
-            if path.exists():
-                params.append(pytest.param(path, tensors, id=path.stem))
+    for name in (*(f"llama_spm.{kind}" for kind in KINDS), "llama3_bpe.f16", "llama3_bpe.q4_k_m"):
+        model, kind = name.split(".")
+        params.append(pytest.param(name, zoo.reference(f"{model}.tensors")["files"][kind], id=name))
     return params
 
 
-@pytest.mark.parametrize(("path", "tensors"), probes())
-def test_real_files_have_the_values_ggml_reads(path, tensors):
-    with open_gguf(path) as file:
+@pytest.mark.parametrize(("name", "tensors"), probes())
+def test_real_files_have_the_values_ggml_reads(name, tensors):
+    with open_gguf(zoo.model_path(name)) as file:
         weights = Weights(file, registered())
         assert {tensor["name"] for tensor in tensors} == set(weights.names())
         for tensor in tensors:
