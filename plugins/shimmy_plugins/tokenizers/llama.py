@@ -1,0 +1,23 @@
+"""Vocabulary kind "llama" of GGUF files: SentencePiece BPE (Llama 2, Mistral, Gemma, Phi-3, ...)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from shimmy import hookimpl
+from shimmy.specs import TokenizerSpec
+
+if TYPE_CHECKING:
+    from shimmy.text.tokenizer import TokenizerFactory
+
+
+@hookimpl
+def register_tokenizers(register: Callable[[TokenizerSpec], None]) -> None:
+    register(TokenizerSpec(model="llama", load=_load))
+
+
+def _load() -> TokenizerFactory:
+    from shimmy_plugins.tokenizers.spm import make_tokenizer
+
+    return make_tokenizer

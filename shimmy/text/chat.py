@@ -1,0 +1,111 @@
+"""Chat messages to a prompt, by the Jinja template of the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from traceback import walk_tb
+from typing import Any
+
+from shimmy.errors import TemplateError
+from shimmy.text.tokenizer import Tokenizer
+
+#: Longest prompt a template may write, in characters; ends loops that only print.
+MAX_PROMPT_CHARACTERS = 32 * 2**20
+
+
+class ChatTemplate:
+    """A compiled chat template; ``name`` is the model (or family) it belongs to, for errors.
+
+    ``bos`` and ``eos`` are the texts the template knows as ``bos_token`` and ``eos_token``. A
+    template writes BOS itself where its model wants one, so encode the result without
+    ``add_special`` and with ``parse_special``, unless it lacks the BOS the tokenizer adds.
+    """
+
+    def __init__(self, source: str, *, bos: str, eos: str, name: str) -> None:
+        from jinja2 import TemplateSyntaxError
+
+        from shimmy.text.sandbox import compile_template
+
+        self.source = source
+        self.name = name
+        self._tokens = {"bos_token": bos, "eos_token": eos}
+        try:
+            self._template = compile_template(source)
+        except TemplateSyntaxError as error:
+            raise TemplateError(
+                f"the chat template of {name} is not valid Jinja: line {error.lineno}: {error.message}",
+                hint="Set another chat template for this model.",
+            ) from error
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **extra: Any,
+    ) -> str:
+        """The prompt for ``messages``; ``extra`` are further variables some templates know.
+
+        Raises :class:`TemplateError` with the template's own message where it refuses them.
+        """
+        from shimmy.text.sandbox import RefusedByTemplate
+
+        variables: dict[str, Any] = {
+            "documents": None,
+            **extra,
+            **self._tokens,
+            "messages": messages,
+            "tools": tools,
+            "add_generation_prompt": add_generation_prompt,
+        }
+        try:
+            return self._bounded(variables)
+        except RefusedByTemplate as refusal:
+            raise TemplateError(
+                f"the chat template of {self.name} refuses the messages: {refusal}", param="messages"
+            ) from refusal
+        except TemplateError:
+            raise
+        except Exception as error:  # a template is a program: anything may happen inside
+            raise TemplateError(
+                f"the chat template of {self.name} failed{_line(error)}: {error or type(error).__name__}",
+                hint="Check that the messages have the roles and the content it expects.",
+                param="messages",
+            ) from error
+
+    def _bounded(self, variables: dict[str, Any]) -> str:
+        pieces: list[str] = []
+        size = 0
+        for piece in self._template.generate(variables):
+            size += len(piece)
+            if size > MAX_PROMPT_CHARACTERS:
+                raise TemplateError(
+                    f"the chat template of {self.name} writes more than {MAX_PROMPT_CHARACTERS} characters.",
+                    hint="Send fewer or shorter messages.",
+                    param="messages",
+                )
+            pieces.append(piece)
+        return "".join(pieces)
+
+
+def chat_template_of(metadata: Mapping[str, Any], tokenizer: Tokenizer) -> ChatTemplate | None:
+    """The template a GGUF file carries for itself, or None."""
+    source = metadata.get("tokenizer.chat_template")
+    if source is None:
+        return None
+    name = str(metadata.get("general.name", "this model"))
+    if not isinstance(source, str):
+        raise TemplateError(
+            f"'tokenizer.chat_template' of {name} is of type {type(source).__name__}; expected a string."
+        )
+    bos, eos = (
+        "" if token is None else tokenizer.token_text(token) for token in (tokenizer.bos_id, tokenizer.eos_id)
+    )
+    return ChatTemplate(source, bos=bos, eos=eos, name=name)
+
+
+def _line(error: Exception) -> str:
+    """Where in the template it happened: jinja2 makes template lines look like frames."""
+    lines = [line for frame, line in walk_tb(error.__traceback__) if frame.f_code.co_filename == "<template>"]
+    return f" in line {lines[-1]}" if lines else ""

@@ -1,0 +1,83 @@
+"""The test models: ids, texts, stops and chat templates as llama.cpp and jinja2 have them."""
+
+import re
+
+import pytest
+
+from shimmy.errors import TemplateError
+from shimmy.text.chat import chat_template_of
+
+MODELS = [
+    *("zoo/llama_spm", "zoo/llama3_bpe", "zoo/gpt2", "zoo/starcoder2", "zoo/qwen2"),
+    *("zoo/phi2", "zoo/phi3", "zoo/gemma2", "zoo/qwen3moe"),
+]
+WITHOUT_TEMPLATE = ["zoo/gpt2", "zoo/phi2", "zoo/starcoder2"]
+
+every_model = pytest.mark.parametrize("name", [*MODELS, "smollm2"])
+
+
+@every_model
+@pytest.mark.parametrize("parse_special", [False, True])
+def test_ids_are_those_of_llamacpp(name, parse_special, tokenizer_of, reference_of):
+    tokenizer = tokenizer_of(name)
+    key = "llamacpp_parse_special" if parse_special else "llamacpp_plain"
+    wrong = {
+        case["text"]: (ids, case[key])
+        for case in reference_of(name)["tokenizer_cases"]
+        if (ids := tokenizer.encode(case["text"], add_special=False, parse_special=parse_special))
+        != case[key]
+    }
+    assert wrong == {}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_texts_are_those_of_llamacpp(name, tokenizer_of, reference_of):
+    tokenizer = tokenizer_of(name)
+    for case in reference_of(name)["tokenizer_cases"]:
+        text = tokenizer.decode(case["llamacpp_parse_special"], skip_special=False)
+        assert text == case["detok_llamacpp"]
+
+
+@every_model
+def test_prompts(name, tokenizer_of, reference_of):
+    tokenizer = tokenizer_of(name)
+    for prompt in reference_of(name)["prompts"]:
+        ids = tokenizer.encode(prompt["text"], add_special=prompt["add_special"], parse_special=True)
+        assert ids == prompt["ids"], prompt["id"]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_roles(name, tokenizer_of, reference_of):
+    tokenizer, expected = tokenizer_of(name), reference_of(name)["tokenizer"]
+    assert tokenizer.eos_id == expected["eos_id"]
+    assert tokenizer.add_bos is expected["add_bos"]
+    assert tokenizer.stop_ids == set(expected["eog_ids"])
+    # Files without BOS: llama.cpp names token 11 there, we say there is none.
+    assert tokenizer.bos_id == (None if "qwen" in name else expected["bos_id"])
+
+
+@every_model
+def test_token_bytes_add_up_to_the_text(name, tokenizer_of, reference_of):
+    tokenizer = tokenizer_of(name)
+    for case in reference_of(name)["tokenizer_cases"]:
+        ids = case["llamacpp_plain"]
+        text = tokenizer.decode(ids)
+        assert b"".join(map(tokenizer.token_bytes, ids)).decode() in (text, " " + text)
+
+
+@pytest.mark.parametrize("name", sorted({*MODELS, "smollm2"} - {*WITHOUT_TEMPLATE}))
+def test_chat_templates(name, metadata_of, tokenizer_of, reference_of):
+    template = chat_template_of(metadata_of(name), tokenizer_of(name))
+    assert template is not None
+    for case in reference_of(name)["template_renders"]:
+        if "error" in case:
+            with pytest.raises(TemplateError, match="refuses the messages: " + re.escape(case["error"])):
+                template.render(case["messages"], add_generation_prompt=case["add_generation_prompt"])
+        else:
+            text = template.render(case["messages"], add_generation_prompt=case["add_generation_prompt"])
+            assert text == case["text"]
+
+
+@pytest.mark.parametrize("name", WITHOUT_TEMPLATE)
+def test_models_without_a_chat_template(name, metadata_of, tokenizer_of):
+    assert chat_template_of(metadata_of(name), tokenizer_of(name)) is None
