@@ -119,7 +119,7 @@ def expand(run: AffineRun | FloatRun) -> np.ndarray:
 def probes() -> list:
     """Each tensor of each fixture file, with values ggml itself dequantised."""
     params = []
-    for name in (*(f"llama_spm.{kind}" for kind in KINDS), "llama3_bpe.f16", "llama3_bpe.q4_k_m"):
+    for name in (*(f"llama_spm.{kind}" for kind in KINDS), "llama3_bpe.q4_k_m"):
         model, kind = name.split(".")
         params.append(pytest.param(name, zoo.reference(f"{model}.tensors")["files"][kind], id=name))
     return params
