@@ -16,9 +16,7 @@ MAX_PROMPT_CHARACTERS = 32 * 2**20
 class ChatTemplate:
     """A compiled chat template; ``name`` is the model (or family) it belongs to, for errors.
 
-    ``bos`` and ``eos`` are the texts the template knows as ``bos_token`` and ``eos_token``. A
-    template writes BOS itself where its model wants one, so encode the result without
-    ``add_special`` and with ``parse_special``, unless it lacks the BOS the tokenizer adds.
+    ``bos`` and ``eos`` are the texts the template knows as ``bos_token`` and ``eos_token``.
     """
 
     def __init__(self, source: str, *, bos: str, eos: str, name: str) -> None:
@@ -103,6 +101,15 @@ def chat_template_of(metadata: Mapping[str, Any], tokenizer: Tokenizer) -> ChatT
         "" if token is None else tokenizer.token_text(token) for token in (tokenizer.bos_id, tokenizer.eos_id)
     )
     return ChatTemplate(source, bos=bos, eos=eos, name=name)
+
+
+def encode_chat(text: str, tokenizer: Tokenizer) -> list[int]:
+    """Ids of a rendered chat: its control tokens count, and BOS comes once if the model wants it."""
+    ids = tokenizer.encode(text, add_special=False, parse_special=True)
+    # Most templates write BOS themselves; two of them would harm as much as none.
+    if tokenizer.add_bos and tokenizer.bos_id is not None and ids[:1] != [tokenizer.bos_id]:
+        return [tokenizer.bos_id, *ids]
+    return ids
 
 
 def _line(error: Exception) -> str:

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from shimmy.errors import TemplateError
-from shimmy.text.chat import chat_template_of
+from shimmy.text.chat import chat_template_of, encode_chat
 
 MODELS = [
     *("zoo/llama_spm", "zoo/llama3_bpe", "zoo/gpt2", "zoo/starcoder2", "zoo/qwen2"),
@@ -76,6 +76,14 @@ def test_chat_templates(name, metadata_of, tokenizer_of, reference_of):
         else:
             text = template.render(case["messages"], add_generation_prompt=case["add_generation_prompt"])
             assert text == case["text"]
+
+
+@every_model
+def test_a_rendered_chat_has_bos_once_where_the_model_wants_it(name, tokenizer_of, reference_of):
+    tokenizer = tokenizer_of(name)
+    for prompt in reference_of(name)["prompts"]:
+        # The references set add_special where the text does not begin with BOS.
+        assert encode_chat(prompt["text"], tokenizer) == prompt["ids"], prompt["id"]
 
 
 @pytest.mark.parametrize("name", WITHOUT_TEMPLATE)
