@@ -196,7 +196,7 @@ class EngineClient:
             failure = error
             process.kill()
         status = await process.wait()
-        self._ended(failure or self._died(status), loaded)
+        self._ended(failure or self._died(status, while_loading=not loaded.done()), loaded)
 
     def _dispatch(self, frame: FromWorker, loaded: asyncio.Future[Ready]) -> None:
         if isinstance(frame, StepFrame):
@@ -228,12 +228,13 @@ class EngineClient:
         # Retrieved here so that a failed restart nobody waits for does not warn; state tells of it.
         self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
 
-    def _died(self, status: int) -> WorkerDiedError:
+    def _died(self, status: int, *, while_loading: bool) -> WorkerDiedError:
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
-        return WorkerDiedError(
-            f"the engine process of {self.model_name!r} ended unexpectedly ({how}).",
-            hint="It is being restarted; send the request again.",
-        )
+        if while_loading:
+            message = f"the engine process of {self.model_name!r} ended while loading the model ({how})."
+            return WorkerDiedError(message, hint="The server's log says more; the next request tries again.")
+        message = f"the engine process of {self.model_name!r} ended unexpectedly ({how})."
+        return WorkerDiedError(message, hint="It is being restarted; send the request again.")
 
     async def _send(self, frame: ToWorker) -> None:
         self._post(frame)

@@ -1,0 +1,81 @@
+"""An architecture from a distribution of its own, installed beside shimmy, serves a zoo model."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests import zoo
+
+EXAMPLE = Path(__file__).parents[2] / "examples" / "shimmy-arch-qwen2"
+
+ANSWER = """
+import asyncio, json, sys
+from pathlib import Path
+from shimmy.engine.client import EngineClient
+from shimmy.engine.protocol import EngineSettings, Sampling
+
+async def main():
+    client = EngineClient("qwen2", Path(sys.argv[1]), EngineSettings(plugins_disabled=tuple(sys.argv[2:])))
+    try:
+        for tokens in json.load(sys.stdin):
+            got = []
+            async for events in client.generate(
+                tokens, max_tokens=48, sampling=Sampling(temperature=0.0), stop_ids=[]
+            ):
+                got += [event.token for event in events]
+            print(json.dumps(got))
+    finally:
+        await client.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """An environment with the example installed: a pure wheel is installed by unpacking it."""
+    folder = tmp_path_factory.mktemp("example")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder / "dist")]
+    subprocess.run(build, cwd=EXAMPLE, check=True, capture_output=True)
+    (wheel,) = (folder / "dist").glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(folder / "site")
+    return {**os.environ, "PYTHONPATH": str(folder / "site")}
+
+
+def run(environment: dict[str, str], *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], env=environment, input=stdin, capture_output=True, text=True, timeout=120
+    )
+
+
+def test_it_is_listed_like_a_built_in_plugin(environment: dict[str, str]) -> None:
+    result = run(environment, "-m", "shimmy", "plugins", "--json")
+    (row,) = [row for row in json.loads(result.stdout) if row["name"] == "example-qwen2"]
+    assert (row["distribution"], row["status"]) == ("shimmy-arch-qwen2", "loaded")
+
+
+def test_it_serves_a_model_whose_architecture_shimmy_does_not_know(environment: dict[str, str]) -> None:
+    reference = zoo.reference("qwen2")
+    wanted = reference["llamacpp"]["q4_k_m__dequantised_to_f32"]["prompts"]
+    prompts = [prompt["ids"] for prompt in reference["prompts"]]
+    result = run(
+        environment, "-c", ANSWER, str(zoo.model_path("qwen2.q4_k_m")), stdin=json.dumps(prompts)
+    )
+    assert result.returncode == 0, result.stderr
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert answers == [wanted[prompt["id"]]["greedy_ids"] for prompt in reference["prompts"]]
+
+
+def test_without_it_the_model_is_refused_by_name(environment: dict[str, str]) -> None:
+    result = run(
+        environment, "-c", ANSWER, str(zoo.model_path("qwen2.q4_k_m")), "example-qwen2", stdin="[[1]]"
+    )
+    assert result.returncode != 0
+    assert "'qwen2'" in result.stderr
