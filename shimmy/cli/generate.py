@@ -64,17 +64,12 @@ def command(
 
 def _prompt_tokens(prompt: str, metadata: Mapping[str, Any], tokenizer: Tokenizer, *, raw: bool) -> list[int]:
     """The prompt as a user's turn where the model has a chat template, else as it stands."""
-    from shimmy.text.chat import chat_template_of
+    from shimmy.text.chat import chat_template_of, encode_chat
 
     template = None if raw else chat_template_of(metadata, tokenizer)
     if template is None:
         return tokenizer.encode(prompt)
-    text = template.render([{"role": "user", "content": prompt}])
-    tokens = tokenizer.encode(text, add_special=False, parse_special=True)
-    wants_bos = tokenizer.add_bos and tokenizer.bos_id is not None
-    if wants_bos and tokens[:1] != [tokenizer.bos_id]:
-        tokens.insert(0, tokenizer.bos_id)  # type: ignore[arg-type]
-    return tokens
+    return encode_chat(template.render([{"role": "user", "content": prompt}]), tokenizer)
 
 
 def _answer(
