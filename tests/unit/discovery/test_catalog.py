@@ -1,0 +1,172 @@
+"""The catalog over sources made on the spot; files are tiny but real GGUF."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from shimmy import hookimpl
+from shimmy.discovery.catalog import Catalog, FoundModel, Skipped
+from shimmy.errors import ConfigError, ModelError, ModelNotFoundError
+from shimmy.gguf.writer import write_gguf
+from shimmy.plugins import PluginChoice, load_plugins
+from shimmy.settings import Settings
+from shimmy.specs import ArchitectureSpec, DiscoverySourceSpec
+
+METADATA = {"general.architecture": "toy", "toy.context_length": 64, "tokenizer.ggml.model": "none"}
+
+
+class Toys:
+    """A plugin: one architecture, and a source that reports what the test says."""
+
+    def __init__(self, *reports: FoundModel | Skipped | Exception) -> None:
+        self.reports = reports
+        self.scans = 0
+
+    @hookimpl
+    def register_architectures(self, register):
+        register(ArchitectureSpec(("toy",), lambda: None))
+
+    @hookimpl
+    def register_discovery_sources(self, register):
+        register(DiscoverySourceSpec("toys", lambda: self))
+
+    @hookimpl
+    def resolve_model(self, name):
+        return self.found(name.removeprefix("lookup:")) if name.startswith("lookup:") else None
+
+    @staticmethod
+    def found(path: str | Path) -> FoundModel:
+        return FoundModel(Path(path).stem, Path(path), "toys")
+
+    def scan(self, settings):
+        self.scans += 1
+        for report in self.reports:
+            if isinstance(report, Exception):
+                raise report
+            yield report
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Callable[..., FoundModel]:
+    def write(name: str, **changes: object) -> FoundModel:
+        metadata = {key: value for key, value in (METADATA | changes).items() if value is not None}
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_gguf(path, metadata, {"token_embd.weight": np.ones((4, 32), np.float32)})
+        return Toys.found(path)
+
+    return write
+
+
+def catalog_of(*reports: FoundModel | Skipped | Exception, **settings: object) -> Catalog:
+    toys = Toys(*reports)
+    return Catalog(Settings(**settings), load_plugins(PluginChoice(enabled=()), extra=[toys]))
+
+
+def test_a_card_says_what_the_file_says(model):
+    found = model("tiny.F32.gguf")
+    [card] = catalog_of(found).models()
+    assert (card.name, card.path, card.source) == ("tiny", found.path, "toys")
+    assert (card.architecture, card.parameters, card.quantization) == ("toy", 128, "F32")
+    assert (card.context_length, card.has_chat_template) == (64, False)
+    assert card.size_bytes == found.path.stat().st_size
+
+
+def test_models_are_got_by_name_and_alias(model):
+    catalog = catalog_of(model("tiny.F32.gguf"), model("big.gguf"))
+    assert catalog.names() == ["big", "tiny"]
+    assert catalog.get("tiny") == catalog.get("tiny.F32") == catalog.models()[1]
+
+
+def test_an_unknown_name_gets_near_ones(model):
+    with pytest.raises(ModelNotFoundError, match="there is no model 'tinny'. Did you mean 'tiny'?"):
+        catalog_of(model("tiny.gguf")).get("tinny")
+
+
+def test_a_plugin_may_know_a_name_no_source_listed(model):
+    found = model("hidden.gguf")
+    card = catalog_of().get(f"lookup:{found.path}")
+    assert card.path == found.path
+    assert card.name == f"lookup:{found.path}"
+
+
+def test_one_file_reported_twice_counts_once(model, tmp_path):
+    found = model("tiny.gguf")
+    (tmp_path / "link.gguf").symlink_to(found.path)
+    assert catalog_of(found, Toys.found(tmp_path / "link.gguf")).names() == ["tiny"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"general.architecture": "clip"}, "no plugin provides its architecture 'clip'"),
+        ({"tokenizer.ggml.model": None}, "no vocabulary"),
+        ({"general.type": "adapter"}, "general.type is 'adapter', not 'model'"),
+        ({"general.architecture": None}, "no 'general.architecture'"),
+    ],
+)
+def test_what_is_no_usable_model_is_skipped_with_a_reason(model, changes: dict, reason: str):
+    found = model("odd.gguf", **changes)
+    catalog = catalog_of(found)
+    assert catalog.models() == []
+    [row] = catalog.skipped
+    assert (row.path, row.source) == (found.path, "toys")
+    assert reason in row.reason
+    with pytest.raises(ModelError, match="model 'odd' cannot be used"):
+        catalog.get("odd")
+
+
+def test_broken_and_vanished_files_are_skipped(tmp_path):
+    (tmp_path / "broken.gguf").write_bytes(b"GGUF but not really")
+    (tmp_path / "empty.gguf").touch()
+    names = ("broken.gguf", "empty.gguf", "gone.gguf")
+    catalog = catalog_of(*(Toys.found(tmp_path / name) for name in names))
+    assert catalog.models() == []
+    assert [row.path.name for row in catalog.skipped] == list(names)
+
+
+def test_a_source_that_fails_is_reported_and_passed_over(model, caplog):
+    catalog = catalog_of(model("tiny.gguf"), RuntimeError("disk on fire"))
+    assert catalog.names() == ["tiny"]
+    [row] = catalog.skipped
+    assert row == Skipped(None, "toys", "the source failed: RuntimeError: disk on fire")
+    assert "discovery source 'toys' failed" in caplog.text
+
+
+def test_a_wrong_setting_is_no_passing_trouble():
+    with pytest.raises(ConfigError):
+        catalog_of(ConfigError("no such file")).models()
+
+
+def test_the_default_is_base_gguf_else_the_first(model):
+    small, tiny = model("small.gguf"), model("tiny.gguf")
+    assert catalog_of(tiny, small).default().name == "small"
+    assert catalog_of(tiny, small, base_gguf=tiny.path).default().name == "tiny"
+
+
+def test_a_base_gguf_that_cannot_be_used_is_an_error(model, tmp_path):
+    odd = model("odd.gguf", **{"general.architecture": "clip"})
+    with pytest.raises(ModelError, match="model 'odd' cannot be used"):
+        catalog_of(odd, base_gguf=odd.path).default()
+    with pytest.raises(ModelNotFoundError, match="no discovery source reports base_gguf"):
+        catalog_of(odd, base_gguf=tmp_path / "unseen.gguf").default()
+
+
+def test_without_usable_models_the_default_points_to_the_reasons(model):
+    with pytest.raises(ModelNotFoundError, match="list --all"):
+        catalog_of(model("odd.gguf", **{"general.type": "adapter"})).default()
+
+
+def test_sources_are_asked_once_and_files_reread_when_changed(model):
+    found = model("tiny.gguf")
+    toys = Toys(found)
+    catalog = Catalog(Settings(), load_plugins(PluginChoice(enabled=()), extra=[toys]))
+    before = catalog.get("tiny")
+    assert catalog.get("tiny") is before
+    model("tiny.gguf", **{"toy.context_length": 128, "general.name": "changed"})
+    assert catalog.get("tiny").context_length == 128
+    assert toys.scans == 1
+    catalog.refresh()
+    assert toys.scans == 2

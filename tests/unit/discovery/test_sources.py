@@ -1,0 +1,95 @@
+"""The built-in sources over folders made on the spot."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from shimmy.discovery.catalog import FoundModel, Skipped
+from shimmy.discovery.scan import find_models
+from shimmy.errors import ConfigError
+from shimmy.settings import Settings, load_settings
+from shimmy_plugins.discovery.directories import Directories
+from shimmy_plugins.discovery.python_packages import PythonPackages
+
+
+def touch(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+def paths(reports) -> list[Path]:
+    return [report.path for report in reports]
+
+
+def test_folders_are_searched_in_stable_order(tmp_path):
+    expected = [touch(tmp_path / name) for name in ("z.gguf", "a/b/deep.GGUF", "b/one.gguf")]
+    for other in ("a/readme.txt", "a/model.gguf.part", ".hidden/secret.gguf"):
+        touch(tmp_path / other)
+    reports = list(find_models(tmp_path, "test"))
+    assert paths(reports) == expected
+    assert reports[1] == FoundModel("deep", expected[1], "test")
+
+
+def test_depth_bounds_the_search(tmp_path):
+    shallow = touch(tmp_path / "a/one.gguf")
+    touch(tmp_path / "a/b/two.gguf")
+    assert paths(find_models(tmp_path, "test", depth=1)) == [shallow]
+
+
+def test_links_that_lead_back_do_not_trap(tmp_path):
+    model = touch(tmp_path / "a/one.gguf")
+    (tmp_path / "a/loop").symlink_to(tmp_path, target_is_directory=True)
+    assert paths(find_models(tmp_path, "test")) == [model]
+
+
+def test_unreadable_folders_are_reported(tmp_path, monkeypatch):
+    model = touch(tmp_path / "good/one.gguf")
+    touch(tmp_path / "locked/two.gguf")
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    # Permissions cannot keep root out, who runs many a test machine.
+    monkeypatch.setattr(os, "scandir", refuse)
+    found, locked = find_models(tmp_path, "test")
+    assert found.path == model
+    assert locked == Skipped(tmp_path / "locked", "test", "cannot be read: Permission denied")
+
+
+def test_directories_follow_the_settings_and_look_around(tmp_path):
+    base, listed, inside = (
+        touch(tmp_path / name) for name in ("base.gguf", "listed.gguf", "dir/inside.gguf")
+    )
+    more = touch(tmp_path / "more/x.gguf")
+    here = touch(Path("models/here.gguf")).absolute()
+    settings = Settings(base_gguf=base, model_paths=(listed, tmp_path / "dir"), models_dir=tmp_path / "more")
+    assert paths(Directories().scan(settings)) == [base, listed, inside, more, here]
+
+
+def test_directories_report_what_is_not_there():
+    gone = Path("gone")
+    assert list(Directories().scan(Settings(model_paths=(gone,)))) == [
+        Skipped(gone, "directories", "there is no such file or folder.")
+    ]
+
+
+def test_a_base_gguf_that_is_not_there_is_an_error(monkeypatch):
+    monkeypatch.setenv("SHIMMY_BASE_GGUF", "gone.gguf")
+    with pytest.raises(ConfigError, match=r"base_gguf is 'gone.gguf' \(from SHIMMY_BASE_GGUF\)"):
+        list(Directories().scan(load_settings()))
+
+
+def test_packages_are_looked_into_without_importing_them(tmp_path, monkeypatch):
+    site = tmp_path / "site-packages"
+    model = touch(site / "some_model/tiny.gguf")
+    touch(site / "some_model/data/deeper.gguf")
+    touch(tmp_path / "elsewhere/other.gguf")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), str(site), str(site), str(tmp_path / "gone")])
+    assert paths(PythonPackages().scan(Settings())) == [model]
+    assert "some_model" not in sys.modules
