@@ -1,0 +1,1 @@
+"""The HTTP server: sockets, guard, model pool, generation, and the app that mounts the frontends."""

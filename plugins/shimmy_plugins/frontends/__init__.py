@@ -1,0 +1,1 @@
+"""APIs of the HTTP server, one package each."""

@@ -1,0 +1,25 @@
+"""For whoever runs the server: is it alive, is it ready, how is it doing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from shimmy import hookimpl
+from shimmy.specs import FrontendSpec
+
+if TYPE_CHECKING:
+    from shimmy.server.context import Frontend
+
+ROUTES = ("GET /health", "GET /ready", "GET /metrics")
+
+
+def _load() -> Frontend:
+    from shimmy_plugins.frontends.ops.frontend import OpsFrontend
+
+    return OpsFrontend()
+
+
+@hookimpl
+def register_api_frontends(register: Callable[[FrontendSpec], None]) -> None:
+    register(FrontendSpec("ops", ROUTES, _load))

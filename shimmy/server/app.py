@@ -1,0 +1,147 @@
+"""The Quart app: mounts the chosen frontends, turns every failure into the right kind of error."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from quart import Quart, Response, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from shimmy.errors import ShimmyError, did_you_mean
+from shimmy.plugins import check_routes
+from shimmy.server.errors import HTTPError, internal_error
+from shimmy.server.guard import Guard, GuardedApp
+from shimmy.server.listen import LOOPBACK
+
+if TYPE_CHECKING:
+    from quart import ResponseReturnValue
+
+    from shimmy.hooks import Plugins
+    from shimmy.server.context import Frontend, ServerContext
+    from shimmy.specs import FrontendSpec
+
+#: Larger than the text of any context we can serve.
+MAX_BODY_BYTES = 16 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """A frontend in an app."""
+
+    spec: FrontendSpec
+    frontend: Frontend
+
+
+def create_app(
+    context: ServerContext, frontends: Sequence[Mounted] | None = None, *, bound: Iterable[str] = LOOPBACK
+) -> Quart:
+    """The app of a server bound to the addresses ``bound``; ``frontends`` None: as the settings choose.
+
+    Raises:
+        PluginError: two of the chosen frontends claim one route.
+    """
+    app = Quart("shimmy", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    # A generation takes as long as it takes.
+    app.config["RESPONSE_TIMEOUT"] = None
+    if frontends is None:
+        frontends = choose_frontends(context.plugins, context.settings.frontends)
+    check_routes(each.spec for each in frontends)
+    for each in frontends:
+        app.register_blueprint(each.frontend.blueprint(context), name=each.spec.name)
+    errors = _Errors(context.plugins, frontends)
+    app.register_error_handler(Exception, errors.respond)
+    guard = Guard(bound, context.settings.allowed_hosts, context.settings.allowed_origins)
+    app.asgi_app = GuardedApp(app.asgi_app, guard, errors.body)  # type: ignore[method-assign,assignment]
+
+    @app.while_serving
+    async def report_life() -> AsyncGenerator[None, None]:
+        context.plugins.server_started(context)
+        yield
+        context.plugins.server_stopping(context)
+        await context.models.close()
+
+    return app
+
+
+def choose_frontends(plugins: Plugins, names: Iterable[str] | None) -> list[Mounted]:
+    """The frontends called ``names`` (None: all) and those that are always on.
+
+    One that is always on goes away with its plugin only (``--without``), so that naming an API
+    does not silently switch off what watches over the server.
+    """
+    wanted = None if names is None else set(names)
+    loaded = [Mounted(spec, spec.load()) for spec in plugins.frontends]
+    return [each for each in loaded if wanted is None or each.spec.name in wanted or each.frontend.always_on]
+
+
+def plain_error_body(error: ShimmyError) -> Any:
+    """The shape of errors where no frontend is responsible."""
+    return {"error": {"message": str(error), "code": error.code, "param": error.param}}
+
+
+class _Errors:
+    """Answers for requests that failed."""
+
+    def __init__(self, plugins: Plugins, mounted: Sequence[Mounted]) -> None:
+        self._plugins = plugins
+        self._mounted = mounted
+
+    async def respond(self, error: Exception) -> ResponseReturnValue:
+        """A plugin's answer if one has any, else the responsible frontend's."""
+        if (answer := self._plugins.handle_error(error, request)) is not None:
+            return answer
+        known = self._known(error)
+        response = Response(self.body(request.path, known), known.status, content_type="application/json")
+        if isinstance(error, MethodNotAllowed) and error.valid_methods:
+            response.headers["Allow"] = ", ".join(error.valid_methods)
+        return response
+
+    def body(self, path: str, error: ShimmyError) -> bytes:
+        """The JSON of an error in the shape of the frontend that ``path`` belongs to."""
+        frontend = self._responsible(path)
+        return msgspec.json.encode(frontend.error_body(error) if frontend else plain_error_body(error))
+
+    def _responsible(self, path: str) -> Frontend | None:
+        """The frontend whose routes share the most leading segments with ``path``."""
+        best: tuple[int, Frontend | None] = (0, None)
+        for each in self._mounted:
+            for route in each.spec.routes:
+                shared = _shared_segments(path, route.partition(" ")[2])
+                best = max(best, (shared, each.frontend), key=lambda pair: pair[0])
+        return best[1]
+
+    def _known(self, error: Exception) -> ShimmyError:
+        if isinstance(error, ShimmyError):
+            return error
+        if isinstance(error, HTTPException):
+            return self._http_error(error)
+        return internal_error(error, f"{request.method} {request.path}")
+
+    def _http_error(self, error: HTTPException) -> HTTPError:
+        status = error.code or 500
+        method, path = request.method, request.path
+        if status == 404:
+            known = {route.partition(" ")[2] for each in self._mounted for route in each.spec.routes}
+            return HTTPError(
+                404, "route_not_found", f"there is no {path!r} here.", hint=did_you_mean(path, known)
+            )
+        if isinstance(error, MethodNotAllowed):
+            hint = f"Use {' or '.join(sorted(error.valid_methods or ()))}."
+            return HTTPError(405, "method_not_allowed", f"{method} is not for {path!r}.", hint=hint)
+        if status == 413:
+            limit = f"the request body is larger than {MAX_BODY_BYTES // 2**20} MiB."
+            return HTTPError(413, "request_too_large", limit, hint="Send less text.")
+        return HTTPError(status, "http_error", f"{error.name}.")
+
+
+def _shared_segments(path: str, route: str) -> int:
+    shared = 0
+    for have, claimed in zip(path.strip("/").split("/"), route.strip("/").split("/"), strict=False):
+        if have != claimed:
+            break
+        shared += 1
+    return shared

@@ -1,0 +1,181 @@
+"""One request through the engine: tokens in, pieces of text out."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from shimmy.errors import ContextLengthError, RequestError
+from shimmy.events import RequestFinished, RequestStarted
+from shimmy.text.stream import TextStream
+
+if TYPE_CHECKING:
+    from shimmy.discovery.catalog import ModelCard
+    from shimmy.engine.protocol import Ready, Sampling, TokenEvent
+    from shimmy.hooks import Plugins
+    from shimmy.server.models import ModelPool, ServedModel
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationRequest:
+    """What to generate, for whom. ``max_tokens`` comes from :func:`room_for_answer`."""
+
+    frontend: str
+    card: ModelCard
+    tokens: list[int]
+    max_tokens: int
+    sampling: Sampling
+    stops: tuple[str, ...] = ()
+    stream: bool = False
+    id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    accepted: float = field(default_factory=time.monotonic)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What came since the piece before: new text and the tokens that were sampled.
+
+    ``completion_tokens`` counts all tokens so far. ``finish`` is None except on the last piece,
+    where it is stop or length.
+    """
+
+    text: str
+    tokens: list[TokenEvent]
+    completion_tokens: int
+    finish: str | None = None
+
+
+def room_for_answer(
+    facts: Ready, prompt_tokens: int, requested: int | None, default: int | None = None
+) -> int:
+    """How many tokens the answer may have.
+
+    ``requested`` must fit behind the prompt. Without it ``default`` tokens, or as many as fit.
+
+    Raises:
+        RequestError: the prompt is empty.
+        ContextLengthError: prompt and answer together do not fit the model's context.
+    """
+    if not prompt_tokens:
+        raise RequestError("the prompt is empty: it has no tokens.", hint="Send some text.", param="prompt")
+    room = facts.context - prompt_tokens
+    if room < max(requested or 1, 1):
+        wanted = f"{prompt_tokens} tokens in the prompt"
+        if requested is not None:
+            wanted += f" and {requested} requested for the answer"
+        raise ContextLengthError(
+            f"this model's context holds {facts.context} tokens, but there are {wanted}, "
+            f"{prompt_tokens + (requested or 1)} in all.",
+            hint="Shorten the prompt, ask for fewer tokens, or raise max_ctx.",
+            param="max_tokens" if room > 0 else "prompt",
+        )
+    if requested is not None:
+        return requested
+    return min(room, default) if default is not None else room
+
+
+async def generate(
+    request: GenerationRequest, models: ModelPool, plugins: Plugins
+) -> AsyncGenerator[Piece, None]:
+    """Pieces as they come; several steps' worth in one when the reader is slow.
+
+    Closing the generator early, or cancelling its reader, cancels the request in the engine.
+    """
+    completion_tokens, outcome = 0, "cancelled"
+    first_token: float | None = None
+    async with models.use(request.card) as model:
+        started = RequestStarted(
+            request.id, request.frontend, request.card.name, len(request.tokens), request.stream
+        )
+        plugins.request_started(started)
+        try:
+            async with aclosing(_pieces(request, model)) as pieces:
+                async for piece in pieces:
+                    if first_token is None:
+                        first_token = time.monotonic() - request.accepted
+                    completion_tokens = piece.completion_tokens
+                    outcome = piece.finish or outcome
+                    yield piece
+        except Exception:
+            outcome = "error"
+            raise
+        finally:
+            plugins.request_finished(
+                RequestFinished(
+                    request.id,
+                    request.frontend,
+                    request.card.name,
+                    len(request.tokens),
+                    completion_tokens,
+                    outcome,
+                    first_token,
+                    time.monotonic() - request.accepted,
+                )
+            )
+
+
+async def _pieces(request: GenerationRequest, model: ServedModel) -> AsyncGenerator[Piece, None]:
+    tokenizer = model.text.tokenizer
+    text = TextStream(tokenizer, request.stops)
+    count = 0
+    steps = model.engine.generate(
+        request.tokens,
+        max_tokens=request.max_tokens,
+        sampling=request.sampling,
+        stop_ids=tokenizer.stop_ids,
+    )
+    async with aclosing(steps):
+        async for events in steps:
+            shown, sampled = _take(events, text)
+            count += len(sampled)
+            finish = "stop" if text.stopped else events[-1].finish
+            if finish:
+                break
+            yield Piece(shown, sampled, count)
+    # Out of the block: an engine running past a stop string is cancelled before the reader has its say.
+    yield Piece(shown + text.flush(), sampled, count, finish)
+
+
+def _take(events: list[TokenEvent], text: TextStream) -> tuple[str, list[TokenEvent]]:
+    """New text and the events that count: none of what the engine ran past a stop string."""
+    shown = ""
+    sampled: list[TokenEvent] = []
+    for event in events:
+        if event.token is not None:
+            sampled.append(event)
+            shown += text.push([event.token])
+        if text.stopped:
+            break
+    return shown, sampled
+
+
+async def merge(
+    streams: Sequence[AsyncGenerator[Piece, None]],
+) -> AsyncGenerator[tuple[int, Piece], None]:
+    """Several generations side by side: each piece with the index of its stream, as they come.
+
+    Ends all of them when one fails or the reader closes this generator.
+    """
+    waiting = {asyncio.ensure_future(anext(stream)): index for index, stream in enumerate(streams)}
+    try:
+        while waiting:
+            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                index = waiting.pop(task)
+                try:
+                    piece = task.result()
+                except StopAsyncIteration:
+                    continue
+                yield index, piece
+                waiting[asyncio.ensure_future(anext(streams[index]))] = index
+    finally:
+        for task in waiting:
+            task.cancel()
+        await asyncio.gather(*waiting, return_exceptions=True)
+        for stream in streams:
+            await stream.aclose()
