@@ -20,11 +20,12 @@ hint: pip uninstall shimmy && pip install --force-reinstall shimmy-llm"""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    # Not list(): once imported, the submodule of that name hides the builtin in this package.
+    arguments = tuple(sys.argv[1:] if arguments is None else arguments)
     if name := foreign_shimmy(sys.path):
         print(CLASH.format(name=name), file=sys.stderr)
         return 2
-    if arguments in (["--version"], ["-V"]):
+    if arguments in (("--version",), ("-V",)):
         print(f"shimmy {__version__}")
         return 0
     from shimmy.cli.app import run

@@ -14,7 +14,8 @@ from typer.main import get_command, get_group
 
 from shimmy import __version__
 from shimmy.cli.common import bootstrap, settings_options
-from shimmy.errors import ConfigError, PluginError, ShimmyError
+from shimmy.errors import ConfigError, ShimmyError
+from shimmy.registry import Registry
 
 #: The core's commands, as ``--help`` lists them. ``shimmy.cli.NAME`` holds a function ``command``.
 COMMANDS = ("serve", "generate", "list", "plugins")
@@ -46,13 +47,12 @@ class Commands(TyperGroup):
         except ConfigError:
             # Whoever looks at --help because the configuration is wrong shall see it.
             return
+        claimed: Registry[Any] = Registry("command")
+        for name in COMMANDS:
+            claimed.add(name, self.commands[name], "shimmy itself")
         for plugin, app in plugins.command_apps(_new_app):
             for name, command in get_group(app).commands.items():
-                if name in COMMANDS:
-                    raise PluginError(
-                        f"plugin {plugin!r} adds the command {name!r}, which shimmy has itself.",
-                        hint=f"Leave the plugin out with --without {plugin}.",
-                    )
+                claimed.add(name, command, plugin)
                 self.commands[name] = command
 
 

@@ -56,7 +56,10 @@ def readable_size(size: int) -> str:
 
 def readable_count(count: int) -> str:
     """``134515008`` -> ``135M``."""
-    for limit, divisor, unit in ((10**6, 10**3, "K"), (10**9, 10**6, "M")):
-        if count < limit:
-            return f"{count / divisor:.3g}{unit}"
-    return f"{count / 10**9:.3g}B"
+    amount = count / 1000
+    for unit in ("K", "M"):
+        # 999.5 would be rounded to 1e+03.
+        if amount < 999.5:
+            return f"{amount:.3g}{unit}"
+        amount /= 1000
+    return f"{amount:.3g}B"
