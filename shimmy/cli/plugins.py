@@ -14,7 +14,7 @@ from shimmy.cli.output import print_json, print_table
 def command(
     ctx: typer.Context, json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
 ) -> None:
-    """List the plugins: loaded, disabled or failed, and the hooks they implement."""
+    """List the plugins and what became of each."""
     _, plugins = bootstrap(ctx)
     if json:
         print_json([dataclasses.asdict(info) for info in plugins.infos])
