@@ -1,0 +1,33 @@
+"""Compiles a graph: lowers it, builds the kernels, loads the weights, starts the threads."""
+
+from __future__ import annotations
+
+from shimmy.engine.plan import Limits, Progress
+from shimmy.errors import EngineError
+from shimmy.gguf.weights import Weights
+from shimmy.graph.builder import Graph
+from shimmy_plugins.backends.cpu.compiler import expand, lower
+from shimmy_plugins.backends.cpu.jit import Jit, ObjectCache, Target
+from shimmy_plugins.backends.cpu.plan import CpuPlan
+from shimmy_plugins.backends.cpu.pool import DRIVER, Pool, driver_ir
+
+
+class CpuBackend:
+    """The engine for machines without a usable GPU; ``target`` and ``cache`` are for tests."""
+
+    def __init__(self, target: Target | None = None, cache: ObjectCache | None = None) -> None:
+        self._target = target or Target.host()
+        self._cache = cache or ObjectCache()
+
+    def compile(self, graph: Graph, weights: Weights, limits: Limits, progress: Progress) -> CpuPlan:
+        """Raises GraphError (a stateful op without a kernel), OutOfMemoryError, EngineError."""
+        if problem := self._target.problem():
+            raise EngineError(f"the cpu backend cannot run here: {problem}.")
+        graph = expand(graph)
+        lowered = lower(graph, weights, limits, self._target.tiles)
+        kernels = {kernel.name: kernel.ir for kernel in lowered.program.kernels()}
+        jit = Jit(self._target, self._cache)
+        addresses = jit.compile({**kernels, DRIVER: driver_ir}, progress)
+        lowered.weights.load(progress)
+        pool = Pool(limits.threads, addresses[DRIVER])
+        return CpuPlan(lowered, lowered.tensor(graph.output), jit, addresses, pool)

@@ -1,0 +1,100 @@
+"""From graph to program: each node becomes calls of kernels, or runs by its NumPy definition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from shimmy.engine.plan import Limits
+from shimmy.errors import GraphError
+from shimmy.gguf.weights import Weights
+from shimmy.graph.builder import Graph, Node, Value
+from shimmy_plugins.backends.cpu.kernels import attention, elementwise, embed, last, linear, rms_norm, rope
+from shimmy_plugins.backends.cpu.lowering import Lowering
+from shimmy_plugins.backends.reference.evaluate import evaluator
+
+Lower: TypeAlias = Callable[[Lowering, Node], None]
+
+
+def _heads(low: Lowering, node: Node) -> None:
+    """A view: heads lie side by side in a row already."""
+    low.alias(node)
+
+
+#: How each op becomes calls; an op that is not here is expanded or falls back.
+LOWER: Mapping[str, Lower] = {
+    "embed": embed.lower,
+    "linear": linear.lower,
+    "rms_norm": rms_norm.lower,
+    "heads": _heads,
+    "rope": rope.lower,
+    "attention": attention.lower,
+    "swiglu": elementwise.lower,
+    "add": elementwise.lower,
+    "last": last.lower,
+}
+
+
+def lower(graph: Graph, weights: Weights, limits: Limits, tiles: tuple[int, ...]) -> Lowering:
+    """The program of a graph whose ops are expanded already; weights are not loaded yet.
+
+    Raises:
+        GraphError: an op with state has no kernel.
+        OutOfMemoryError: the weights do not fit.
+    """
+    low = Lowering(graph, weights, limits, tiles)
+    for node in graph.nodes:
+        if node.op in LOWER:
+            LOWER[node.op](low, node)
+        else:
+            _fall_back(low, graph, weights, node)
+        low.release_inputs(node)
+    return low
+
+
+def expand(graph: Graph) -> Graph:
+    """The graph with ops that have no kernel here rewritten into older ones, where they say how."""
+    while any(_rewrite(graph, node) for node in graph.nodes):
+        graph = _expand_once(graph)
+    return graph
+
+
+def _expand_once(graph: Graph) -> Graph:
+    result = Graph(graph.tensors, graph.ops)
+    values: list[Value] = []
+    for node in graph.nodes:
+        inputs = [values[i] for i in node.inputs]
+        if rewrite := _rewrite(graph, node):
+            values.append(rewrite(result, inputs, node.weights, node.attrs))
+        else:
+            copy = result.op(node.op, *inputs, weights=node.weights, label=node.label, **node.attrs)
+            values.append(copy)
+    result.output = values[graph.output].index
+    return result
+
+
+def _rewrite(graph: Graph, node: Node) -> Callable[..., Value] | None:
+    return None if node.op in LOWER else graph.ops[node.op].expand
+
+
+def _fall_back(low: Lowering, graph: Graph, weights: Weights, node: Node) -> None:
+    """Run a node by its NumPy definition, between two stretches of the table."""
+    op = graph.ops[node.op]
+    if op.stateful:
+        raise GraphError(
+            f"{node.label}: the cpu backend has no kernel for op {node.op!r}, which needs the KV cache.",
+            hint="Choose another backend, for example engine_backend = 'reference'.",
+        )
+    run = evaluator(op, node)
+    arrays = {
+        role: weights.dequantize(name).reshape(weights.shape(name)) for role, name in node.weights.items()
+    }
+    inputs = [(low.tensor(i), low.shape(i)) for i in node.inputs]
+    y = low.output(node)
+
+    def function() -> None:
+        rows = [tensor.values().reshape(-1, *shape) for tensor, shape in inputs]
+        y.values()[...] = run(rows, arrays, {"batch": low.step.batch}).reshape(-1, y.width)
+
+    low.program.function(function)
+    low.fallbacks.append(node.label)

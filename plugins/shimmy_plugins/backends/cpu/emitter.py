@@ -1,0 +1,329 @@
+"""A small vector language over llvmlite: values with operators, typed pointers, loops; it emits LLVM IR.
+
+Everything is portable: vectors have 16 lanes whatever the machine (LLVM splits them where registers
+are narrower), fused multiply-add is the only contraction, and nothing is reassociated, so a kernel
+computes the same bits on every machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from math import factorial, log, log2
+from typing import Any, TypeAlias
+
+from llvmlite import ir
+
+LANES = 16
+
+#: llvmlite has no type annotations.
+Type: TypeAlias = Any
+
+I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
+F16, F32 = ir.HalfType(), ir.FloatType()
+PTR = ir.PointerType()
+VOID = ir.VoidType()
+SIZES: dict[Type, int] = {I8: 1, I16: 2, F16: 2, I32: 4, F32: 4, I64: 8}
+
+
+def vector(element: Type, lanes: int = LANES) -> Type:
+    return ir.VectorType(element, lanes)
+
+
+class Value:
+    """A number or vector of 16 being computed. Integers are unsigned. Python numbers mix in."""
+
+    __slots__ = ("emitter", "raw")
+
+    def __init__(self, emitter: Emitter, raw: Any) -> None:
+        self.emitter = emitter
+        self.raw = raw
+
+    @property
+    def type(self) -> Type:
+        return self.raw.type
+
+    @property
+    def element(self) -> Type:
+        """Its type, or that of one lane."""
+        return getattr(self.type, "element", self.type)
+
+    def __add__(self, other: Operand) -> Value:
+        return self._binary("add", "fadd", other)
+
+    def __sub__(self, other: Operand) -> Value:
+        return self._binary("sub", "fsub", other)
+
+    def __mul__(self, other: Operand) -> Value:
+        return self._binary("mul", "fmul", other)
+
+    def __truediv__(self, other: Operand) -> Value:
+        return self._binary("", "fdiv", other)
+
+    def __floordiv__(self, other: Operand) -> Value:
+        return self._binary("udiv", "", other)
+
+    def __mod__(self, other: Operand) -> Value:
+        return self._binary("urem", "", other)
+
+    def __and__(self, other: Operand) -> Value:
+        return self._binary("and_", "", other)
+
+    def __lshift__(self, other: Operand) -> Value:
+        return self._binary("shl", "", other)
+
+    def __rshift__(self, other: Operand) -> Value:
+        return self._binary("lshr", "", other)
+
+    def __neg__(self) -> Value:
+        return Value(self.emitter, self.emitter.builder.fneg(self.raw))
+
+    def __lt__(self, other: Operand) -> Value:
+        return self._compare("<", other)
+
+    def equals(self, other: Operand) -> Value:
+        return self._compare("==", other)
+
+    def widen(self, element: Type) -> Value:
+        """To a wider integer or float type, lane by lane."""
+        widen = "zext" if isinstance(element, ir.IntType) else "fpext"
+        return self._convert(widen, element)
+
+    def to_float(self) -> Value:
+        """The integer as a float."""
+        return self._convert("uitofp", F32)
+
+    def bits(self, element: Type) -> Value:
+        """The same bits as another type of the same size."""
+        return self._convert("bitcast", element)
+
+    def lane(self, index: Operand) -> Value:
+        """One lane of a vector."""
+        e = self.emitter
+        return Value(e, e.builder.extract_element(self.raw, e.coerce(index, I64).raw))
+
+    def splat(self) -> Value:
+        """A vector with this number in every lane."""
+        e = self.emitter
+        undefined = ir.Constant(vector(self.type), ir.Undefined)
+        first = e.builder.insert_element(undefined, self.raw, I32(0))
+        zeros = ir.Constant(vector(I32), [0] * LANES)
+        return Value(e, e.builder.shuffle_vector(first, undefined, zeros))
+
+    def _binary(self, integer: str, floating: str, other: Operand) -> Value:
+        e = self.emitter
+        operation = integer if isinstance(self.element, ir.IntType) else floating
+        return Value(e, getattr(e.builder, operation)(self.raw, e.coerce(other, self.type).raw))
+
+    def _compare(self, operator: str, other: Operand) -> Value:
+        e = self.emitter
+        integer = isinstance(self.element, ir.IntType)
+        compare = e.builder.icmp_unsigned if integer else e.builder.fcmp_ordered
+        return Value(e, compare(operator, self.raw, e.coerce(other, self.type).raw))
+
+    def _convert(self, conversion: str, element: Type) -> Value:
+        target = vector(element) if isinstance(self.type, ir.VectorType) else element
+        return Value(self.emitter, getattr(self.emitter.builder, conversion)(self.raw, target))
+
+
+Operand: TypeAlias = Value | int | float
+
+
+class Pointer:
+    """The address of elements of one type; offsets count elements."""
+
+    __slots__ = ("element", "emitter", "raw")
+
+    def __init__(self, emitter: Emitter, raw: Any, element: Type) -> None:
+        self.emitter = emitter
+        self.raw = raw
+        self.element = element
+
+    def __add__(self, count: Operand) -> Pointer:
+        e = self.emitter
+        address = e.builder.gep(self.raw, [e.coerce(count, I64).raw], source_etype=self.element)
+        return Pointer(e, address, self.element)
+
+    def __getitem__(self, index: Operand) -> Value:
+        return self._load(index, self.element)
+
+    def __setitem__(self, index: Operand, value: Value) -> None:
+        """Store one element, or a vector from ``index`` on."""
+        self.emitter.builder.store(value.raw, (self + index).raw, align=SIZES[self.element])
+
+    def vector(self, index: Operand = 0) -> Value:
+        """The 16 elements from ``index`` on."""
+        return self._load(index, vector(self.element))
+
+    def first(self, count: Operand, index: Operand = 0) -> Value:
+        """The ``count`` <= 16 floats from ``index`` on, zeros in the other lanes; no more is read."""
+        e = self.emitter
+        zeros = e.floats(0.0)
+        arguments = [(self + index).raw, I32(SIZES[F32]), e.lanes_below(count).raw, zeros.raw]
+        return e.call(f"llvm.masked.load.v{LANES}f32.p0", zeros.type, arguments)
+
+    def put_first(self, count: Operand, value: Value, index: Operand = 0) -> None:
+        """Store the ``count`` <= 16 first lanes of a vector of floats."""
+        e = self.emitter
+        arguments = [value.raw, (self + index).raw, I32(SIZES[F32]), e.lanes_below(count).raw]
+        e.call(f"llvm.masked.store.v{LANES}f32.p0", VOID, arguments)
+
+    def cast(self, element: Type) -> Pointer:
+        """The same address as elements of another type."""
+        return Pointer(self.emitter, self.raw, element)
+
+    def _load(self, index: Operand, type_: Type) -> Value:
+        e = self.emitter
+        return Value(e, e.builder.load((self + index).raw, typ=type_, align=SIZES[self.element]))
+
+
+class Variable:
+    """A value that changes in a loop; LLVM keeps it in a register."""
+
+    __slots__ = ("_slot", "_type", "emitter")
+
+    def __init__(self, emitter: Emitter, value: Value) -> None:
+        self.emitter = emitter
+        self._type = value.type
+        with emitter.builder.goto_entry_block():
+            self._slot = emitter.builder.alloca(self._type)
+        self.value = value
+
+    @property
+    def value(self) -> Value:
+        return Value(self.emitter, self.emitter.builder.load(self._slot, typ=self._type))
+
+    @value.setter
+    def value(self, value: Value) -> None:
+        self.emitter.builder.store(value.raw, self._slot)
+
+
+class Emitter:
+    """Writes one function, instruction after instruction."""
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+        self.builder = ir.IRBuilder(function.append_basic_block("entry"))
+
+    # -- constants ----------------------------------------------------------------------------
+
+    def coerce(self, operand: Operand, type_: Type) -> Value:
+        """A Python number as a constant of ``type_``; values pass through."""
+        if isinstance(operand, Value):
+            return operand
+        if isinstance(type_, ir.VectorType):
+            return Value(self, ir.Constant(type_, [operand] * type_.count))
+        return Value(self, ir.Constant(type_, operand))
+
+    def int(self, number: int) -> Value:
+        return self.coerce(number, I64)
+
+    def floats(self, number: float) -> Value:
+        """A vector with ``number`` in every lane."""
+        return self.coerce(float(number), vector(F32))
+
+    def lanes_below(self, count: Operand) -> Value:
+        """A mask: which lanes have an index below ``count``."""
+        limit = self.coerce(count, I64).splat()
+        return Value(self, ir.Constant(vector(I64), list(range(LANES)))) < limit
+
+    # -- control ------------------------------------------------------------------------------
+
+    def variable(self, value: Value) -> Variable:
+        return Variable(self, value)
+
+    @contextmanager
+    def loop(self, begin: Operand, end: Operand, step: Operand = 1) -> Iterator[Value]:
+        """for i in range(begin, end, step)"""
+        index = self.variable(self.coerce(begin, I64))
+        with self.loop_while(lambda: index.value < end):
+            i = index.value
+            yield i
+            index.value = i + step
+
+    @contextmanager
+    def loop_while(self, condition: Any) -> Iterator[None]:
+        """while condition(): the condition is a function, emitted where it is tested."""
+        b = self.builder
+        test, body, done = (self.function.append_basic_block(n) for n in ("test", "body", "done"))
+        b.branch(test)
+        b.position_at_end(test)
+        b.cbranch(condition().raw, body, done)
+        b.position_at_end(body)
+        yield
+        b.branch(test)
+        b.position_at_end(done)
+
+    @contextmanager
+    def when(self, condition: Value) -> Iterator[None]:
+        """if condition:"""
+        with self.builder.if_then(condition.raw):
+            yield
+
+    # -- arithmetic ---------------------------------------------------------------------------
+
+    def fma(self, a: Value, b: Value, c: Value) -> Value:
+        """a * b + c, rounded once."""
+        return self.intrinsic("fma", a, b, c)
+
+    def select(self, condition: Value, yes: Value, no: Value) -> Value:
+        return Value(self, self.builder.select(condition.raw, yes.raw, no.raw))
+
+    def maximum(self, a: Value, b: Value) -> Value:
+        """The larger, lane by lane."""
+        return self.select(a < b, b, a)
+
+    def minimum(self, a: Value, b: Value) -> Value:
+        """The smaller, lane by lane."""
+        return self.select(b < a, b, a)
+
+    def sqrt(self, x: Value) -> Value:
+        return self.intrinsic("sqrt", x)
+
+    def exp(self, x: Value) -> Value:
+        """e^x to about an ulp; 0 below -87 and at most e^88, so neither denormals nor infinity.
+
+        x = n ln 2 + r with |r| <= ln 2 / 2; the Taylor series of e^r to r^7 errs by 5e-9, under a
+        rounding of F32; 2^n goes straight into the exponent bits.
+        """
+        low, high = self.floats(-87.0), self.floats(88.0)
+        clamped = self.minimum(self.maximum(x, low), high)
+        n = self.intrinsic("rint", clamped * log2(2.718281828459045))
+        # ln 2 in two parts: the first has few bits, so n times it is exact (Cody & Waite 1980).
+        ln2_high = 355.0 / 512.0
+        r = self.fma(n, self.floats(-ln2_high), clamped)
+        r = self.fma(n, self.floats(ln2_high - log(2.0)), r)
+        series = self.floats(1.0 / factorial(7))
+        for power in range(6, -1, -1):
+            series = self.fma(series, r, self.floats(1.0 / factorial(power)))
+        exponent = Value(self, self.builder.fptosi(n.raw, vector(I32))) + 127
+        return self.select(x < low, self.floats(0.0), series * (exponent << 23).bits(F32))
+
+    def sum_lanes(self, x: Value) -> Value:
+        """The sum of a vector's lanes, always paired the same way: halves added until one is left."""
+        return self._halve(x, lambda a, b: a + b)
+
+    def max_lanes(self, x: Value) -> Value:
+        """The largest lane."""
+        return self._halve(x, self.maximum)
+
+    def intrinsic(self, name: str, *operands: Value) -> Value:
+        """An LLVM intrinsic on floats or vectors of floats."""
+        type_ = operands[0].type
+        suffix = f"v{type_.count}f32" if isinstance(type_, ir.VectorType) else "f32"
+        return self.call(f"llvm.{name}.{suffix}", type_, [o.raw for o in operands])
+
+    def call(self, name: str, result: Type, arguments: list[Any]) -> Value:
+        """Call a function by name, declaring it at first use."""
+        module = self.function.module
+        if name not in module.globals:
+            ir.Function(module, ir.FunctionType(result, [a.type for a in arguments]), name)
+        return Value(self, self.builder.call(module.globals[name], arguments))
+
+    def _halve(self, x: Value, combine: Any) -> Value:
+        lanes = LANES
+        while lanes > 1:
+            lanes //= 2
+            upper = ir.Constant(vector(I32), [(i + lanes) % LANES for i in range(LANES)])
+            x = combine(x, Value(self, self.builder.shuffle_vector(x.raw, x.raw, upper)))
+        return x.lane(0)

@@ -1,0 +1,51 @@
+"""embed: rows of the embedding matrix, taken out of the run layout exactly."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from shimmy.graph.builder import Node
+from shimmy_plugins.backends.cpu.emitter import I32, I64, LANES, Emitter
+from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
+from shimmy_plugins.backends.cpu.kernels.fragments import BYTE, fragment
+from shimmy_plugins.backends.cpu.layouts import Layout
+from shimmy_plugins.backends.cpu.lowering import Lowering
+
+_FIELDS = ("rows", "tokens", "weight", "blocks", "y", "y_stride")
+
+
+@cache
+def kernel(layout: Layout) -> Kernel:
+    """The kernel for a layout: unpacks 16 neighbours for the sake of one, with the code linear uses."""
+    weights = fragment(layout)
+
+    def body(e: Emitter, f: Fields, work: Work) -> None:
+        begin, end = work.share(f.count("rows"))
+        with e.loop(begin, end) as row:
+            token = f.pointer("tokens", I32)[row].widen(I64)
+            y = f.pointer("y") + row * f.size("y_stride")
+            group = f.pointer("weight", BYTE) + token // LANES * f.size("blocks") * layout.block.itemsize
+            with e.loop(0, f.size("blocks")) as b, e.loop(0, layout.columns // 2) as pair:
+                block = group + b * layout.block.itemsize
+                for i, code in enumerate(weights.pair(block, pair)):
+                    column = weights.weight(block, code)
+                    y[b * layout.columns + pair * 2 + i] = column.lane(token % LANES)
+
+    return Kernel(f"embed_{layout.name}", _FIELDS, body)
+
+
+def lower(low: Lowering, node: Node) -> None:
+    """Record the call for a node."""
+    matrix = low.weights.matrix(node.weights["weight"])
+    y = low.output(node)
+    low.call(
+        kernel(matrix.layout),
+        reads=[],
+        writes=[y],
+        rows=y.rows,
+        tokens=low.step.tokens,
+        weight=matrix.data,
+        blocks=matrix.data.shape[1],
+        y=y.array,
+        y_stride=y.stride,
+    )

@@ -1,0 +1,35 @@
+"""last: copies the rows whose logits are wanted."""
+
+from __future__ import annotations
+
+from shimmy.graph.builder import Node
+from shimmy_plugins.backends.cpu.emitter import I32, I64, LANES, Emitter
+from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
+from shimmy_plugins.backends.cpu.lowering import Lowering
+
+
+def _body(e: Emitter, f: Fields, work: Work) -> None:
+    stride = f.size("stride")
+    begin, end = work.share(f.count("rows"))
+    with e.loop(begin, end) as row:
+        wanted = f.pointer("outputs", I32)[row].widen(I64)
+        with e.loop(0, stride, LANES) as i:
+            f.pointer("y")[row * stride + i] = f.pointer("x").vector(wanted * stride + i)
+
+
+KERNEL = Kernel("last", ("rows", "outputs", "x", "y", "stride"), _body)
+
+
+def lower(low: Lowering, node: Node) -> None:
+    """Record the call for a node: from here on there are as many rows as outputs."""
+    x, y = low.input(node), low.output(node, rows=low.step.output_rows)
+    low.call(
+        KERNEL,
+        reads=[x],
+        writes=[y],
+        rows=y.rows,
+        outputs=low.step.outputs,
+        x=x.array,
+        y=y.array,
+        stride=y.stride,
+    )

@@ -1,0 +1,93 @@
+"""The paged KV cache: memory of blocks, taken from and given back to the system in chunks."""
+
+from __future__ import annotations
+
+import ctypes
+import mmap
+from dataclasses import dataclass
+
+import numpy as np
+
+from shimmy_plugins.backends.cpu.memory import require_memory, round_up
+
+#: Positions in a block: two vectors.
+BLOCK_TOKENS = 32
+#: Blocks share a mapping of about this size: few mappings, and memory returns in small pieces.
+CHUNK_BYTES = 4 << 20
+_F32_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCache:
+    """Where a layer's part of a block lies; offsets and sizes in floats.
+
+    Keys are (heads, key_dim, 32 positions): scores of 16 positions are computed at once. Values are
+    (heads, 32 positions, value_stride): 16 dimensions of a value are summed at once.
+    """
+
+    heads: int
+    key_dim: int
+    value_dim: int
+    key_offset: int
+
+    @property
+    def value_stride(self) -> int:
+        return round_up(self.value_dim)
+
+    @property
+    def value_offset(self) -> int:
+        return self.key_offset + self.heads * self.key_dim * BLOCK_TOKENS
+
+    @property
+    def end(self) -> int:
+        return self.value_offset + self.heads * BLOCK_TOKENS * self.value_stride
+
+
+class KVCache:
+    """Blocks of keys and values of all layers. ``addresses[id]`` is what kernels read."""
+
+    def __init__(self) -> None:
+        self._layers: dict[int, LayerCache] = {}
+        self._chunks: list[mmap.mmap] = []
+        self.blocks = 0
+        self.addresses = np.zeros(0, np.int64)
+
+    def layer(self, index: int, heads: int, key_dim: int, value_dim: int) -> LayerCache:
+        """Declare a layer, before the first ``reserve``."""
+        start = max((layer.end for layer in self._layers.values()), default=0)
+        self._layers[index] = LayerCache(heads, key_dim, value_dim, start)
+        return self._layers[index]
+
+    @property
+    def block_bytes(self) -> int:
+        return max((layer.end for layer in self._layers.values()), default=0) * _F32_BYTES
+
+    def reserve(self, blocks: int) -> None:
+        """Make exactly the ids below ``blocks`` usable. OutOfMemoryError leaves all as it was."""
+        if self.block_bytes:
+            per_chunk = max(CHUNK_BYTES // self.block_bytes, 1)
+            self._resize(-(-blocks // per_chunk), per_chunk)
+        self.blocks = blocks
+
+    def close(self) -> None:
+        self.reserve(0)
+
+    def _resize(self, chunks: int, per_chunk: int) -> None:
+        if chunks == len(self._chunks):
+            return
+        chunk_bytes = per_chunk * self.block_bytes
+        missing = chunks - len(self._chunks)
+        require_memory(
+            f"The KV cache, {missing} x {chunk_bytes / 2**20:.1f} MiB more,", missing * chunk_bytes
+        )
+        while len(self._chunks) > chunks:
+            self._chunks.pop().close()  # unmaps: the memory is the system's again
+        while len(self._chunks) < chunks:
+            self._chunks.append(mmap.mmap(-1, chunk_bytes))
+        starts = np.array([_address(chunk) for chunk in self._chunks], np.int64)
+        self.addresses = (starts[:, None] + np.arange(per_chunk) * self.block_bytes).ravel()
+
+
+def _address(chunk: mmap.mmap) -> int:
+    # The ctypes object pins the mapping only while it lives: until this function returns.
+    return ctypes.addressof(ctypes.c_char.from_buffer(chunk))

@@ -1,0 +1,109 @@
+"""What a kernel's ``lower`` function works with: the graph's tensors, weights, memory, and the program."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shimmy.engine.plan import Limits
+from shimmy.gguf.weights import Weights
+from shimmy.graph.builder import Graph, Node
+from shimmy_plugins.backends.cpu.kernel import FieldValue, Kernel
+from shimmy_plugins.backends.cpu.kvcache import KVCache
+from shimmy_plugins.backends.cpu.loading import PackedWeights
+from shimmy_plugins.backends.cpu.memory import aligned_floats
+from shimmy_plugins.backends.cpu.program import Buffers, Program, Tensor
+from shimmy_plugins.backends.cpu.step import StepInputs
+
+F32 = NDArray[np.float32]
+I64 = NDArray[np.int64]
+
+
+class Lowering:
+    """The state of compiling one graph; ``tiles`` are the numbers of rows a linear takes at once."""
+
+    def __init__(self, graph: Graph, weights: Weights, limits: Limits, tiles: tuple[int, ...]) -> None:
+        self.limits = limits
+        self.tiles = tiles
+        self.step = StepInputs(limits)
+        self.cache = KVCache()
+        self.weights = PackedWeights(weights)
+        self.program = Program()
+        self.buffers = Buffers(limits.step_tokens)
+        self.fallbacks: list[str] = []
+        self._graph = graph
+        self._tensors: dict[int, Tensor] = {}
+        self._last_reader = {i: node.index for node in graph.nodes for i in node.inputs}
+        self._last_reader[graph.output] = -1  # is read after the last node
+        self._holders: Counter[int] = Counter()
+        self._scratch: dict[int, F32] = {}
+        self._zeros: dict[int, F32] = {}
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """One row's shape of a node's result."""
+        return self._graph.nodes[index].shape
+
+    def tensor(self, index: int) -> Tensor:
+        """The result of a node that is lowered already."""
+        return self._tensors[index]
+
+    def input(self, node: Node, index: int = 0) -> Tensor:
+        """The activations a node reads."""
+        return self._tensors[node.inputs[index]]
+
+    def output(self, node: Node, rows: I64 | None = None) -> Tensor:
+        """Memory for a node's result, with as many rows as its first input unless told otherwise."""
+        if rows is None:
+            rows = self.input(node).rows if node.inputs else self.step.rows
+        return self._hold(node, self.buffers.take(prod(node.shape), rows))
+
+    def alias(self, node: Node) -> None:
+        """The node's result is its input, seen in another shape."""
+        self._hold(node, self.input(node))
+
+    def release_inputs(self, node: Node) -> None:
+        """Let the memory of activations that ``node`` was the last to read be used again."""
+        for index in set(node.inputs):
+            if self._last_reader[index] == node.index:
+                tensor = self._tensors[index]
+                self._holders[tensor.address] -= 1
+                if not self._holders[tensor.address]:
+                    self.buffers.give_back(tensor)
+
+    def scratch(self, size: int) -> tuple[F32, int]:
+        """Memory of ``size`` floats for each thread, whose content no call leaves to another; its stride."""
+        if size not in self._scratch:
+            self._scratch[size] = aligned_floats(self.limits.threads, size)
+        return self._scratch[size], size
+
+    def zeros(self, size: int) -> F32:
+        """Zeros that nobody writes to."""
+        if size not in self._zeros:
+            self._zeros[size] = aligned_floats(size)
+        return self._zeros[size]
+
+    def call(
+        self,
+        kernel: Kernel,
+        *,
+        reads: Iterable[Tensor | KVCache],
+        writes: Iterable[Tensor | KVCache],
+        **fields: FieldValue,
+    ) -> None:
+        """Append a call to the program; ``reads`` and ``writes`` decide where threads must meet."""
+        self.program.call(
+            kernel, fields, reads=[_identity(x) for x in reads], writes=[_identity(x) for x in writes]
+        )
+
+    def _hold(self, node: Node, tensor: Tensor) -> Tensor:
+        self._tensors[node.index] = tensor
+        self._holders[tensor.address] += 1
+        return tensor
+
+
+def _identity(memory: Tensor | KVCache) -> int:
+    return memory.address if isinstance(memory, Tensor) else id(memory)

@@ -1,0 +1,45 @@
+"""Arrays whose rows start at whole vectors, and what memory there is."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+import psutil
+from numpy.typing import DTypeLike, NDArray
+
+from shimmy.errors import OutOfMemoryError
+from shimmy_plugins.backends.cpu.emitter import LANES
+
+#: A cache line, also the widest vector.
+ALIGNMENT = 64
+
+
+def round_up(number: int, multiple: int = LANES) -> int:
+    """The next multiple; of the lanes in a vector unless told otherwise."""
+    return -(-number // multiple) * multiple
+
+
+def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """An array of zeros at a multiple of 64 bytes; large ones take memory only as it is written."""
+    kind = np.dtype(dtype)
+    count = prod(shape) * kind.itemsize
+    raw = np.zeros(count + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + count].view(kind).reshape(shape)
+
+
+def aligned_floats(*shape: int) -> NDArray[np.float32]:
+    """An aligned F32 array of zeros."""
+    return aligned(shape, np.float32)
+
+
+def require_memory(what: str, needed: int) -> None:
+    """Raise OutOfMemoryError, with the arithmetic, if ``needed`` bytes are not free."""
+    available = psutil.virtual_memory().available
+    if needed > available:
+        raise OutOfMemoryError(
+            f"{what} needs {needed / 2**20:.0f} MiB, {available / 2**20:.0f} MiB are free.",
+            hint="Close other programs, take a smaller model or lower the context.",
+        )

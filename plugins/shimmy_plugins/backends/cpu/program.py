@@ -1,0 +1,133 @@
+"""A program under construction: activations, calls of kernels, where threads must meet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shimmy_plugins.backends.cpu.kernel import FieldValue, Kernel
+from shimmy_plugins.backends.cpu.memory import aligned_floats, round_up
+
+F32 = NDArray[np.float32]
+I64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tensor:
+    """Activations: rows of ``width`` floats, each padded with zeros to whole vectors.
+
+    Kernels keep the padding zero or leave it alone, so they need no care for the last vector.
+    """
+
+    array: F32
+    """(most rows, stride)."""
+    width: int
+    rows: I64
+    """One word: how many rows this step has."""
+
+    @property
+    def stride(self) -> int:
+        return int(self.array.shape[1])
+
+    @property
+    def address(self) -> int:
+        return int(self.array.ctypes.data)
+
+    def values(self) -> F32:
+        """The rows of this step, without padding."""
+        return self.array[: int(self.rows[0]), : self.width]
+
+
+class Buffers:
+    """Memory of activations, used again once nobody reads it any more."""
+
+    def __init__(self, most_rows: int) -> None:
+        self._most_rows = most_rows
+        self._free: dict[int, list[F32]] = {}
+        self.bytes = 0
+
+    def take(self, width: int, rows: I64) -> Tensor:
+        # Only buffers of the same width are exchanged: the padding stays zero.
+        free = self._free.setdefault(width, [])
+        if not free:
+            free.append(aligned_floats(self._most_rows, round_up(width)))
+            self.bytes += free[-1].nbytes
+        return Tensor(free.pop(), width, rows)
+
+    def give_back(self, tensor: Tensor) -> None:
+        self._free[tensor.width].append(tensor.array)
+
+
+@dataclass(slots=True)
+class Call:
+    """One kernel with its arguments; ``meet`` says that all threads wait for each other after it."""
+
+    kernel: Kernel
+    block: I64
+    meet: bool = False
+
+
+#: A stretch of the table, or a function of Python to run between two of them.
+Segment: TypeAlias = "tuple[int, int] | Callable[[], None]"
+
+
+@dataclass(slots=True)
+class Program:
+    """Calls in order. Two calls run side by side unless one touches what the other writes."""
+
+    calls: list[Call] = field(default_factory=list)
+    functions: list[tuple[int, Callable[[], None]]] = field(default_factory=list)
+    """Functions of Python, each with the number of calls before it."""
+    _read: set[int] = field(default_factory=set)
+    _written: set[int] = field(default_factory=set)
+    _kept: list[object] = field(default_factory=list)
+
+    def call(
+        self,
+        kernel: Kernel,
+        fields: Mapping[str, FieldValue],
+        *,
+        reads: Iterable[int],
+        writes: Iterable[int],
+    ) -> None:
+        """Append a call. ``reads`` and ``writes`` are addresses of memory that calls may share."""
+        reads, writes = set(reads), set(writes)
+        if (reads | writes) & self._written or writes & self._read:
+            self._meet()
+        self._read |= reads
+        self._written |= writes
+        self._kept += fields.values()
+        self.calls.append(Call(kernel, kernel.block(fields)))
+
+    def function(self, function: Callable[[], None]) -> None:
+        """Append a function that runs on the calling thread alone."""
+        self._meet()
+        self.functions.append((len(self.calls), function))
+
+    def kernels(self) -> list[Kernel]:
+        """Each kernel once."""
+        return list({call.kernel.name: call.kernel for call in self.calls}.values())
+
+    def link(self, addresses: Mapping[str, int]) -> tuple[I64, list[Segment]]:
+        """The table of (kernel, argument block, meet), and the segments a step consists of."""
+        self._meet()
+        rows = [(addresses[c.kernel.name], c.block.ctypes.data, int(c.meet)) for c in self.calls]
+        segments: list[Segment] = []
+        begin = 0
+        for end, function in (*self.functions, (len(rows), None)):
+            if begin < end:
+                segments.append((begin, end))
+            if function:
+                segments.append(function)
+            begin = end
+        return np.array(rows, np.int64).reshape(-1, 3), segments
+
+    def _meet(self) -> None:
+        if self.calls:
+            self.calls[-1].meet = True
+        self._read.clear()
+        self._written.clear()

@@ -1,0 +1,91 @@
+"""What kernels read of a step: a header of counts, and arrays filled anew each step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shimmy.engine.plan import Limits
+from shimmy.errors import EngineError
+from shimmy.graph.batch import Batch
+from shimmy.graph.reference import rope_frequencies
+from shimmy_plugins.backends.cpu.kvcache import BLOCK_TOKENS, KVCache
+from shimmy_plugins.backends.cpu.memory import aligned_floats
+
+I32 = NDArray[np.int32]
+I64 = NDArray[np.int64]
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class RopeTable:
+    """Cosine and sine of the batch's positions, each (T, pairs), and the angle per position of a pair."""
+
+    frequencies: NDArray[np.float64]
+    cos: F32
+    sin: F32
+
+    def fill(self, positions: I32) -> None:
+        angles = positions[:, None] * self.frequencies
+        self.cos[: len(positions)] = np.cos(angles)
+        self.sin[: len(positions)] = np.sin(angles)
+
+
+class StepInputs:
+    """Arrays at fixed addresses, sized for the largest step."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        rows = limits.step_tokens
+        self.tokens = np.zeros(rows, np.int32)
+        self.positions = np.zeros(rows, np.int32)
+        self.slots = np.zeros(rows, np.int32)
+        self.outputs = np.zeros(rows, np.int32)
+        self.tables = np.zeros((limits.max_sequences, -(-limits.max_ctx // BLOCK_TOKENS)), np.int32)
+        header = np.zeros(3, np.int64)
+        self.rows, self.output_rows, self.block_addresses = (header[i : i + 1] for i in range(3))
+        self.batch: Batch | None = None
+        """The step itself, for functions of Python."""
+        self._ropes: dict[tuple[float, int, str | None], RopeTable] = {}
+
+    def rope_table(self, base: float, dims: int, name: str | None, factors: F32 | None) -> RopeTable:
+        """The table for rotations of this kind; ``name`` is that of the tensor ``factors``."""
+        key = (base, dims, name)
+        if key not in self._ropes:
+            frequencies = rope_frequencies(base, dims, factors)
+            cos, sin = (aligned_floats(self.limits.step_tokens, dims // 2) for _ in range(2))
+            self._ropes[key] = RopeTable(frequencies, cos, sin)
+        return self._ropes[key]
+
+    def fill(self, batch: Batch, cache: KVCache) -> None:
+        """Take over a batch. EngineError if it does not fit the limits or the reserved blocks."""
+        self._check(batch, cache)
+        self.batch = batch
+        rows, outputs = len(batch.tokens), len(batch.outputs)
+        sequences, blocks = batch.block_tables.shape
+        self.rows[0], self.output_rows[0] = rows, outputs
+        self.block_addresses[0] = cache.addresses.ctypes.data
+        self.tokens[:rows] = batch.tokens
+        self.positions[:rows] = batch.positions
+        self.slots[:rows] = batch.slots
+        self.outputs[:outputs] = batch.outputs
+        self.tables[:sequences, :blocks] = batch.block_tables
+        for table in self._ropes.values():
+            table.fill(batch.positions)
+
+    def _check(self, batch: Batch, cache: KVCache) -> None:
+        """Kernels do not check addresses, so a wrong batch must end here."""
+        rows, (sequences, blocks) = len(batch.tokens), batch.block_tables.shape
+        if not 0 < rows <= len(self.tokens) or sequences > len(self.tables) or blocks > self.tables.shape[1]:
+            raise EngineError(
+                f"a step of {rows} tokens, {sequences} sequences of {blocks} blocks exceeds the plan's "
+                f"limits: {len(self.tokens)}, {self.tables.shape[0]}, {self.tables.shape[1]}."
+            )
+        last = batch.positions // BLOCK_TOKENS
+        if last.min() < 0 or last.max() >= blocks:
+            raise EngineError("a position of the step lies outside its block table.")
+        used = batch.block_tables[batch.slots, last]
+        if used.min() < 0 or used.max() >= cache.blocks:
+            raise EngineError(f"a step uses KV block {used.max()}, only {cache.blocks} are reserved.")
