@@ -53,7 +53,7 @@ async def _run(
         await context.models.close()
 
     with _signals_set(stop):
-        serving = asyncio.create_task(hypercorn_serve(app, _config(listener), shutdown_trigger=stopped))
+        serving = asyncio.create_task(hypercorn_serve(app, server_config(listener), shutdown_trigger=stopped))
         preloading = asyncio.create_task(_preload(context, on_ready))
         try:
             await _first_of(stop, serving)
@@ -82,9 +82,9 @@ async def _preload(context: ServerContext, on_ready: Callable[[ServedModel], Non
             _log.error("no model is loaded: %s", error)
 
 
-def _config(listener: Listener) -> Config:
+def server_config(listener: Listener) -> Config:
+    """How hypercorn serves on these sockets, which become its own."""
     config = Config()
-    # The sockets change hands: hypercorn closes them.
     config.bind = [f"fd://{sock.detach()}" for sock in listener.sockets]
     config.accesslog = None
     config.loglevel = "WARNING"

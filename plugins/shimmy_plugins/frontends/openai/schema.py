@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta, Struct
@@ -35,8 +35,11 @@ class ContentPart(Struct, frozen=True):
     text: str | None = None
 
 
+Role: TypeAlias = Literal["system", "developer", "user", "assistant", "tool"]
+
+
 class Message(Struct, frozen=True):
-    role: Literal["system", "developer", "user", "assistant", "tool"]
+    role: Role
     content: str | list[ContentPart] | None = None
     name: str | None = None
     tool_call_id: str | None = None
@@ -183,7 +186,10 @@ def _invalid_field(problem: str, fields: dict[str, Any]) -> RequestError:
     if missing := re.search(r"missing required field `(\w+)`", what):
         path = f"{place.rstrip('`')}.{missing[1]}".lstrip(".")
         return RequestError(f"{path} is missing; it is required.", param=path)
-    path = place.rstrip("`").lstrip(".")
+    # "[...]" stands for some value of an object.
+    path = place.rstrip("`").lstrip(".").removesuffix("[...]")
+    if "enum value" in what:
+        what += f", expected {' or '.join(get_args(Role))}"
     found = _scalar_at(fields, path)
     what = what[:1].lower() + what[1:].replace("`", "")
     got = f" is {found}" if found is not None and ", got" not in what else ""
