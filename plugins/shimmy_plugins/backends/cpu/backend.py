@@ -1,4 +1,4 @@
-"""Compiles a graph: lowers it, builds the kernels, loads the weights, starts the threads."""
+"""Compiles a graph: packs its weights, lowers it, builds the kernels, starts the threads."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from shimmy.engine.plan import Limits, Progress
 from shimmy.errors import EngineError
 from shimmy.gguf.weights import Weights
 from shimmy.graph.builder import Graph
-from shimmy_plugins.backends.cpu.compiler import expand, lower
+from shimmy_plugins.backends.cpu.compiler import expand, lower, matrices
 from shimmy_plugins.backends.cpu.jit import Jit, ObjectCache, Target
+from shimmy_plugins.backends.cpu.loading import PackedWeights
 from shimmy_plugins.backends.cpu.plan import CpuPlan
 from shimmy_plugins.backends.cpu.pool import DRIVER, Pool, driver_ir
 
@@ -24,10 +25,11 @@ class CpuBackend:
         if problem := self._target.problem():
             raise EngineError(f"the cpu backend cannot run here: {problem}.")
         graph = expand(graph)
-        lowered = lower(graph, weights, limits, self._target.tiles)
+        packed = PackedWeights(weights)
+        packed.load(matrices(graph), limits.threads, progress)
+        lowered = lower(graph, weights, packed, limits, self._target.tiles)
         kernels = {kernel.name: kernel.ir for kernel in lowered.program.kernels()}
         jit = Jit(self._target, self._cache)
         addresses = jit.compile({**kernels, DRIVER: driver_ir}, progress)
-        lowered.weights.load(progress)
         pool = Pool(limits.threads, addresses[DRIVER])
         return CpuPlan(lowered, lowered.tensor(graph.output), jit, addresses, pool)

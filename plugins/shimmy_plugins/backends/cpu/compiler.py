@@ -10,7 +10,8 @@ from shimmy.errors import GraphError
 from shimmy.gguf.weights import Weights
 from shimmy.graph.builder import Graph, Node, Value
 from shimmy_plugins.backends.cpu.kernels import attention, elementwise, embed, last, linear, rms_norm, rope
-from shimmy_plugins.backends.cpu.lowering import Lowering
+from shimmy_plugins.backends.cpu.loading import PackedWeights
+from shimmy_plugins.backends.cpu.lowering import Lowering, Tiles
 from shimmy_plugins.backends.reference.evaluate import evaluator
 
 Lower: TypeAlias = Callable[[Lowering, Node], None]
@@ -35,14 +36,22 @@ LOWER: Mapping[str, Lower] = {
 }
 
 
-def lower(graph: Graph, weights: Weights, limits: Limits, tiles: tuple[int, ...]) -> Lowering:
-    """The program of a graph whose ops are expanded already; weights are not loaded yet.
+#: Ops whose weight is a matrix in a run layout; the others' weights are vectors.
+MATRIX_OPS = ("embed", "linear")
+
+
+def matrices(graph: Graph) -> list[str]:
+    """Names of the tensors to pack, each once."""
+    return list(dict.fromkeys(n.weights["weight"] for n in graph.nodes if n.op in MATRIX_OPS))
+
+
+def lower(graph: Graph, weights: Weights, packed: PackedWeights, limits: Limits, tiles: Tiles) -> Lowering:
+    """The program of a graph whose ops are expanded and whose weights are packed already.
 
     Raises:
         GraphError: an op with state has no kernel.
-        OutOfMemoryError: the weights do not fit.
     """
-    low = Lowering(graph, weights, limits, tiles)
+    low = Lowering(graph, packed, limits, tiles)
     for node in graph.nodes:
         if node.op in LOWER:
             LOWER[node.op](low, node)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +33,7 @@ class Matrix:
 
 
 class PackedWeights:
-    """The weights of a graph; a tensor used twice is packed once."""
+    """The weights of a graph in the form kernels read; a tensor used twice is there once."""
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
@@ -41,17 +44,21 @@ class PackedWeights:
     def bytes(self) -> int:
         return sum(m.data.nbytes for m in self._matrices.values())
 
+    def load(self, names: Sequence[str], threads: int, progress: Progress) -> None:
+        """Pack matrices, some at a time. OutOfMemoryError if they will not fit."""
+        layouts = [layout_of(self._weights.run_layout(name, slice(0, 1))) for name in names]
+        shapes = [self._shape(name, layout) for name, layout in zip(names, layouts, strict=True)]
+        sizes = [prod(shape) * layout.block.itemsize for shape, layout in zip(shapes, layouts, strict=True)]
+        require_memory("The model's weights", sum(sizes))
+        with ThreadPoolExecutor(threads) as workers:
+            packed = workers.map(self._pack, names, layouts)
+            for done, (name, matrix) in enumerate(zip(names, packed, strict=True)):
+                progress("weights", done, len(names))
+                self._matrices[name] = matrix
+        progress("weights", len(names), len(names))
+
     def matrix(self, name: str) -> Matrix:
-        """An empty matrix of the right layout: kernels are built around it before it is loaded."""
-        if name not in self._matrices:
-            rows, columns = self._weights.shape(name)
-            layout = layout_of(self._weights.run_layout(name, slice(0, 1)))
-            shape = (-(-rows // LANES), -(-columns // layout.columns))
-            size = shape[0] * shape[1] * layout.block.itemsize
-            require_memory(
-                f"The model ({self.bytes / 2**20:.0f} MiB of weights and {name})", self.bytes + size
-            )
-            self._matrices[name] = Matrix(layout, rows, columns, aligned(shape, layout.block))
+        """A matrix that ``load`` has packed."""
         return self._matrices[name]
 
     def vector(self, name: str) -> F32:
@@ -63,19 +70,20 @@ class PackedWeights:
             self._vectors[name] = padded
         return self._vectors[name]
 
-    def load(self, progress: Progress) -> None:
-        """Fill all matrices."""
-        total, done = self.bytes, 0
-        for name, matrix in self._matrices.items():
-            progress("weights", done, total)
-            self._fill(name, matrix)
-            done += matrix.data.nbytes
-        progress("weights", total, total)
+    def _shape(self, name: str, layout: Layout) -> tuple[int, int]:
+        """Row groups and blocks of columns."""
+        rows, columns = self._weights.shape(name)
+        return -(-rows // LANES), -(-columns // layout.columns)
 
-    def _fill(self, name: str, matrix: Matrix) -> None:
-        step = max(SLICE_ELEMENTS // matrix.columns // LANES, 1) * LANES
-        for start in range(0, matrix.rows, step):
-            rows = slice(start, min(start + step, matrix.rows))
-            run = self._weights.run_layout(name, rows)
-            groups = slice(start // LANES, -(-rows.stop // LANES))
-            matrix.layout.fill(matrix.data[groups], run)
+    def _pack(self, name: str, layout: Layout) -> Matrix:
+        """Pack to ``layout``, or to a wider one if some row turns out not to fit."""
+        rows, columns = self._weights.shape(name)
+        data = aligned(self._shape(name, layout), layout.block)
+        step = max(SLICE_ELEMENTS // columns // LANES, 1) * LANES
+        for start in range(0, rows, step):
+            end = min(start + step, rows)
+            run = self._weights.run_layout(name, slice(start, end))
+            if not layout.holds(run):
+                return self._pack(name, layout_of(run))
+            layout.fill(data[start // LANES : -(-end // LANES)], run)
+        return Matrix(layout, rows, columns, data)

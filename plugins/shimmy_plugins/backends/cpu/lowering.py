@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from math import prod
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shimmy.engine.plan import Limits
-from shimmy.gguf.weights import Weights
 from shimmy.graph.builder import Graph, Node
 from shimmy_plugins.backends.cpu.kernel import FieldValue, Kernel
 from shimmy_plugins.backends.cpu.kvcache import KVCache
@@ -21,17 +21,19 @@ from shimmy_plugins.backends.cpu.step import StepInputs
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
+#: Descending numbers of rows, the last 1.
+Tiles: TypeAlias = tuple[int, ...]
 
 
 class Lowering:
     """The state of compiling one graph; ``tiles`` are the numbers of rows a linear takes at once."""
 
-    def __init__(self, graph: Graph, weights: Weights, limits: Limits, tiles: tuple[int, ...]) -> None:
+    def __init__(self, graph: Graph, weights: PackedWeights, limits: Limits, tiles: Tiles) -> None:
         self.limits = limits
         self.tiles = tiles
         self.step = StepInputs(limits)
         self.cache = KVCache()
-        self.weights = PackedWeights(weights)
+        self.weights = weights
         self.program = Program()
         self.buffers = Buffers(limits.step_tokens)
         self.fallbacks: list[str] = []

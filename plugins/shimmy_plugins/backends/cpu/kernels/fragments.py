@@ -65,9 +65,8 @@ class AffineFragment:
         return e.fma(self._field(block, "offsets"), x_sum, e.fma(self._field(block, "scales"), dot, y))
 
     def _field(self, block: Pointer, name: str) -> Value:
-        fields = self.layout.block.fields
-        assert fields is not None
-        return (block + fields[name][1]).cast(F32).vector()
+        field = block + self.layout.offset_of(name)
+        return field.cast(F16).vector().widen(F32) if self.layout.half else field.cast(F32).vector()
 
 
 @dataclass(frozen=True, slots=True)
