@@ -49,7 +49,7 @@ class PackedWeights:
         layouts = [layout_of(self._weights.run_layout(name, slice(0, 1))) for name in names]
         shapes = [self._shape(name, layout) for name, layout in zip(names, layouts, strict=True)]
         sizes = [prod(shape) * layout.block.itemsize for shape, layout in zip(shapes, layouts, strict=True)]
-        require_memory("The model's weights", sum(sizes))
+        require_memory("memory for the weights of the model", sum(sizes))
         with ThreadPoolExecutor(threads) as workers:
             packed = workers.map(self._pack, names, layouts)
             for done, (name, matrix) in enumerate(zip(names, packed, strict=True)):

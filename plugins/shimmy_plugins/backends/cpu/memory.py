@@ -40,6 +40,6 @@ def require_memory(what: str, needed: int) -> None:
     available = psutil.virtual_memory().available
     if needed > available:
         raise OutOfMemoryError(
-            f"{what} needs {needed / 2**20:.0f} MiB, {available / 2**20:.0f} MiB are free.",
+            f"{what}: {needed / 2**20:.0f} MiB are needed, {available / 2**20:.0f} MiB are free.",
             hint="Close other programs, take a smaller model or lower the context.",
         )

@@ -48,6 +48,8 @@ class StepInputs:
         self.rows, self.output_rows, self.block_addresses = (header[i : i + 1] for i in range(3))
         self.batch: Batch | None = None
         """The step itself, for functions of Python."""
+        self.vocabulary = 2**31
+        """Rows of the smallest embedding matrix."""
         self._ropes: dict[tuple[float, int, str | None], RopeTable] = {}
 
     def rope_table(self, base: float, dims: int, name: str | None, factors: F32 | None) -> RopeTable:
@@ -83,6 +85,8 @@ class StepInputs:
                 f"a step of {rows} tokens, {sequences} sequences of {blocks} blocks exceeds the plan's "
                 f"limits: {len(self.tokens)}, {self.tables.shape[0]}, {self.tables.shape[1]}."
             )
+        if batch.tokens.min() < 0 or batch.tokens.max() >= self.vocabulary:
+            raise EngineError(f"a token of the step is outside the vocabulary of {self.vocabulary}.")
         last = batch.positions // BLOCK_TOKENS
         if last.min() < 0 or last.max() >= blocks:
             raise EngineError("a position of the step lies outside its block table.")

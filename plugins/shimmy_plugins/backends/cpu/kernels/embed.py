@@ -37,6 +37,7 @@ def kernel(layout: Layout) -> Kernel:
 def lower(low: Lowering, node: Node) -> None:
     """Record the call for a node."""
     matrix = low.weights.matrix(node.weights["weight"])
+    low.step.vocabulary = min(low.step.vocabulary, matrix.rows)
     y = low.output(node)
     low.call(
         kernel(matrix.layout),

@@ -1,0 +1,200 @@
+"""What the backend tests share: weights made up on the spot, one-op graphs, batches, greedy decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shimmy.engine.load import op_table, read_architecture
+from shimmy.engine.plan import Backend, Limits, Plan
+from shimmy.engine.protocol import Sampling
+from shimmy.engine.sampling import RowSampling
+from shimmy.gguf.quant import AffineRun, FloatRun
+from shimmy.gguf.reader import open_gguf
+from shimmy.gguf.weights import Weights
+from shimmy.graph.batch import Batch
+from shimmy.graph.builder import Graph, Value, record
+from shimmy.graph.ops import CORE_OPS, Op
+from shimmy.plugins import load_plugins
+
+F32 = NDArray[np.float32]
+GREEDY = RowSampling(Sampling(temperature=0.0), 0, {}, {})
+LIMITS = Limits(max_ctx=512, max_sequences=8, step_tokens=128, threads=2)
+
+PLUGINS = load_plugins()
+#: Engines that run here, by name, and those among them that the reference judges.
+BACKENDS = sorted(spec.name for spec in PLUGINS.backends if spec.probe() is None)
+JUDGED = [name for name in BACKENDS if name != "reference"]
+
+
+def no_progress(phase: str, done: int, total: int) -> None:
+    pass
+
+
+class MadeUpWeights:
+    """Tensors in memory, in run layouts: what a plan needs of :class:`shimmy.gguf.weights.Weights`."""
+
+    def __init__(self, **runs: AffineRun | FloatRun) -> None:
+        self._runs = {f"{name}.weight": run for name, run in runs.items()}
+        self._vectors: dict[str, F32] = {}
+
+    def with_vectors(self, **vectors: F32) -> MadeUpWeights:
+        """Add vectors by full name, dots written as two underscores."""
+        self._vectors |= {name.replace("__", "."): v for name, v in vectors.items()}
+        return self
+
+    def names(self) -> Sequence[str]:
+        return [*self._runs, *self._vectors]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._runs or name in self._vectors
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        if name in self._vectors:
+            return self._vectors[name].shape
+        run = self._runs[name]
+        return (run.codes if isinstance(run, AffineRun) else run.values).shape
+
+    def run_layout(self, name: str, rows: slice | None = None) -> AffineRun | FloatRun:
+        run, rows = self._runs[name], rows or slice(None)
+        if isinstance(run, FloatRun):
+            return FloatRun(run.values[rows])
+        return AffineRun(run.codes[rows], run.bits, run.group, run.scales[rows], run.offsets[rows])
+
+    def dequantize(self, name: str, rows: slice | None = None) -> F32:
+        if name in self._vectors:
+            return self._vectors[name][None]
+        run = self.run_layout(name, rows)
+        if isinstance(run, AffineRun):
+            scales, offsets = (np.repeat(a, run.group, axis=1) for a in (run.scales, run.offsets))
+            return scales * run.codes + offsets
+        if run.values.dtype == np.uint16:
+            return (run.values.astype(np.uint32) << 16).view(np.float32)
+        return run.values.astype(np.float32)
+
+
+def affine(
+    rng: np.random.Generator, rows: int, columns: int, *, bits: int, group: int, half: bool
+) -> AffineRun:
+    """Random codes; scales and offsets are half floats, or of 16 bits as the K types' are."""
+    shape = (rows, columns // group)
+    scales, offsets = (rng.normal(0, 0.1, shape).astype(np.float16).astype(np.float32) for _ in range(2))
+    if not half:
+        # 11 bits times 5: with a code of 8 bits the product is still exact in F32, as promised.
+        scales, offsets = scales * np.float32(21), offsets * np.float32(21)
+    return AffineRun(
+        rng.integers(0, 2**bits, (rows, columns), dtype=np.uint8), bits, group, scales, offsets * 2**bits
+    )
+
+
+def floats(rng: np.random.Generator, rows: int, columns: int, kind: str = "f32") -> FloatRun:
+    """Normal values stored as "f32", "f16" or "bf16"."""
+    values = rng.normal(0, 1, (rows, columns)).astype(np.float32)
+    if kind == "bf16":
+        return FloatRun((values.view(np.uint32) >> 16).astype(np.uint16))
+    return FloatRun(values.astype({"f32": np.float32, "f16": np.float16}[kind]))
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some tokens of one sequence: the ids, the position of the first, the blocks of the sequence."""
+
+    tokens: Sequence[int]
+    start: int = 0
+    blocks: Sequence[int] = (0,)
+
+
+def batch_of(parts: Iterable[Part], *, every_row: bool = False) -> Batch:
+    """A step of parts of sequences; the logits of each part's last row are wanted, or of every row."""
+    parts = list(parts)
+    tokens = np.concatenate([np.array(p.tokens, np.int32) for p in parts])
+    positions = np.concatenate([p.start + np.arange(len(p.tokens)) for p in parts]).astype(np.int32)
+    slots = np.repeat(np.arange(len(parts), dtype=np.int32), [len(p.tokens) for p in parts])
+    tables = np.zeros((len(parts), max(len(p.blocks) for p in parts)), np.int32)
+    for row, part in zip(tables, parts, strict=True):
+        row[: len(part.blocks)] = part.blocks
+    ends = np.cumsum([len(p.tokens) for p in parts]) - 1
+    outputs = np.arange(len(tokens)) if every_row else ends
+    return Batch(tokens, positions, slots, tables, outputs.astype(np.int32))
+
+
+def rows_of(plan: Plan, batch: Batch) -> F32:
+    """(R, width): a copy of the output rows of a step."""
+    step = plan.submit(batch, [GREEDY] * len(batch.outputs))
+    logits = step.logits()
+    return logits.reshape(len(logits), -1).copy()
+
+
+def flatten(x: F32) -> F32:
+    return x.reshape(len(x), -1)
+
+
+#: Turns heads back into a row; as a plugin's op would, it runs by this definition on every engine.
+FLAT = Op("flat", "One row of all heads.", lambda i, _w, _a: (prod(i[0]),), f"{__name__}:flatten")
+
+
+def graph_of(weights: MadeUpWeights, build: Callable[[Graph], Value]) -> Graph:
+    """A small graph; its inputs are embeddings of the token ids."""
+    graph = Graph(weights, {**CORE_OPS, "flat": FLAT})
+    graph.output = build(graph).index
+    return graph
+
+
+def compile_graph(backend: str, graph: Graph, weights: MadeUpWeights, limits: Limits = LIMITS) -> Plan:
+    return PLUGINS.backends.get(backend).load().compile(graph, weights, limits, no_progress)
+
+
+def compile_model(backend: str, path: Path, limits: Limits = LIMITS) -> Plan:
+    """A model file on a backend, by its name."""
+    return compile_with(PLUGINS.backends.get(backend).load(), path, limits)
+
+
+def compile_with(backend: Backend, path: Path, limits: Limits = LIMITS) -> Plan:
+    """A model file on a backend."""
+    file = open_gguf(path)
+    weights = Weights(file, PLUGINS.quant_types)
+    params, architecture = read_architecture(file.metadata["general.architecture"], file, PLUGINS)
+    graph = record(architecture, params, weights, op_table(PLUGINS))
+    return backend.compile(graph, weights, limits, no_progress)
+
+
+def assert_close(found: F32, expected: F32, tolerance: float = 1e-5) -> None:
+    """Rows differ by at most ``tolerance`` of the expected row's norm."""
+    assert found.shape == expected.shape
+    errors = np.linalg.norm(found - expected, axis=1) / np.linalg.norm(expected, axis=1)
+    assert errors.max() <= tolerance
+
+
+def assert_agree(
+    graph: Graph, weights: MadeUpWeights, batches: Iterable[Batch], backend: str, blocks: int = 8
+) -> None:
+    """Both the reference and ``backend`` run the batches, in order, with the same result."""
+    plans = [compile_graph(name, graph, weights) for name in ("reference", backend)]
+    for plan in plans:
+        plan.reserve(blocks)
+    for batch in batches:
+        expected, found = (rows_of(plan, batch) for plan in plans)
+        assert_close(found, expected)
+    for plan in plans:
+        plan.close()
+
+
+def generate_greedy(plan: Plan, ids: Sequence[int], count: int) -> tuple[list[int], F32]:
+    """The next ``count`` most probable tokens, and the logits after the prompt; prompts go in chunks."""
+    plan.reserve(-(-(len(ids) + count) // plan.block_tokens))
+    blocks = range(-(-(len(ids) + count) // plan.block_tokens))
+    chunk = LIMITS.step_tokens
+    for start in range(0, len(ids), chunk):
+        batch = batch_of([Part(ids[start : start + chunk], start, blocks)])
+        step = plan.submit(batch, [GREEDY])
+    first = step.logits()[0].copy()
+    generated = [step.chosen()[0].token]
+    while len(generated) < count:
+        part = Part(generated[-1:], len(ids) + len(generated) - 1, blocks)
+        generated.append(plan.submit(batch_of([part]), [GREEDY]).chosen()[0].token)
+    return generated, first

@@ -1,0 +1,75 @@
+"""On the CPU a row's bits never depend on the batch it is in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from shimmy.engine.plan import Plan
+from tests.backend.harness import F32, Part, batch_of, compile_model, rows_of
+from tests.zoo import model_path
+
+SEQUENCES = {"a": 70, "b": 33, "c": 9}
+BLOCKS = {"a": [6, 1, 4], "b": [0, 5], "c": [3]}
+
+
+@pytest.fixture(params=["llama_spm.q4_k_m", "llama_spm.q4_0", "llama_spm.f16"])
+def plan(request: pytest.FixtureRequest) -> Iterator[Plan]:
+    plan = compile_model("cpu", model_path(request.param))
+    plan.reserve(8)
+    yield plan
+    plan.close()
+
+
+def tokens(name: str) -> list[int]:
+    return list(np.random.default_rng(ord(name)).integers(3, 2000, SEQUENCES[name]))
+
+
+def one_by_one(plan: Plan, name: str) -> F32:
+    """(tokens, vocabulary): logits after each token, each computed in a step of its own."""
+    steps = [Part([token], i, BLOCKS[name]) for i, token in enumerate(tokens(name))]
+    return np.concatenate([rows_of(plan, batch_of([step])) for step in steps])
+
+
+def test_alone_or_in_chunks(plan: Plan) -> None:
+    expected = one_by_one(plan, "a")
+    for chunk in (2, 3, 4, 7, 8, 9, 16, 70):
+        for start in range(0, 70, chunk):
+            part = Part(tokens("a")[start : start + chunk], start, BLOCKS["a"])
+            found = rows_of(plan, batch_of([part]))[0]
+            np.testing.assert_array_equal(found, expected[start + len(part.tokens) - 1])
+
+
+def test_alone_or_with_others(plan: Plan) -> None:
+    """Decoding sequences, prompt chunks and each order of them in one step."""
+    expected = {name: one_by_one(plan, name) for name in SEQUENCES}
+    done = dict.fromkeys(SEQUENCES, 0)
+    rng = np.random.default_rng(0)
+    while any(done[name] < SEQUENCES[name] for name in SEQUENCES):
+        parts = {}
+        for name in rng.permutation(list(SEQUENCES)):
+            count = int(rng.choice([0, 1, 1, 2, 5, 11]))
+            ids = tokens(name)[done[name] : done[name] + count]
+            if ids:
+                parts[name] = Part(ids, done[name], BLOCKS[name])
+                done[name] += len(ids)
+        if parts:
+            for name, row in zip(parts, rows_of(plan, batch_of(parts.values())), strict=True):
+                np.testing.assert_array_equal(row, expected[name][done[name] - 1])
+
+
+def test_any_number_of_threads() -> None:
+    from dataclasses import replace
+
+    from tests.backend.harness import LIMITS
+
+    found = []
+    for threads in (1, 2, 3):
+        plan = compile_model("cpu", model_path("llama_spm.q4_k_m"), replace(LIMITS, threads=threads))
+        plan.reserve(8)
+        found.append(one_by_one(plan, "b"))
+        plan.close()
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])

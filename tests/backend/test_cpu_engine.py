@@ -1,0 +1,260 @@
+"""The CPU engine's own parts: code cache, other processors, memory, threads, ops it has no kernel for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from shimmy.errors import EngineError, GraphError, OutOfMemoryError
+from shimmy.graph.builder import Graph
+from shimmy.graph.ops import CORE_OPS, Op
+from shimmy_plugins.backends.cpu import _probe
+from shimmy_plugins.backends.cpu.backend import CpuBackend
+from shimmy_plugins.backends.cpu.jit import ObjectCache, Target
+from shimmy_plugins.backends.cpu.kvcache import KVCache
+from shimmy_plugins.backends.cpu.plan import CpuPlan
+from tests.backend.harness import (
+    FLAT,
+    GREEDY,
+    LIMITS,
+    MadeUpWeights,
+    Part,
+    affine,
+    assert_close,
+    batch_of,
+    compile_graph,
+    compile_model,
+    floats,
+    graph_of,
+    no_progress,
+    rows_of,
+)
+from tests.zoo import model_path
+
+
+@pytest.fixture
+def weights() -> MadeUpWeights:
+    rng = np.random.default_rng(0)
+    return MadeUpWeights(a=floats(rng, 9, 64), w=affine(rng, 17, 64, bits=4, group=32, half=True))
+
+
+def build_linear(weights: MadeUpWeights) -> Graph:
+    return graph_of(weights, lambda g: g.linear(g.embed("a"), "w"))
+
+
+def compile_here(weights: MadeUpWeights, graph: Graph, cache: ObjectCache, **limits: int) -> CpuPlan:
+    plan = CpuBackend(cache=cache).compile(graph, weights, replace(LIMITS, **limits), no_progress)
+    plan.reserve(1)
+    return plan
+
+
+STEP = batch_of([Part([1, 2, 3])], every_row=True)
+
+
+# -- code ---------------------------------------------------------------------------------------------
+
+
+def test_damaged_code_is_compiled_again(tmp_path: Path, weights: MadeUpWeights) -> None:
+    graph, cache = build_linear(weights), ObjectCache(tmp_path / "kernels")
+    plan = compile_here(weights, graph, cache)
+    expected = rows_of(plan, STEP)
+    plan.close()
+    files = sorted((tmp_path / "kernels").iterdir())
+    assert len(files) == 3  # embed, linear and the driver
+    whole = [file.read_bytes() for file in files]
+    files[0].write_bytes(whole[0][:100])
+    files[1].write_bytes(b"")
+    files[2].write_bytes(whole[2][:-1] + bytes([whole[2][-1] ^ 1]))
+    plan = compile_here(weights, graph, cache)
+    np.testing.assert_array_equal(rows_of(plan, STEP), expected)
+    plan.close()
+    assert [file.read_bytes() for file in files] == whole
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path, weights: MadeUpWeights) -> None:
+    (tmp_path / "file").touch()
+    compile_here(weights, build_linear(weights), ObjectCache(tmp_path / "file" / "kernels")).close()
+
+
+def test_avx2_computes_the_same_bits(tmp_path: Path) -> None:
+    """The order of additions is fixed, so half as wide registers change nothing."""
+    if (problem := Target.host().problem()) or Target.host().description == "NEON":
+        pytest.skip(problem or "not an x86 processor")
+    import tests.backend.harness as harness
+
+    features = Target.host().features.split(",")
+    narrow = ",".join("-" + f[1:] if f.startswith("+avx512") else f for f in features)
+    rng = np.random.default_rng(1)
+    ids = rng.integers(3, 2000, 40)
+    found = []
+    for target in (Target.host(), Target("haswell", narrow)):
+        backend = CpuBackend(target, ObjectCache(tmp_path))
+        plan = harness.compile_with(backend, model_path("llama_spm.q4_k_m"))
+        plan.reserve(2)
+        found.append(rows_of(plan, batch_of([Part(ids, 0, [0, 1])])))
+        found.append(plan.description)
+        plan.close()
+    assert "AVX2" in found[3]
+    np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_a_processor_without_fma_is_refused(weights: MadeUpWeights) -> None:
+    backend = CpuBackend(Target("core2", "+sse4.1,-avx2,-fma"))
+    if backend._target.problem() is None:
+        pytest.skip("not an x86 processor")
+    with pytest.raises(EngineError, match="core2.*lacks AVX2"):
+        backend.compile(build_linear(weights), weights, LIMITS, no_progress)
+
+
+def test_probe_names_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _probe() is None
+    monkeypatch.setattr("platform.machine", lambda: "riscv64")
+    assert "riscv64" in str(_probe())
+    monkeypatch.setattr("shimmy_plugins.backends.cpu.find_spec", lambda _name: None)
+    assert "llvmlite" in str(_probe())
+
+
+# -- memory -------------------------------------------------------------------------------------------
+
+
+def resident() -> int:
+    return int(psutil.Process().memory_info().rss)
+
+
+def test_kv_memory_returns_to_the_system() -> None:
+    cache = KVCache()
+    cache.layer(0, heads=8, key_dim=128, value_dim=128)
+    cache.reserve(200)
+    before, size = resident(), 200 * cache.block_bytes
+    for address in cache.addresses[:200]:
+        memory = (np.ctypeslib.ctypes.c_char * cache.block_bytes).from_address(int(address))
+        np.frombuffer(memory, np.uint8)[:] = 1
+    grown = resident() - before
+    assert grown > 0.9 * size
+    cache.reserve(50)
+    assert resident() - before < 0.4 * size
+    cache.reserve(0)
+    assert resident() - before < 0.1 * size
+
+
+def test_blocks_keep_their_content_when_others_come_and_go() -> None:
+    plan = compile_model("cpu", model_path("llama_spm.q4_0"))
+    ids = list(range(3, 43))
+    found = []
+    for blocks in (2, 100):
+        plan.reserve(2)
+        rows_of(plan, batch_of([Part(ids[:39], 0, [1, 0])]))
+        plan.reserve(blocks)
+        found.append(rows_of(plan, batch_of([Part(ids[39:], 39, [1, 0])])))
+    np.testing.assert_array_equal(*found)
+    plan.close()
+
+
+def test_too_many_blocks_is_an_error_with_the_arithmetic() -> None:
+    plan = compile_model("cpu", model_path("llama_spm.q4_0"))
+    with pytest.raises(OutOfMemoryError, match=r"KV cache.*: \d+ MiB are needed, \d+ MiB are free"):
+        plan.reserve(2**40 // plan.block_bytes)
+    plan.reserve(1)
+    rows_of(plan, batch_of([Part([5])]))
+    plan.close()
+
+
+def test_weights_that_do_not_fit(weights: MadeUpWeights, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = build_linear(weights)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: type("Memory", (), {"available": 100})())
+    with pytest.raises(OutOfMemoryError, match="weights of the model: 0 MiB are needed"):
+        compile_graph("cpu", graph, weights)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        Part(range(129), 0, [0] * 5),
+        Part([1], 0, [0] * 17),
+        Part([1], 32, [0]),
+        Part([1], 0, [4]),
+        Part([1], 0, [-1]),
+        Part([9], 0, [0]),
+        Part([-1], 0, [0]),
+    ],
+    ids=["tokens", "blocks", "position", "unreserved", "negative block", "token", "negative token"],
+)
+def test_a_batch_that_would_leave_memory_is_refused(weights: MadeUpWeights, part: Part) -> None:
+    plan = compile_graph("cpu", build_linear(weights), weights)
+    plan.reserve(4)
+    with pytest.raises(EngineError):
+        plan.submit(batch_of([part]), [GREEDY])
+    plan.close()
+
+
+# -- threads ------------------------------------------------------------------------------------------
+
+
+def cpu_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith("shimmy-cpu")]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_threads_start_and_end_with_the_plan(tmp_path: Path, weights: MadeUpWeights, threads: int) -> None:
+    plan = compile_here(weights, build_linear(weights), ObjectCache(tmp_path), threads=threads)
+    assert len(cpu_threads()) == threads - 1
+    for _ in range(100):
+        rows_of(plan, STEP)
+    plan.close()
+    assert cpu_threads() == []
+
+
+def test_idle_threads_use_no_processor() -> None:
+    plan = compile_model("cpu", model_path("llama_spm.q4_0"))
+    plan.reserve(1)
+    rows_of(plan, batch_of([Part([5])]))
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.25
+    plan.close()
+
+
+# -- ops without a kernel -----------------------------------------------------------------------------
+
+
+def with_op(weights: MadeUpWeights, op: Op, build: Callable[[Graph], object]) -> Graph:
+    graph = Graph(weights, {**CORE_OPS, op.name: op})
+    graph.output = build(graph).index
+    return graph
+
+
+def test_a_plugins_op_runs_on_numpy_and_is_listed(weights: MadeUpWeights) -> None:
+    graph = with_op(weights, FLAT, lambda g: g.linear(g.op("flat", g.embed("a") + g.embed("a")), "w"))
+    plan = compile_graph("cpu", graph, weights)
+    plan.reserve(1)
+    assert plan.fallbacks == ("flat",)
+    doubled = 2 * weights.dequantize("a.weight")[[1, 2, 3]]
+    assert_close(rows_of(plan, STEP), doubled @ weights.dequantize("w.weight").T)
+    plan.close()
+
+
+def test_an_op_that_says_what_it_is_made_of(weights: MadeUpWeights) -> None:
+    double = replace(FLAT, name="double", expand=lambda g, inputs, _w, _a: g.op("add", *inputs, *inputs))
+    quadruple = replace(
+        FLAT, name="quadruple", expand=lambda g, x, _w, _a: g.op("double", g.op("double", *x))
+    )
+    graph = Graph(weights, {**CORE_OPS, "double": double, "quadruple": quadruple})
+    graph.output = graph.op("quadruple", graph.embed("a")).index
+    plan = compile_graph("cpu", graph, weights)
+    plan.reserve(1)
+    assert plan.fallbacks == ()
+    np.testing.assert_array_equal(rows_of(plan, STEP), 4 * weights.dequantize("a.weight")[[1, 2, 3]])
+    plan.close()
+
+
+def test_an_op_with_state_needs_a_kernel(weights: MadeUpWeights) -> None:
+    graph = with_op(weights, replace(FLAT, name="ssm", stateful=True), lambda g: g.op("ssm", g.embed("a")))
+    with pytest.raises(GraphError, match="ssm.*cpu backend has no kernel"):
+        compile_graph("cpu", graph, weights)
