@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import reprlib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from shimmy.gguf.reader import GGUFFile
 from shimmy.gguf.types import type_name, types_by_id
 from shimmy.registry import Registry
 from shimmy.specs import QuantTypeSpec
+
+MAX_ARCHITECTURE_NAME = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +37,18 @@ class ModelCard:
 
 
 def read_card(file: GGUFFile, *, name: str, source: str, quant_types: Registry[QuantTypeSpec]) -> ModelCard:
-    """The card of an open file. Raises GGUFError when it does not say what architecture it holds."""
-    architecture = file.metadata.get("general.architecture")
-    if not isinstance(architecture, str):
-        raise GGUFError(
-            f"{file.path}: has no 'general.architecture', so nothing says how to run it.",
-            hint="Is it a model? Convert it anew with a current converter.",
-        )
+    """The card of an open file.
+
+    Raises:
+        GGUFError: it does not say what architecture it holds, or the data of a tensor is not all there.
+    """
+    architecture = _architecture(file)
     context = file.metadata.get(f"{architecture}.context_length")
+    specs = types_by_id(quant_types)
     sizes: Counter[int] = Counter()
     for tensor in file.tensors.values():
-        sizes[tensor.ggml_id] += tensor.room
+        spec = specs.get(tensor.ggml_id)
+        sizes[tensor.ggml_id] += file.n_bytes(tensor.name, spec) if spec else tensor.room
     return ModelCard(
         name=name,
         path=file.path,
@@ -51,12 +56,28 @@ def read_card(file: GGUFFile, *, name: str, source: str, quant_types: Registry[Q
         size_bytes=file.size_bytes,
         architecture=architecture,
         parameters=sum(math.prod(t.shape) for t in file.tensors.values()),
-        quantization=_name(sizes.most_common(1)[0][0], quant_types) if sizes else "none",
-        context_length=context if type(context) is int and context > 0 else None,
+        quantization=_type_name(sizes.most_common(1)[0][0], specs) if sizes else "none",
+        context_length=context if type(context) is int and 0 < context < 2**31 else None,
         has_chat_template=isinstance(file.metadata.get("tokenizer.chat_template"), str),
     )
 
 
-def _name(ggml_id: int, quant_types: Registry[QuantTypeSpec]) -> str:
-    spec = types_by_id(quant_types).get(ggml_id)
+def _architecture(file: GGUFFile) -> str:
+    name = file.metadata.get("general.architecture")
+    if not isinstance(name, str):
+        raise GGUFError(
+            f"{file.path}: has no 'general.architecture', so nothing says how to run it.",
+            hint="Is it a model? Convert it anew with a current converter.",
+        )
+    # It is shown in listings and messages, so it must be fit to be seen.
+    if not (0 < len(name) <= MAX_ARCHITECTURE_NAME and name.isprintable()):
+        raise GGUFError(
+            f"{file.path}: 'general.architecture' is {reprlib.repr(name)}, "
+            f"expected 1 to {MAX_ARCHITECTURE_NAME} printable characters."
+        )
+    return name
+
+
+def _type_name(ggml_id: int, specs: Mapping[int, QuantTypeSpec]) -> str:
+    spec = specs.get(ggml_id)
     return spec.name if spec else type_name(ggml_id)

@@ -6,6 +6,7 @@ A string is a u64 length and UTF-8; an array an element type u32, a count u64 an
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from mmap import mmap
 from typing import Any
 
@@ -18,6 +19,11 @@ ARRAY = 9
 #: The head of the largest vocabularies known is some 30 MiB; more than this is a broken count.
 MAX_HEAD_BYTES = 128 * 2**20
 MAX_ARRAY_DEPTH = 4
+#: Elements of all arrays together. The largest vocabularies take 1.3 million; an element may take
+#: 60 bytes in memory for one in the file, so the bytes alone do not bound what a head costs.
+MAX_ELEMENTS = 2**22
+#: Of a metadata key or a tensor's name; those in use stay below a tenth of it.
+MAX_NAME_BYTES = 1024
 #: The fewest bytes a string and an array take: they bound a count before its elements are read.
 LEAST_STRING = 8
 LEAST_ARRAY = 12
@@ -27,13 +33,25 @@ _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
 
 
-class Cursor:
-    """A position in the head of a file. All methods raise GGUFError, naming file, field and byte."""
+@dataclass(frozen=True, slots=True)
+class Skimmed:
+    """Stands for an array that was stepped over: checked, not built."""
 
-    def __init__(self, buffer: bytes | mmap, file: str) -> None:
+    count: int
+
+
+class Cursor:
+    """A position in the head of a file. All methods raise GGUFError, naming file, field and byte.
+
+    With ``skim``, arrays are stepped over and become :class:`Skimmed`.
+    """
+
+    def __init__(self, buffer: bytes | mmap, file: str, *, skim: bool = False) -> None:
         self.buffer = buffer
         self.position = 0
         self._file = file
+        self._skim = skim
+        self._elements = 0
         self._limit = min(len(buffer), MAX_HEAD_BYTES)
 
     def error(self, field: str, problem: str, at: int, hint: str | None = None) -> GGUFError:
@@ -46,13 +64,30 @@ class Cursor:
         if count * each > self._limit - self.position:
             raise self._short(field, f"{count} items of at least {each} bytes", self.position)
 
+    def numbers(self, field: str, form: struct.Struct) -> tuple[Any, ...]:
+        """The next numbers, as ``form`` has them."""
+        if form.size > self._limit - self.position:
+            raise self._short(field, f"{form.size} bytes", self.position)
+        found = form.unpack_from(self.buffer, self.position)
+        self.position += form.size
+        return found
+
     def u32(self, field: str) -> int:
         """The next unsigned 32-bit integer."""
-        return int(self._number(field, _U32))
+        return int(self.numbers(field, _U32)[0])
 
     def u64(self, field: str) -> int:
         """The next unsigned 64-bit integer."""
-        return int(self._number(field, _U64))
+        return int(self.numbers(field, _U64)[0])
+
+    def name(self, field: str) -> str:
+        """The next string, a key or a name: short enough for any message."""
+        start = self.position
+        text = self.string(field)
+        if self.position - start > MAX_NAME_BYTES + _U64.size:
+            length = self.position - start - _U64.size
+            raise self.error(field, f"a name of {length} bytes, expected at most {MAX_NAME_BYTES}", start)
+        return text
 
     def string(self, field: str) -> str:
         """The next string; it must be UTF-8."""
@@ -69,6 +104,8 @@ class Cursor:
     def value(self, field: str) -> Any:
         """The next metadata value: its type, then bool, int, float, str or (nested) list of these.
 
+        When skimming, a list is :class:`Skimmed` instead.
+
         Strings *inside arrays* (token vocabularies) may be any bytes: what is not UTF-8 is kept as
         lone surrogates and comes back by ``.encode("utf-8", "surrogateescape")``.
         """
@@ -76,7 +113,7 @@ class Cursor:
 
     def _value(self, field: str, kind: int, depth: int) -> Any:
         if kind in _STRUCTS:
-            return self._number(field, _STRUCTS[kind])
+            return self.numbers(field, _STRUCTS[kind])[0]
         if kind == STRING:
             return self.string(field)
         if kind == ARRAY:
@@ -84,29 +121,43 @@ class Cursor:
         problem = f"value type {kind} is unknown, expected 0 to {max(SCALARS)}"
         raise self.error(field, problem, self.position - _U32.size)
 
-    def _number(self, field: str, form: struct.Struct) -> Any:
-        if form.size > self._limit - self.position:
-            raise self._short(field, f"{form.size} bytes", self.position)
-        (number,) = form.unpack_from(self.buffer, self.position)
-        self.position += form.size
-        return number
-
-    def _array(self, field: str, depth: int) -> list[Any]:
+    def _array(self, field: str, depth: int) -> list[Any] | Skimmed:
         if depth > MAX_ARRAY_DEPTH:
             raise self.error(field, f"arrays nested deeper than {MAX_ARRAY_DEPTH}", self.position)
         kind = self.u32(field)
         count = self.u64(field)
+        least = _STRUCTS[kind].size if kind in SCALARS else LEAST_STRING if kind == STRING else LEAST_ARRAY
+        self.claim(field, count, least)
+        self._elements += count
+        if self._elements > MAX_ELEMENTS:
+            problem = f"the arrays have more than {MAX_ELEMENTS} elements together"
+            raise self.error(field, problem, self.position)
         if kind in SCALARS:
-            size = _STRUCTS[kind].size
-            self.claim(field, count, size)
-            start = self.position
-            self.position += count * size
-            return list(struct.unpack_from(f"<{count}{SCALARS[kind]}", self.buffer, start))
+            return self._scalars(kind, count)
         if kind == STRING:
-            self.claim(field, count, LEAST_STRING)
-            return self._strings(field, count)
-        self.claim(field, count, LEAST_ARRAY)
-        return [self._value(field, kind, depth) for _ in range(count)]
+            return self._skip_strings(field, count) if self._skim else self._strings(field, count)
+        values = [self._value(field, kind, depth) for _ in range(count)]
+        return Skimmed(count) if self._skim else values
+
+    def _scalars(self, kind: int, count: int) -> list[Any] | Skimmed:
+        start = self.position
+        self.position += count * _STRUCTS[kind].size
+        if self._skim:
+            return Skimmed(count)
+        return list(struct.unpack_from(f"<{count}{SCALARS[kind]}", self.buffer, start))
+
+    def _skip_strings(self, field: str, count: int) -> Skimmed:
+        # As hot as the loop below, over more files.
+        buffer, limit, position, unpack = self.buffer, self._limit, self.position, _U64.unpack_from
+        try:
+            for _ in range(count):
+                position += 8 + unpack(buffer, position)[0]
+                if position > limit:
+                    raise self._short(field, f"{count} strings", self.position)
+        except struct.error:
+            raise self._short(field, f"{count} strings", self.position) from None
+        self.position = position
+        return Skimmed(count)
 
     def _strings(self, field: str, count: int) -> list[str]:
         # The one hot loop of opening a file (a vocabulary has 50,000 to 500,000 strings),

@@ -7,29 +7,33 @@ Layout, little endian::
     tensors x (name string, dimensions u32, size u64 of each, type u32, offset u64)
     padding to the alignment, then the tensors' data
 
-Each length, count and offset is held against the bytes that are really there *before* anything
-is read or allocated for it, so a hostile file costs no more than its own size.
+Each length, count and offset is held against the bytes that are really there, and against a
+generous maximum, *before* anything is read or allocated for it: what a hostile file costs is bounded.
 """
 
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from mmap import mmap
 from typing import Any
 
-from shimmy.errors import GGUFError
 from shimmy.gguf.cursor import LEAST_STRING, Cursor
 
 DEFAULT_ALIGNMENT = 32
 MAX_DIMENSIONS = 4
+#: Of metadata pairs and of tensors, each; models with thousands of experts stay below half of it.
+MAX_ENTRIES = 2**16
 _ALIGNMENT = "general.alignment"
 
 # The fewest bytes a metadata pair (key, type, value) and a row of the tensor table
 # (name, dimensions, one size, type, offset) take.
 _LEAST_PAIR = LEAST_STRING + 4 + 1
 _LEAST_TENSOR = LEAST_STRING + 4 + 8 + 4 + 8
+# What follows the number of dimensions in a row: the sizes, type and offset.
+_ROWS = {dimensions: struct.Struct(f"<{dimensions}QIQ") for dimensions in range(1, MAX_DIMENSIONS + 1)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,8 @@ class TensorInfo:
     """Byte in the file where the data begins."""
     room: int
     """Bytes up to the next tensor or the file's end: the data must fit in here."""
+    part: int = 0
+    """Which file of a model that is split over several, counted from 0."""
 
     @property
     def columns(self) -> int:
@@ -78,24 +84,24 @@ class _TensorRow:
     at: int
 
 
-def read_header(buffer: bytes | mmap, file: str) -> Header:
+def read_header(buffer: bytes | mmap, file: str, *, skim: bool = False) -> Header:
     """Parse the head of a GGUF file.
 
     Args:
         buffer: the whole file.
         file: its name, for errors.
+        skim: step over arrays, vocabularies above all; several times as fast.
 
     Raises:
         GGUFError: anything is not as the format demands; names field and byte.
     """
-    cursor = Cursor(buffer, file)
+    cursor = Cursor(buffer, file, skim=skim)
     version = _read_version(cursor)
-    tensor_count = cursor.u64("tensor count")
-    pair_count = cursor.u64("metadata count")
+    tensor_count = _read_count(cursor, "tensor count")
+    pair_count = _read_count(cursor, "metadata count")
     cursor.claim("tensor table", tensor_count, _LEAST_TENSOR)
     cursor.claim("metadata", pair_count, _LEAST_PAIR)
     metadata = _read_metadata(cursor, pair_count)
-    _refuse_split(metadata, file)
     table = _read_table(cursor, tensor_count)
     alignment = metadata.get(_ALIGNMENT, DEFAULT_ALIGNMENT)
     return Header(version, metadata, _place_tensors(cursor, table, alignment))
@@ -116,11 +122,19 @@ def _read_version(cursor: Cursor) -> int:
     raise cursor.error("version", f"found {version}, expected 2 or 3", 4, "Convert the model anew.")
 
 
+def _read_count(cursor: Cursor, field: str) -> int:
+    at = cursor.position
+    count = cursor.u64(field)
+    if count > MAX_ENTRIES:
+        raise cursor.error(field, f"found {count}, expected at most {MAX_ENTRIES}", at)
+    return count
+
+
 def _read_metadata(cursor: Cursor, count: int) -> dict[str, Any]:
     metadata: dict[str, Any] = {}
     for index in range(count):
         at = cursor.position
-        key = cursor.string(f"metadata key {index}")
+        key = cursor.name(f"metadata key {index}")
         if key in metadata:
             raise cursor.error(f"metadata key {index}", f"{key!r} occurs twice", at)
         at = cursor.position
@@ -128,15 +142,6 @@ def _read_metadata(cursor: Cursor, count: int) -> dict[str, Any]:
         if key == _ALIGNMENT:
             _check_alignment(cursor, metadata[key], at)
     return metadata
-
-
-def _refuse_split(metadata: Mapping[str, Any], file: str) -> None:
-    parts = metadata.get("split.count", 0)
-    if isinstance(parts, int) and parts > 1:
-        raise GGUFError(
-            f"{file}: is one of {parts} parts (metadata 'split.count'); split files are not supported yet.",
-            hint="Merge the parts into one file, for example with `llama-gguf-split --merge`.",
-        )
 
 
 def _check_alignment(cursor: Cursor, alignment: Any, at: int) -> None:
@@ -149,7 +154,7 @@ def _read_table(cursor: Cursor, count: int) -> dict[str, _TensorRow]:
     table: dict[str, _TensorRow] = {}
     for index in range(count):
         at = cursor.position
-        name = cursor.string(f"name of tensor {index}")
+        name = cursor.name(f"name of tensor {index}")
         if name in table:
             raise cursor.error(f"name of tensor {index}", f"{name!r} occurs twice", at)
         table[name] = _read_tensor_row(cursor, name)
@@ -163,12 +168,11 @@ def _read_tensor_row(cursor: Cursor, name: str) -> _TensorRow:
     if not 1 <= dimensions <= MAX_DIMENSIONS:
         raise cursor.error(field, f"found {dimensions} of them, expected 1 to {MAX_DIMENSIONS}", at)
     at = cursor.position
-    shape = tuple(cursor.u64(field) for _ in range(dimensions))[::-1]
+    *sizes, ggml_id, offset = cursor.numbers(f"shape, type and offset of tensor {name!r}", _ROWS[dimensions])
+    shape = tuple(reversed(sizes))
     if not 0 < math.prod(shape) < 2**63:
         raise cursor.error(field, f"shape {shape} is empty or too large", at)
-    ggml_id = cursor.u32(f"type of tensor {name!r}")
-    at = cursor.position
-    return _TensorRow(shape, ggml_id, cursor.u64(f"offset of tensor {name!r}"), at)
+    return _TensorRow(shape, ggml_id, offset, cursor.position - 8)
 
 
 def _place_tensors(cursor: Cursor, table: Mapping[str, _TensorRow], alignment: int) -> dict[str, TensorInfo]:

@@ -10,6 +10,7 @@ params = read_params(Params, file.metadata, "llama")
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from types import NoneType, UnionType
@@ -109,5 +110,5 @@ def _describe(options: tuple[Any, ...]) -> str:
 
 
 def _show(value: Any) -> str:
-    text = repr(value[:8] if isinstance(value, list) else value)
-    return text if len(text) <= 80 else text[:80] + "…"
+    # Never the whole value: a file may hold millions of elements, or one enormous string.
+    return reprlib.repr(value)

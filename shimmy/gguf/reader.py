@@ -1,13 +1,15 @@
 """Open a GGUF file: metadata and tensor table at once, tensor data as views into the mapped file.
 
 Opening reads the head only and imports no NumPy, so a server can look into many models cheaply.
+A model that is split over several files is opened by its first, and is one from then on.
 What the bytes of a tensor mean is a quant plugin's business: ``raw`` is told its geometry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
+import stat
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, suppress
 from mmap import ACCESS_READ, mmap
 from os import PathLike
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from shimmy.errors import GGUFError, did_you_mean
 from shimmy.gguf.header import Header, TensorInfo, read_header
+from shimmy.gguf.parts import join_headers, paths_of_parts
 from shimmy.specs import QuantTypeSpec
 
 if TYPE_CHECKING:
@@ -28,15 +31,18 @@ __all__ = ["GGUFFile", "TensorInfo", "open_gguf"]
 class GGUFFile:
     """An open GGUF file; made by :func:`open_gguf`, closed by ``close()`` or a ``with`` block."""
 
-    def __init__(self, path: Path, mapped: mmap, header: Header) -> None:
-        self.path = path
+    def __init__(self, paths: Sequence[Path], mapped: Sequence[mmap], header: Header) -> None:
+        self.path = paths[0]
+        self.paths = tuple(paths)
+        """All files of the model, in the order of ``TensorInfo.part``."""
         self.version: int = header.version
         self.metadata: Mapping[str, Any] = header.metadata
         """Keys to bool, int, float, str or (nested) lists of these."""
         self.tensors: Mapping[str, TensorInfo] = header.tensors
         """By name, in the order of the file's table."""
-        self.size_bytes = len(mapped)
-        self._mapped: mmap | None = mapped
+        self._sizes = [len(part) for part in mapped]
+        self.size_bytes = sum(self._sizes)
+        self._mapped: list[mmap] | None = list(mapped)
 
     def tensor(self, name: str) -> TensorInfo:
         """The tensor of this name; a GGUFError with near names if the file has none."""
@@ -55,7 +61,7 @@ class GGUFFile:
                 would run into the next tensor or past the end of the file.
         """
         info = self.tensor(name)
-        where = f"{self.path}: tensor {name!r}"
+        where = f"{self.paths[info.part]}: tensor {name!r}"
         if info.ggml_id != spec.ggml_id:
             raise GGUFError(f"{where} is of ggml type {info.ggml_id}, not {spec.name} ({spec.ggml_id}).")
         if info.columns % spec.block_elements:
@@ -67,7 +73,7 @@ class GGUFFile:
         size = info.rows * (info.columns // spec.block_elements) * spec.block_bytes
         if size > info.room:
             end = info.offset + info.room
-            bound = "the file ends" if end == self.size_bytes else "the next tensor begins"
+            bound = "the file ends" if end == self._sizes[info.part] else "the next tensor begins"
             raise GGUFError(
                 f"{where}, {spec.name} of shape {info.shape}, takes {size} bytes from byte {info.offset} "
                 f"on, but {bound} at byte {end}.",
@@ -84,17 +90,18 @@ class GGUFFile:
         import numpy as np
 
         size = self.n_bytes(name, spec)
+        info = self.tensors[name]
         if self._mapped is None:
             raise GGUFError(f"{self.path}: is closed, tensor {name!r} can no longer be read.")
-        return np.frombuffer(self._mapped, np.uint8, size, self.tensors[name].offset)
+        return np.frombuffer(self._mapped[info.part], np.uint8, size, info.offset)
 
     def close(self) -> None:
         """End access to tensor data; views handed out before stay valid. Metadata stays readable."""
         mapped, self._mapped = self._mapped, None
-        # BufferError: views are still in use; the mapping then goes with the last of them.
-        with suppress(BufferError):
-            if mapped is not None:
-                mapped.close()
+        for part in mapped or ():
+            # BufferError: views are still in use; the mapping then goes with the last of them.
+            with suppress(BufferError):
+                part.close()
 
     def __enter__(self) -> GGUFFile:
         return self
@@ -105,23 +112,36 @@ class GGUFFile:
         self.close()
 
 
-def open_gguf(path: str | PathLike[str]) -> GGUFFile:
+def open_gguf(path: str | PathLike[str], *, skim: bool = False) -> GGUFFile:
     """Map a GGUF file (version 2 or 3, little endian) and read its metadata and tensor table.
+
+    Args:
+        path: the file; of a split model the first part, the others lie beside it.
+        skim: step over arrays (:class:`~shimmy.gguf.cursor.Skimmed`): enough for a model card.
 
     Raises:
         GGUFError: the file cannot be read, or breaks the format; names field and byte.
     """
     path = Path(path)
-    mapped = _map(path)
-    try:
-        return GGUFFile(path, mapped, read_header(mapped, str(path)))
-    except BaseException:
-        mapped.close()
-        raise
+    with ExitStack() as until_complete:
+        mapped = [until_complete.enter_context(_map(path))]
+        header = read_header(mapped[0], str(path), skim=skim)
+        paths = paths_of_parts(path, header)
+        if len(paths) > 1:
+            mapped += [until_complete.enter_context(_map(part)) for part in paths[1:]]
+            # Only the first part's arrays are of use.
+            others = zip(mapped[1:], paths[1:], strict=True)
+            rest = [read_header(part, str(name), skim=True) for part, name in others]
+            header = join_headers(paths, [header, *rest])
+        until_complete.pop_all()
+    return GGUFFile(paths, mapped, header)
 
 
 def _map(path: Path) -> mmap:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            # A pipe would be waited for, a device read without end.
+            raise OSError("it is not a regular file")
         with path.open("rb") as file:
             return mmap(file.fileno(), 0, access=ACCESS_READ)
     except FileNotFoundError:

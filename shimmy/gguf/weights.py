@@ -71,14 +71,16 @@ class Weights:
             ValueError: ``rows`` is empty or has a step.
         """
         quant, blocks, count = self._blocks(name, rows)
-        return quant.dequantize_blocks(blocks).reshape(count, -1)
+        with _damage_shows_in_numbers():
+            return quant.dequantize_blocks(blocks).reshape(count, -1)
 
     def run_layout(self, name: str, rows: slice | None = None) -> AffineRun | FloatRun:
         """The compact layout of some rows; float32 where the type offers none. Raises as ``dequantize``."""
         quant, blocks, count = self._blocks(name, rows)
-        if isinstance(quant, RunnableQuantType):
-            return quant.to_run(blocks, count)
-        return FloatRun(quant.dequantize_blocks(blocks).reshape(count, -1))
+        with _damage_shows_in_numbers():
+            if isinstance(quant, RunnableQuantType):
+                return quant.to_run(blocks, count)
+            return FloatRun(quant.dequantize_blocks(blocks).reshape(count, -1))
 
     def _blocks(self, name: str, rows: slice | None) -> tuple[QuantType, NDArray[np.uint8], int]:
         """A tensor's type, the blocks (blocks, bytes) of some of its rows, and the number of these rows."""
@@ -107,3 +109,8 @@ class Weights:
         if spec.name not in self._loaded:
             self._loaded[spec.name] = spec.load()
         return self._loaded[spec.name]
+
+
+def _damage_shows_in_numbers() -> np.errstate:
+    """Scales that are damaged give NaN and infinity, without NumPy's warnings about them."""
+    return np.errstate(over="ignore", invalid="ignore")

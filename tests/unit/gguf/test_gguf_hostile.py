@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shimmy.errors import GGUFError
-from shimmy.gguf.cursor import ARRAY, MAX_HEAD_BYTES, STRING
+from shimmy.gguf.cursor import ARRAY, MAX_ELEMENTS, MAX_HEAD_BYTES, STRING
 from shimmy.gguf.header import read_header
 from shimmy.gguf.reader import open_gguf
 from shimmy.gguf.writer import RawTensor, write_gguf
@@ -64,11 +64,17 @@ HOSTILE = {
     "version 1": (head(version=1), "version at byte 4: found 1, expected 2 or 3"),
     "version 0": (head(version=0), "version at byte 4: found 0"),
     "big endian": (head(version=3 << 24), "the file is big-endian"),
-    "pairs huge": (head(pairs=HUGE), f"metadata at byte 24: expected {HUGE} items"),
-    "tensors huge": (head(tensors=HUGE), f"tensor table at byte 24: expected {HUGE} items"),
+    "pairs huge": (head(pairs=HUGE), f"metadata count at byte 16: found {HUGE}, expected at most 65536"),
+    "tensors huge": (head(tensors=HUGE), f"tensor count at byte 8: found {HUGE}, expected at most 65536"),
     "counts at their limit": (
         head(pairs=2**64 - 1, tensors=2**64 - 1),
-        "expected 18446744073709551615 items",
+        "found 18446744073709551615, expected at most",
+    ),
+    "more pairs than bytes": (head(pairs=4000), "metadata at byte 24: expected 4000 items"),
+    "more tensors than bytes": (head(tensors=4000), "tensor table at byte 24: expected 4000 items"),
+    "key of a book's length": (
+        head(pair("k" * 1025, U32, U32_7), pairs=1),
+        "metadata key 0 at byte 24: a name of 1025 bytes, expected at most 1024",
     ),
     "key too long": (head(text("k", HUGE), pairs=1), "metadata key 0 at byte 32: expected a string of"),
     "key not utf8": (head(pair(b"a\xff", U32, U32_7), pairs=1), "metadata key 0 at byte 33: not valid UTF-8"),
@@ -96,8 +102,8 @@ HOSTILE = {
     "alignment 24": (with_pair(U32, struct.pack("<I", 24), "general.alignment"), "found 24"),
     "alignment text": (with_pair(STRING, text("32"), "general.alignment"), "found '32'"),
     "alignment true": (with_pair(7, b"\1", "general.alignment"), "found True"),
-    "split": (with_pair(2, b"\3\0", "split.count"), "one of 3 parts .* not supported yet"),
     "tensor name": (with_tensors(tensor(b"\xff")), "name of tensor 0 at byte 32: not valid UTF-8"),
+    "tensor name too long": (with_tensors(tensor("t" * 2000)), "name of tensor 0 at byte 24: a name of 2000"),
     "tensor twice": (
         with_tensors(tensor(), tensor(offset=128)),
         "name of tensor 1 at byte 57: 't' occurs twice",
@@ -149,6 +155,30 @@ def test_a_head_has_a_greatest_size(monkeypatch):
         read_header(with_pair(ARRAY, array(0, 2000)), "model.gguf")
     with pytest.raises(GGUFError, match="of the 1000 a head may take"):
         read_header(with_pair(ARRAY, array(STRING, 2, text(bytes(950)))), "model.gguf")
+
+
+@pytest.mark.parametrize("skim", [False, True])
+def test_arrays_have_a_greatest_number_of_elements(skim):
+    flags = with_pair(ARRAY, array(ARRAY, 2, 2 * array(0, MAX_ELEMENTS // 2, bytes(MAX_ELEMENTS // 2))))
+    strings = with_pair(ARRAY, array(STRING, MAX_ELEMENTS + 1, bytes(8 * MAX_ELEMENTS + 8)))
+    tracemalloc.start()
+    try:
+        for data in (flags, strings):
+            with pytest.raises(
+                GGUFError, match="metadata 'k' at byte .* more than 4194304 elements together"
+            ):
+                read_header(data, "model.gguf", skim=skim)
+        assert tracemalloc.get_traced_memory()[1] < 20 * MAX_ELEMENTS
+    finally:
+        tracemalloc.stop()
+
+
+def test_skimming_finds_the_same_faults():
+    data = with_pair(ARRAY, array(STRING, 2, text("a" * 20) + text("", HUGE)))
+    with pytest.raises(GGUFError, match="metadata 'k' at byte 49: expected 2 strings"):
+        read_header(data, "model.gguf", skim=True)
+    with pytest.raises(GGUFError, match="expected 2 strings"):
+        read_header(data[:80], "model.gguf", skim=True)
 
 
 @pytest.fixture(scope="module")

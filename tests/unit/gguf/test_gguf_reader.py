@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from gguf import GGUFReader
 
 from shimmy.errors import GGUFError
+from shimmy.gguf.cursor import Skimmed
 from shimmy.gguf.reader import open_gguf
 from shimmy.gguf.writer import RawTensor, write_gguf
 from shimmy.specs import QuantTypeSpec
@@ -177,6 +179,25 @@ def test_no_permission(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError
 
+    path = tmp_path / "model.gguf"
+    path.touch()
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(GGUFError, match="may not be read"):
+        open_gguf(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "model.gguf")
+    with pytest.raises(GGUFError, match="not a regular file"):
         open_gguf(tmp_path / "model.gguf")
+
+
+@pytest.mark.parametrize("name", ["llama_spm.q4_k_m", "llama3_bpe.f16"])
+def test_skimming_leaves_out_arrays_only(name):
+    with open_gguf(zoo.model_path(name)) as whole, open_gguf(zoo.model_path(name), skim=True) as skimmed:
+        assert skimmed.tensors == whole.tensors
+        assert skimmed.metadata == {
+            key: Skimmed(len(value)) if isinstance(value, list) else value
+            for key, value in whole.metadata.items()
+        }
