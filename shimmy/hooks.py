@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import pluggy
 
 from shimmy import hookspecs
-from shimmy.errors import PluginError, did_you_mean
+from shimmy.errors import PluginError, RegistryError, did_you_mean
 from shimmy.registry import Registry
 from shimmy.specs import (
     ArchitectureSpec,
@@ -32,6 +32,7 @@ from shimmy.specs import (
 
 if TYPE_CHECKING:
     import typer
+    from pydantic import BaseModel
     from quart import Request, ResponseReturnValue
 
     from shimmy.discovery.catalog import FoundModel, ModelCard
@@ -88,6 +89,7 @@ class Plugins:
 
     def __init__(self) -> None:
         self.infos: tuple[PluginInfo, ...] = ()
+        self.settings_tables: Mapping[str, BaseModel] = {}
         self.architectures: Registry[ArchitectureSpec] = Registry("architecture")
         self.quant_types: Registry[QuantTypeSpec] = Registry("quant type")
         self.tokenizers: Registry[TokenizerSpec] = Registry("tokenizer model")
@@ -119,6 +121,18 @@ class Plugins:
             self._manager.add_hookcall_monitoring(_trace_before, _trace_after)
 
     # What plugins registered
+
+    def settings_of(self, name: str) -> Any:
+        """The checked ``[plugins.settings.<name>]``: an instance of the model registered for it.
+
+        Raises:
+            RegistryError: no plugin registered such a table, or no settings are checked yet.
+        """
+        try:
+            return self.settings_tables[name]
+        except KeyError:
+            hint = did_you_mean(name, self.settings_tables)
+            raise RegistryError(f"there is no checked settings table {name!r}.", hint=hint) from None
 
     def command_apps(self, new_app: Callable[[], typer.Typer]) -> Iterator[tuple[str, typer.Typer]]:
         """The name of each plugin that adds commands, with an app of its own that holds them."""

@@ -3,34 +3,41 @@
 One setting has one name in four spellings: ``--max-ctx``, ``SHIMMY_MAX_CTX``, ``max_ctx`` in the
 file, ``settings.max_ctx``. Reading takes two passes, for plugins declare settings of their own:
 :func:`load_settings`, then plugins load, then :func:`check_plugin_settings`.
-
-This is pydantic without pydantic-settings: the latter doubles the import time, and which source a
-value came from, unknown variables and the errors' wording would be ours to write all the same.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
+from functools import cache, reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from annotated_types import Interval
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
-    PrivateAttr,
+    ModelWrapValidatorHandler,
     ValidationError,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
+from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from shimmy.errors import ConfigError, did_you_mean
 from shimmy.plugins import PluginChoice
-from shimmy.settings_sources import DEFAULT, Given, Origin, collect, table_name
-from shimmy.settings_table import Expected, SettingInfo, describe, takes_auto
+from shimmy.settings_sources import (
+    DEFAULT,
+    EnvironmentSource,
+    FileSource,
+    Origin,
+    flag_arguments,
+    table_name,
+)
+from shimmy.settings_table import PREFIX, SettingInfo, describe, takes_auto
+from shimmy.settings_values import BindAddress, Bytes, UserPath, split_address
 
 if TYPE_CHECKING:
     from shimmy.plugins import Plugins
@@ -45,43 +52,7 @@ OBSOLETE_VALUES = {
     ("engine_backend", "airframe"): "airframe's successor is called 'wgpu'; 'auto' finds the best engine.",
     ("engine_backend", "llama"): "shimmy brings its own engines now; use 'auto'.",
 }
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-
-
-def parse_size(value: object) -> object:
-    """``"2GiB"`` -> bytes; what is not text passes through."""
-    if not isinstance(value, str):
-        return value
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmg]?i?b?)\s*", value.lower())
-    if match is None or match[2] not in _UNITS:
-        raise ValueError("not a size")
-    return int(float(match[1]) * _UNITS[match[2]])
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """``HOST:PORT`` or ``[IPV6]:PORT`` -> host and port; ValueError if it is neither."""
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
-    if not (colon and host and port.isascii() and port.isdigit() and 1 <= int(port) <= 65535):
-        raise ValueError("not HOST:PORT")
-    if ":" in host and not text.startswith("["):
-        raise ValueError("IPv6 addresses need brackets")
-    return host, int(port)
-
-
-def _check_bind_address(value: object) -> object:
-    if isinstance(value, str) and value != "auto":
-        split_address(value)
-    return value
-
-
-BindAddress = Annotated[str, BeforeValidator(_check_bind_address), Expected("HOST:PORT, [IPV6]:PORT or auto")]
-Bytes = Annotated[
-    int,
-    BeforeValidator(parse_size),
-    Interval(ge=2**20),
-    Expected("a size of at least 1MiB, such as 512MB or 2GiB"),
-]
+_OBSOLETE = "obsolete"
 
 
 class Address(NamedTuple):
@@ -101,11 +72,25 @@ class PluginTables(BaseModel):
     settings: dict[str, dict[str, Any]] = {}
 
 
-class Settings(BaseModel):
-    """The core's settings. Frozen; :meth:`origin` tells where each value came from."""
+class Settings(BaseSettings):
+    """The core's settings. Frozen; :meth:`origin` tells where each value came from.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    _origins: dict[str, Origin] = PrivateAttr(default_factory=dict)
+    Fields without a description are no settings: nobody finds them in flags or documentation.
+    """
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        # plugins, settings, NAME and KEY, which may hold the delimiter itself.
+        env_nested_max_split=3,
+    )
+
+    config: UserPath | None = None
+    """The file that ``--config`` or ``SHIMMY_CONFIG`` names."""
+    origins: dict[str, Origin] = {}
+    """Where given values came from, by key."""
 
     host: str = Field(default=LOOPBACK, description="Address to listen on.")
     port: Annotated[int, Interval(ge=1, le=65535)] | Literal["auto"] = Field(
@@ -121,11 +106,11 @@ class Settings(BaseModel):
     allowed_origins: tuple[str, ...] = Field(
         default=(), description="Web origins whose pages may call the server."
     )
-    base_gguf: Path | None = Field(default=None, description="The model file to serve by default.")
-    model_paths: tuple[Path, ...] = Field(
+    base_gguf: UserPath | None = Field(default=None, description="The model file to serve by default.")
+    model_paths: tuple[UserPath, ...] = Field(
         default=(), description="Model files, and folders to search for them."
     )
-    models_dir: Path | None = Field(default=None, description="One more folder to search for models.")
+    models_dir: UserPath | None = Field(default=None, description="One more folder to search for models.")
     frontends: tuple[str, ...] | None = Field(default=None, description="Serve only these APIs.")
     strict_plugins: bool = Field(default=False, description="Stop when a plugin fails to load.")
     engine_backend: str = Field(default="auto", description="The compute engine, by its registered name.")
@@ -153,20 +138,44 @@ class Settings(BaseModel):
     )
     plugins: PluginTables = PluginTables()
 
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *_args: PydanticBaseSettingsSource,
+        **_kwargs: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Strongest first: flags are given as arguments."""
+        table = settings_table()
+        return init_settings, EnvironmentSource(settings_cls, table), FileSource(settings_cls, table)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explain(cls, given: dict[str, Any], validate: ModelWrapValidatorHandler[Settings]) -> Settings:
+        """What pydantic finds wrong becomes an error that tells where the value came from."""
+        try:
+            return validate(given)
+        except ValidationError as error:
+            raise _config_error(error, given) from None
+
     @field_validator("*", mode="before")
     @classmethod
     def _spellings(cls, value: Any, info: ValidationInfo) -> Any:
-        """``auto`` is a spelling of None where only None is meant; True is no number."""
-        annotation = cls.model_fields[info.field_name or ""].annotation
+        """``auto`` may stand for None, True is no number, and some values are obsolete."""
+        name = info.field_name or ""
+        annotation = cls.model_fields[name].annotation
         if value == "auto" and takes_auto(annotation):
             return None
         if isinstance(value, bool) and annotation is not bool:
             raise ValueError("a truth value")
+        if isinstance(value, str) and (advice := OBSOLETE_VALUES.get((name, value))):
+            raise PydanticCustomError(_OBSOLETE, advice)
         return value
 
     def origin(self, key: str) -> Origin:
         """Where the value of ``key`` (``max_ctx``, ``plugins.disabled``) came from."""
-        return self._origins.get(key, DEFAULT)
+        return self.origins.get(key, DEFAULT)
 
     @property
     def address(self) -> Address:
@@ -183,7 +192,8 @@ class Settings(BaseModel):
         return PluginChoice(self.plugins.enabled, self.plugins.disabled, self.strict_plugins)
 
 
-def settings_table() -> dict[str, SettingInfo]:
+@cache
+def settings_table() -> Mapping[str, SettingInfo]:
     """Every setting by key: its spellings, default, what it takes, and its help."""
     return describe(Settings, FLAGS) | describe(PluginTables, FLAGS, "plugins.")
 
@@ -194,20 +204,13 @@ def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = 
     Raises:
         ConfigError: an unknown key or variable, a value of wrong type or out of range.
     """
-    table = settings_table()
-    shapes = {key: info.shape for key, info in table.items()}
-    given = collect(flags or {}, {key: info.flag for key, info in table.items()}, config, shapes)
-    _refuse_obsolete(given)
-    try:
-        settings = Settings.model_validate(_nested(given))
-    except ValidationError as error:
-        raise _config_error(error, given, table) from None
-    settings._origins.update({key: value.origin for key, value in given.items()})
-    return settings
+    return Settings(**flag_arguments(flags or {}, config, settings_table()))
 
 
 def check_plugin_settings(settings: Settings, plugins: Plugins) -> dict[str, BaseModel]:
     """The second pass: names that plugins define, and their tables, checked; the tables by name.
+
+    Plugins reach their tables through :meth:`shimmy.hooks.Plugins.settings_of`.
 
     Raises:
         ConfigError: an engine, frontend or table that no loaded plugin brings; a bad value in one.
@@ -224,7 +227,9 @@ def check_plugin_settings(settings: Settings, plugins: Plugins) -> dict[str, Bas
                 hint=did_you_mean(name, specs),
                 param=f"plugins.settings.{name}",
             )
-    return {spec.name: _plugin_table(settings, name, spec.load()) for name, spec in specs.items()}
+    tables = {spec.name: _plugin_table(settings, name, spec.load()) for name, spec in specs.items()}
+    plugins.settings_tables = tables
+    return tables
 
 
 def _plugin_table(settings: Settings, name: str, model: type[BaseModel]) -> BaseModel:
@@ -232,9 +237,10 @@ def _plugin_table(settings: Settings, name: str, model: type[BaseModel]) -> Base
         return model.model_validate(settings.plugins.settings.get(name, {}))
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join(["plugins.settings", name, *map(str, first["loc"])])
+        parts = ["plugins.settings", name, *map(str, first["loc"])]
+        key, origin = ".".join(parts), settings.origin(".".join(parts[:3]))
         raise ConfigError(
-            f"{key} is {first['input']!r} (from {settings.origin(key)}): {first['msg']}.", param=key
+            f"{key} is {first['input']!r} (from {origin}): {first['msg']}.", param=key
         ) from None
 
 
@@ -247,33 +253,20 @@ def _check_registered(settings: Settings, key: str, name: str, known: list[str])
         )
 
 
-def _refuse_obsolete(given: Mapping[str, Given]) -> None:
-    for key, value in given.items():
-        if isinstance(value.value, str) and (advice := OBSOLETE_VALUES.get((key, value.value))):
-            raise ConfigError(f"{key} is {value.value!r} (from {value.origin}): {advice}", param=key)
-
-
-def _nested(given: Mapping[str, Given]) -> dict[str, Any]:
-    """Flat keys -> the tables the models take."""
-    root: dict[str, Any] = {}
-    for key, value in given.items():
-        *tables, name = key.split(".", 3)
-        table = root
-        for part in tables:
-            table = table.setdefault(part, {})
-        table[name] = value.value
-    return root
-
-
-def _config_error(
-    error: ValidationError, given: Mapping[str, Given], table: Mapping[str, SettingInfo]
-) -> ConfigError:
+def _config_error(error: ValidationError, given: Mapping[str, Any]) -> ConfigError:
     """pydantic's findings as one line per setting: value, source, what was expected."""
     lines: dict[str, str] = {}
     for problem in error.errors():
         # Behind the key come list positions and the members of unions.
         parts = [str(part) for part in problem["loc"]]
-        key = next(key for key in (".".join(parts[:2]), parts[0]) if key in given)
-        value = given[key]
-        lines[key] = f"{key} is {value.value!r} (from {value.origin}); expected {table[key].expected}."
+        key = next((key for key in (".".join(parts[:2]), parts[0]) if key in settings_table()), parts[0])
+        value = reduce(lambda table, name: table[name], key.split("."), given)
+        origin = given.get("origins", {}).get(key, DEFAULT)
+        lines[key] = f"{key} is {value!r} (from {origin}){_reason(problem, key)}"
     return ConfigError("\n".join(lines.values()), param=next(iter(lines)))
+
+
+def _reason(problem: ErrorDetails, key: str) -> str:
+    if problem["type"] == _OBSOLETE or key not in settings_table():
+        return f": {problem['msg']}"
+    return f"; expected {settings_table()[key].expected}."

@@ -1,19 +1,32 @@
-"""What a settings model says of itself: spellings, defaults, ranges. Flags and docs come from it."""
+"""What a settings model says of itself: spellings, defaults, ranges. Flags, docs and sources use it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Interval
 
-from shimmy.settings_sources import Shape, variable_name
-
 if TYPE_CHECKING:
     from pydantic import BaseModel
+
+PREFIX = "SHIMMY_"
+
+
+class Shape(Enum):
+    """How a setting is spelled where only text can be given."""
+
+    TEXT = "text"
+    PATH = "path"
+    NAMES = "names"
+    PATHS = "paths"
+
+
+_EXPECTED_SHAPES = {Shape.PATH: "a path", Shape.PATHS: "a list of paths", Shape.NAMES: "a list of names"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,28 +52,46 @@ class SettingInfo:
 
 def describe(model: type[BaseModel], flags: Mapping[str, str], prefix: str = "") -> dict[str, SettingInfo]:
     """The documented fields of ``model`` by key; ``flags`` holds the irregular flag names."""
-    hints = get_type_hints(model, include_extras=True)
     table = {}
     for name, field in model.model_fields.items():
         if not field.description:
             continue
         key = prefix + name
+        hint = field.rebuild_annotation()
         table[key] = SettingInfo(
             key=key,
             flag=flags.get(key, "--" + key.replace("_", "-")),
             variable=variable_name(key),
-            default=_default(field.default, hints[name]),
-            expected=_expected(hints[name]),
+            default=_default(field.default, hint),
+            expected=_expected(hint),
             help=field.description,
-            shape=_shape(hints[name]),
-            is_switch=hints[name] is bool,
+            shape=shape_of(hint),
+            is_switch=hint is bool,
         )
     return table
 
 
+def variable_name(key: str) -> str:
+    """``plugins.disabled`` -> ``SHIMMY_PLUGINS__DISABLED``."""
+    return PREFIX + key.replace(".", "__").upper()
+
+
+def shape_of(hint: Any) -> Shape:
+    """The shape of the values that a type takes."""
+    member = _bare(_members(hint)[0])
+    if get_origin(member) is tuple:
+        return Shape.PATHS if _bare(get_args(member)[0]) is Path else Shape.NAMES
+    return Shape.PATH if member is Path else Shape.TEXT
+
+
+def takes_auto(hint: Any) -> bool:
+    """Whether the type is a number or None, None meaning that shimmy finds one by itself."""
+    return NoneType in get_args(hint) and any(_bare(member) is int for member in _members(hint))
+
+
 def _default(value: object, hint: Any) -> str:
     if value is None:
-        return "auto" if takes_auto(hint) else "all" if _shape(hint) is Shape.NAMES else "unset"
+        return "auto" if takes_auto(hint) else "all" if shape_of(hint) is Shape.NAMES else "unset"
     if isinstance(value, bool):
         return str(value).lower()
     return "none" if value == () else str(value)
@@ -72,20 +103,8 @@ def _members(hint: Any) -> tuple[Any, ...]:
     return tuple(member for member in members if member is not NoneType)
 
 
-def takes_auto(hint: Any) -> bool:
-    """Whether the type is a number or None, None meaning that shimmy finds one by itself."""
-    return NoneType in get_args(hint) and any(_bare(member) is int for member in _members(hint))
-
-
 def _bare(hint: Any) -> Any:
     return get_args(hint)[0] if get_origin(hint) is Annotated else hint
-
-
-def _shape(hint: Any) -> Shape:
-    member = _bare(_members(hint)[0])
-    if get_origin(member) is tuple:
-        return Shape.PATHS if get_args(member)[0] is Path else Shape.NAMES
-    return Shape.PATH if member is Path else Shape.TEXT
 
 
 def _expected(hint: Any) -> str:
@@ -97,13 +116,12 @@ def _expected(hint: Any) -> str:
 
 def _expected_of(member: Any) -> str:
     if get_origin(member) is Annotated:
-        extras = get_args(member)[1:]
+        bare, *extras = get_args(member)
         told = next((extra.text for extra in extras if isinstance(extra, Expected)), None)
         bounds = next((extra for extra in extras if isinstance(extra, Interval)), None)
-        return told or (f"a whole number from {bounds.ge} to {bounds.le}" if bounds else "")
+        counted = f"a whole number from {bounds.ge} to {bounds.le}" if bounds else None
+        return told or counted or _expected_of(bare)
     if get_origin(member) is Literal:
         *others, last = map(str, get_args(member))
         return f"{', '.join(others)} or {last}" if others else last
-    if get_origin(member) is tuple:
-        return "a list of paths" if get_args(member)[0] is Path else "a list of names"
-    return {bool: "true or false", Path: "a path", str: "a text"}[member]
+    return _EXPECTED_SHAPES.get(shape_of(member)) or ("true or false" if member is bool else "a text")

@@ -13,8 +13,7 @@ import typer
 
 from shimmy.plugins import Plugins, load_plugins
 from shimmy.settings import Settings, check_plugin_settings, load_settings, settings_table
-from shimmy.settings_sources import Shape
-from shimmy.settings_table import SettingInfo
+from shimmy.settings_table import SettingInfo, Shape
 
 
 def settings_options(*keys: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -3,7 +3,7 @@
 import inspect
 import re
 import tomllib
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -44,15 +44,18 @@ def test_snippets_run(line: int, code: str):
     assert info.status == "loaded"
 
 
-def test_the_example_does_what_the_page_says():
+def test_the_example_does_what_the_page_says(monkeypatch):
     [_, code] = snippets(PAGE, "python")[0]
     module = ModuleType("shimmy_requests")
     exec(code, vars(module))
     plugins = load_plugins(PluginChoice(enabled=()), extra=[module])
-    plugins.request_finished(RequestFinished("1", "openai", "m", 3, 5, "stop", 0.1, 0.2))
-    assert plugins.metrics.get("requests").read() == 1
-    assert plugins.metrics.get("answered_tokens").read() == 5
-    assert check_plugin_settings(Settings(), plugins)["requests"].model_dump() == {"long_after": 1000}
+    monkeypatch.setenv("SHIMMY_PLUGINS__SETTINGS__REQUESTS__LONG_AFTER", "4")
+    assert check_plugin_settings(Settings(), plugins)["requests"].model_dump() == {"long_after": 4}
+    plugins.server_started(SimpleNamespace(plugins=plugins))
+    for tokens in (4, 5):
+        plugins.request_finished(RequestFinished("1", "openai", "m", 3, tokens, "stop", 0.1, 0.2))
+    assert plugins.metrics.get("requests").read() == 2
+    assert plugins.metrics.get("long_requests").read() == 1
 
 
 def test_the_metadata_example_is_what_shimmy_looks_for():

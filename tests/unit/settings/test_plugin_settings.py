@@ -4,7 +4,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field
 
 from shimmy import hookimpl
-from shimmy.errors import ConfigError
+from shimmy.errors import ConfigError, RegistryError
 from shimmy.plugins import PluginChoice, Plugins, load_plugins
 from shimmy.settings import check_plugin_settings, load_settings
 from shimmy.specs import BackendSpec, FrontendSpec, SettingsSpec
@@ -43,6 +43,16 @@ def test_a_plugin_gets_its_defaults(tea):
     assert checked(tea) == {"tea-pot": Tea()}
 
 
+def test_the_checked_tables_are_at_hand_for_plugins(tea, monkeypatch):
+    with pytest.raises(RegistryError, match="no checked settings table 'tea-pot'. None are known."):
+        tea.settings_of("tea-pot")
+    monkeypatch.setenv("SHIMMY_PLUGINS__SETTINGS__TEA_POT__MINUTES", "7")
+    checked(tea)
+    assert tea.settings_of("tea-pot") == Tea(minutes=7)
+    with pytest.raises(RegistryError, match="no checked settings table 'teapot'. Did you mean 'tea-pot'?"):
+        tea.settings_of("teapot")
+
+
 def test_file_and_environment_fill_one_table(tea, tmp_path, monkeypatch):
     file = tmp_path / "x.toml"
     file.write_text('[plugins.settings.tea-pot]\nminutes = 5\nkinds = ["green"]')
@@ -50,6 +60,19 @@ def test_file_and_environment_fill_one_table(tea, tmp_path, monkeypatch):
     settings = load_settings(config=file)
     assert check_plugin_settings(settings, tea) == {"tea-pot": Tea(minutes=7, kinds=["green"])}
     assert str(settings.origin("plugins.settings.tea_pot.kinds")) == str(file)
+
+
+def test_a_variable_may_hold_the_delimiter_in_its_key(monkeypatch):
+    monkeypatch.setenv("SHIMMY_PLUGINS__SETTINGS__ANY__ONE__TWO", "[1]")
+    settings = load_settings()
+    assert settings.plugins.settings == {"any": {"one__two": "[1]"}}
+    assert str(settings.origin("plugins.settings.any.one__two")) == "SHIMMY_PLUGINS__SETTINGS__ANY__ONE__TWO"
+
+
+def test_two_spellings_of_a_name_are_one_table(tmp_path):
+    file = tmp_path / "x.toml"
+    file.write_text("[plugins.settings.tea-pot]\na = 1\n[plugins.settings.tea_pot]\nb = 2")
+    assert load_settings(config=file).plugins.settings == {"tea_pot": {"a": 1, "b": 2}}
 
 
 def test_nested_tables_reach_the_plugin_whole(tmp_path):
@@ -65,6 +88,13 @@ def test_a_wrong_value_names_key_and_source(tea, monkeypatch, key: str, value: s
     expected = rf"plugins.settings.tea_pot.{key.lower()} is '{value}' \(from {variable}\): "
     with pytest.raises(ConfigError, match=expected):
         checked(tea)
+
+
+def test_a_wrong_value_deep_in_a_table_has_the_origin_of_its_key(tea, tmp_path):
+    file = tmp_path / "x.toml"
+    file.write_text('[plugins.settings.tea-pot]\nkinds = ["green", 5]')
+    with pytest.raises(ConfigError, match=r"tea_pot.kinds.1 is 5 \(from .*x.toml\): "):
+        check_plugin_settings(load_settings(config=file), tea)
 
 
 def test_a_table_without_a_plugin(tea, monkeypatch):

@@ -85,6 +85,23 @@ def test_paths_in_a_file_are_meant_from_there(config, tmp_path):
     assert settings.model_paths == (tmp_path / "b", Path("/c"))
 
 
+def test_a_tilde_is_the_home_folder_everywhere(config, monkeypatch):
+    monkeypatch.setenv("SHIMMY_MODELS_DIR", "~/b")
+    settings = load_settings({"base_gguf": "~/a"}, config('model_paths = ["~/c"]'))
+    assert [settings.base_gguf, settings.models_dir, *settings.model_paths] == [
+        Path.home() / name for name in "abc"
+    ]
+
+
+def test_tables_of_several_sources_are_merged(config, monkeypatch):
+    monkeypatch.setenv("SHIMMY_PLUGINS__ENABLED", "a,b")
+    settings = load_settings(
+        {"plugins.disabled": ["b"]}, config('[plugins]\nenabled = ["c"]\n[plugins.settings.x]\ny = 1')
+    )
+    assert (settings.plugins.enabled, settings.plugins.disabled) == (("a", "b"), ("b",))
+    assert settings.plugins.settings == {"x": {"y": 1}}
+
+
 def test_lists_in_variables_and_flags(monkeypatch):
     monkeypatch.setenv("SHIMMY_MODEL_PATHS", f"a{os.pathsep}b; ~/c ;")
     monkeypatch.setenv("SHIMMY_PLUGINS__DISABLED", "one, two")
@@ -98,12 +115,19 @@ def test_lower_case_and_foreign_variables_are_not_ours(monkeypatch):
     monkeypatch.setenv("SHIMMYX_PORT", "1")
     monkeypatch.setenv("SHIMMY_TRACE_HOOKS", "1")
     assert load_settings().port == "auto"
+    if os.name != "nt":
+        monkeypatch.setenv("SHIMMY_PORT", "2")
+        monkeypatch.setenv("shimmy_port", "3")
+        monkeypatch.setenv("shimmy_prot", "4")
+        assert load_settings().port == 2
 
 
 @pytest.mark.parametrize(
     ("variable", "near"),
     [
         ("SHIMMY_MAX_CXT", "SHIMMY_MAX_CTX"),
+        ("SHIMMY_CONFG", "SHIMMY_CONFIG"),
+        ("SHIMMY_PLUGINS", "SHIMMY_PLUGINS__ENABLED"),
         ("SHIMMY_PLUGINS__ENABLE", "SHIMMY_PLUGINS__ENABLED"),
         ("SHIMMY_PLUGINS__SETTINGS__LONELY", "SHIMMY_PLUGINS__ENABLED"),
     ],
@@ -118,6 +142,10 @@ def test_unknown_variables_are_refused(variable: str, near: str, monkeypatch):
     ("text", "key", "near"),
     [
         ("max_cxt = 1", "max_cxt", "max_ctx"),
+        ("MAX_CTX = 1", "MAX_CTX", "max_ctx"),
+        ("config = 'other.toml'", "config", "Known"),
+        ("[origins]\nhost = 1", "origins.host", "host"),
+        ("plugins = 1", "plugins", "plugins.enabled"),
         ("[plugins]\nenable = []", "plugins.enable", "plugins.enabled"),
         ("[max_ctx]\nlow = 1", "max_ctx.low", "max_ctx"),
         ("[plugins.settings]\nlonely = 1", "plugins.settings.lonely", "plugins"),

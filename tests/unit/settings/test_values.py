@@ -4,7 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from shimmy.errors import ConfigError
-from shimmy.settings import OBSOLETE_VALUES, Address, Settings, load_settings, parse_size, settings_table
+from shimmy.settings import OBSOLETE_VALUES, Address, Settings, load_settings, settings_table
+from shimmy.settings_values import parse_size
 
 
 @pytest.mark.parametrize(
@@ -39,6 +40,13 @@ def test_an_error_names_key_value_source_and_range(monkeypatch):
 def test_all_wrong_values_are_reported_at_once():
     with pytest.raises(ConfigError, match=r"(?s)threads is '0' .*\nlog_level is 'loud' \(from --log-level\)"):
         load_settings({"threads": "0", "log_level": "loud"})
+
+
+def test_wrong_arguments_of_the_model_are_errors_of_the_same_kind():
+    with pytest.raises(
+        ConfigError, match=r"(?s)threads is 0 \(from default\); .*max_cxt is 1 .*not permitted"
+    ):
+        Settings(max_cxt=1, threads=0)
 
 
 @pytest.mark.parametrize("key", ["threads", "max_ctx", "kv_memory"])
