@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime
 from typing import Any, NoReturn
 
@@ -10,6 +11,11 @@ from jinja2 import Template, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from shimmy.text.tokenizer import MARK
+
+#: The mark as JSON escapes it; after an odd number of backslashes those are the user's own letters.
+_ESCAPED_MARK = re.compile(r"(?<!\\)((?:\\\\)*)" + re.escape(json.dumps(MARK)[1:-1]))
 
 
 class RefusedByTemplate(Exception):  # noqa: N818 - a template's own word, not a defect
@@ -55,6 +61,7 @@ def _to_json(
     sort_keys: bool = False,
 ) -> str:
     # jinja2's own filter escapes for HTML, which a model would read literally.
-    return json.dumps(
+    text = json.dumps(
         value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
     )
+    return _ESCAPED_MARK.sub(rf"\1{MARK}", text) if ensure_ascii else text

@@ -12,8 +12,13 @@ if TYPE_CHECKING:
     from shimmy.specs import TokenizerSpec
 
 
+#: A mark inside text for ``Tokenizer.encode(parse_special=True)``: no control token is read across it,
+#: and it is no text itself. A lone surrogate, since no text that came as UTF-8 can hold one.
+MARK = "\udcff"
+
+
 class Tokenizer(Protocol):
-    """Text to ids and back. Thread-safe; no method changes it."""
+    """Text to ids and back. Thread-safe; no method changes what another returns."""
 
     vocab_size: int
     bos_id: int | None
@@ -22,9 +27,14 @@ class Tokenizer(Protocol):
     """Whether ``encode(add_special=True)`` puts ``bos_id`` first."""
     stop_ids: frozenset[int]
     """Ids that end a generation: EOS, end of turn, and their kind."""
+    control_texts: frozenset[str]
+    """Spellings of the control tokens: what counts only with ``parse_special``."""
 
     def encode(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
-        """Ids of ``text``; control tokens spelled in it count as such only with ``parse_special``."""
+        """Ids of ``text``; control tokens spelled in it count as such only with ``parse_special``.
+
+        :data:`MARK` has its meaning with ``parse_special`` only.
+        """
         ...
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
@@ -44,8 +54,15 @@ class Tokenizer(Protocol):
 TokenizerFactory: TypeAlias = Callable[[Mapping[str, Any]], Tokenizer]
 
 
-def load_tokenizer(metadata: Mapping[str, Any], registry: Registry[TokenizerSpec]) -> Tokenizer:
-    """The tokenizer of a GGUF file, made by the plugin that knows its ``tokenizer.ggml.model``."""
+def load_tokenizer(
+    metadata: Mapping[str, Any], registry: Registry[TokenizerSpec], *, pre_tokenizer: str | None = None
+) -> Tokenizer:
+    """The tokenizer of a GGUF file, made by the plugin that knows its ``tokenizer.ggml.model``.
+
+    ``pre_tokenizer`` takes the place of what the file says in ``tokenizer.ggml.pre``.
+    """
+    if pre_tokenizer is not None:
+        metadata = {**metadata, "tokenizer.ggml.pre": pre_tokenizer}
     model = metadata.get("tokenizer.ggml.model")
     if not isinstance(model, str):
         raise TokenizerError("the file has no 'tokenizer.ggml.model', so text cannot become tokens.")

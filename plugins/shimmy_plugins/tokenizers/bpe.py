@@ -12,7 +12,7 @@ from tokenizers.pre_tokenizers import Sequence as Steps
 
 from shimmy.errors import TokenizerError
 from shimmy.text.tokenizer import Tokenizer
-from shimmy.text.vocabulary import read_array, read_vocabulary
+from shimmy.text.vocabulary import Vocabulary, read_array, read_vocabulary
 from shimmy_plugins.tokenizers.pipeline import Pipeline, PipelineTokenizer
 from shimmy_plugins.tokenizers.pretokenizers import pre_tokenizer
 
@@ -23,7 +23,7 @@ def make_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
     vocabulary = read_vocabulary(metadata, add_bos=words.add_bos)
     merges = read_array(metadata, "merges", str)
     pipeline = Pipeline(
-        model=_model(vocabulary.tokens, merges, ignore_merges=words.ignore_merges),
+        model=merges_model(vocabulary, merges, ignore_merges=words.ignore_merges),
         pre_tokenizer=Steps(
             [Split(Regex(expression), "isolated") for expression in words.splits]
             + [ByteLevel(add_prefix_space=False, use_regex=False)]
@@ -33,7 +33,8 @@ def make_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
     return PipelineTokenizer(vocabulary, pipeline)
 
 
-def _model(tokens: Sequence[str], merges: Sequence[str], *, ignore_merges: bool) -> BPE:
+def merges_model(vocabulary: Vocabulary, merges: Sequence[str], **options: bool) -> BPE:
+    """The model that merges pairs of tokens in the order of ``merges``; ``options`` are the library's."""
     try:
         pairs = [(left, right) for left, right in (merge.split(" ") for merge in merges)]
     except ValueError:
@@ -41,9 +42,9 @@ def _model(tokens: Sequence[str], merges: Sequence[str], *, ignore_merges: bool)
         raise TokenizerError(
             f"'tokenizer.ggml.merges' holds {wrong!r}; expected two tokens with a space between them."
         ) from None
-    ids = {text: token for token, text in enumerate(tokens)}
+    ids = {text: token for token, text in enumerate(vocabulary.tokens)}
     try:
-        return BPE(ids, pairs, ignore_merges=ignore_merges)
+        return BPE(ids, pairs, **options)
     except Exception as error:  # the library raises nothing more special
         raise TokenizerError(f"'tokenizer.ggml.merges' does not fit the vocabulary: {error}.") from error
 

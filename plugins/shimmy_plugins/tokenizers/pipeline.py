@@ -1,18 +1,24 @@
-"""What both kinds of BPE share: the ``tokenizers`` library encodes, the vocabulary's bytes decode."""
+"""Tokenizers whose encoding is a pipeline of the ``tokenizers`` library."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 from tokenizers import AddedToken
 from tokenizers import Tokenizer as Encoder
 from tokenizers.models import Model
-from tokenizers.normalizers import Normalizer
+from tokenizers.normalizers import Normalizer, Replace
+from tokenizers.normalizers import Sequence as Steps
 from tokenizers.pre_tokenizers import PreTokenizer
 
-from shimmy.errors import TokenizerError
+from shimmy.text.tokenizer import MARK
 from shimmy.text.vocabulary import CONTROL_TYPES, TokenType, Vocabulary
+from shimmy_plugins.tokenizers.base import VocabularyTokenizer, without_surrogates
+
+#: Stands for MARK in the library, which takes no surrogates: a code point that no text should hold.
+_STAND_IN = "\ufdd0"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,100 +36,48 @@ class Pipeline:
     """Special tokens that take the whitespace after them."""
 
 
-class PipelineTokenizer:
-    """A :class:`shimmy.text.tokenizer.Tokenizer` over a vocabulary and a pipeline."""
+class PipelineTokenizer(VocabularyTokenizer):
+    """A tokenizer over a vocabulary and a pipeline."""
 
     def __init__(self, vocabulary: Vocabulary, pipeline: Pipeline) -> None:
-        self.vocab_size = len(vocabulary.tokens)
-        self.bos_id = vocabulary.bos_id
-        self.eos_id = vocabulary.eos_id
-        self.add_bos = vocabulary.add_bos
-        self.stop_ids = vocabulary.stop_ids
-        self._tokens = vocabulary.tokens
-        self._types = vocabulary.types
-        self._to_bytes = pipeline.to_bytes
-        self._space_prefix = pipeline.space_prefix
-        # Two encoders over one shared model, since a switch on one would not be thread-safe.
+        super().__init__(vocabulary, pipeline.to_bytes, space_prefix=pipeline.space_prefix)
+        self._pipeline = pipeline
+        # Several encoders over one shared model, since a switch on one would not be thread-safe.
         defined = vocabulary.texts(TokenType.USER_DEFINED)
+        self._whole = defined + vocabulary.texts(*CONTROL_TYPES)
         self._plain = _encoder(pipeline, defined)
-        self._special = _encoder(pipeline, defined + vocabulary.texts(*CONTROL_TYPES))
+        self._special = _encoder(pipeline, self._whole)
 
-    def encode(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
-        """Ids of ``text``; a lone surrogate, which no UTF-8 text can hold, counts as U+FFFD.
+    @cached_property
+    def _marked(self) -> Encoder:
+        """Finds control tokens before the marks inside others are removed. Rarely needed."""
+        return _encoder(self._pipeline, self._whole, removed=_STAND_IN)
 
-        ``add_eos_token`` of the file is not followed: a prompt that is to be continued has no end.
-        """
-        encoder = self._special if parse_special else self._plain
-        ids: list[int] = encoder.encode(_without_surrogates(text), add_special_tokens=False).ids
-        if add_special and self.add_bos and self.bos_id is not None:
-            return [self.bos_id, *ids]
-        return ids
+    def _encode_plain(self, text: str) -> list[int]:
+        return _ids(self._plain, text)
 
-    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
-        """Text of ``ids``, without the space that ``encode`` put before a text of its own."""
-        parts = [self.token_bytes(token) for token in ids]
-        if self._space_prefix:
-            _drop_first_space(parts)
-        if not skip_special:
-            parts = [part or self._control_text(token) for token, part in zip(ids, parts, strict=True)]
-        return b"".join(parts).decode("utf-8", "replace")
-
-    def token_bytes(self, token: int) -> bytes:
-        """The bytes this token adds to a text that has begun; b"" for control and unused tokens."""
-        kind, text = self._type(token), self._tokens[token]
-        if kind == TokenType.NORMAL:
-            return self._to_bytes(text)
-        if kind == TokenType.USER_DEFINED:
-            return text.encode()
-        if kind == TokenType.BYTE:
-            return _byte(text)
-        return b""
-
-    def token_text(self, token: int) -> str:
-        """The vocabulary's own spelling of the token."""
-        self._type(token)
-        return self._tokens[token]
-
-    def _control_text(self, token: int) -> bytes:
-        return self._tokens[token].encode() if self._types[token] in CONTROL_TYPES else b""
-
-    def _type(self, token: int) -> int:
-        if not 0 <= token < self.vocab_size:
-            raise TokenizerError(
-                f"token {token} is not in the vocabulary, which has {self.vocab_size} tokens."
-            )
-        return self._types[token]
+    def _encode_special(self, text: str) -> list[int]:
+        if MARK not in text:
+            return _ids(self._special, text)
+        return _ids(self._marked, text.replace(_STAND_IN, "\ufffd").replace(MARK, _STAND_IN))
 
 
-def _encoder(pipeline: Pipeline, whole: Iterable[str]) -> Encoder:
+def _ids(encoder: Encoder, text: str) -> list[int]:
+    ids: list[int] = encoder.encode(without_surrogates(text), add_special_tokens=False).ids
+    return ids
+
+
+def _encoder(pipeline: Pipeline, whole: Iterable[str], *, removed: str = "") -> Encoder:
     """An encoder that finds the texts in ``whole`` before anything else, the longest first."""
     encoder = Encoder(pipeline.model)
+    steps: list[Normalizer] = [Replace(removed, "")] if removed else []
     if pipeline.normalizer is not None:
-        encoder.normalizer = pipeline.normalizer
+        steps.append(pipeline.normalizer)
+    if steps:
+        encoder.normalizer = Steps(steps)
     if pipeline.pre_tokenizer is not None:
         encoder.pre_tokenizer = pipeline.pre_tokenizer
     encoder.add_tokens(
         [AddedToken(text, normalized=False, rstrip=text in pipeline.swallow_space) for text in whole]
     )
     return encoder
-
-
-def _drop_first_space(parts: list[bytes]) -> None:
-    first = next((place for place, part in enumerate(parts) if part), None)
-    if first is not None:
-        parts[first] = parts[first].removeprefix(b" ")
-
-
-def _byte(text: str) -> bytes:
-    """The byte of a token spelled ``<0x0A>``."""
-    try:
-        return bytes.fromhex(text.removeprefix("<0x").removesuffix(">"))
-    except ValueError:
-        raise TokenizerError(f"the byte token {text!r} is not spelled like '<0x0A>'.") from None
-
-
-def _without_surrogates(text: str) -> str:
-    """JSON may carry half a surrogate pair where a client cut a text in two."""
-    if text.isascii():
-        return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

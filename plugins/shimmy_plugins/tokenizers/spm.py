@@ -36,8 +36,8 @@ def make_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
     space_prefix = read_flag(metadata, "add_space_prefix", True)
     pipeline = Pipeline(
         model=_model(vocabulary, scores),
-        normalizer=_normalizer(space_prefix),
-        to_bytes=_to_bytes,
+        normalizer=space_normalizer(space_prefix),
+        to_bytes=spaces_to_bytes,
         space_prefix=space_prefix,
         swallow_space=_swallow_space(metadata, vocabulary),
     )
@@ -73,7 +73,8 @@ def merges_of(pieces: Mapping[str, float]) -> list[tuple[str, str]]:
     ]
 
 
-def _normalizer(space_prefix: bool) -> Normalizer:
+def space_normalizer(space_prefix: bool) -> Normalizer:
+    """Spaces as SentencePiece writes them, with one in front if it is to be so."""
     spaces = Replace(" ", SPACE)
     return Steps([Prepend(SPACE), spaces]) if space_prefix else spaces
 
@@ -87,5 +88,6 @@ def _swallow_space(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> Colle
     return frozenset(special) - {"<unk>", "<s>", "<|endoftext|>"}
 
 
-def _to_bytes(text: str) -> bytes:
+def spaces_to_bytes(text: str) -> bytes:
+    """The bytes of a piece, in which SentencePiece wrote spaces its own way."""
     return text.replace(SPACE, " ").encode()
