@@ -111,8 +111,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     if not names:
         return "None are known."
-    if near := get_close_matches(name, names, n=3, cutoff=0.5):
-        return "Did you mean " + " or ".join(repr(n) for n in near) + "?"
+    folded = {known.casefold(): known for known in names}
+    if near := get_close_matches(name.casefold(), folded, n=3, cutoff=0.5):
+        return "Did you mean " + " or ".join(repr(folded[n]) for n in near) + "?"
     return "Known: " + ", ".join(names[:10]) + (", …." if len(names) > 10 else ".")
 
 

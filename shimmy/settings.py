@@ -18,6 +18,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ModelWrapValidatorHandler,
+    SecretStr,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -46,7 +47,16 @@ __all__ = ["Address", "Origin", "Settings", "check_plugin_settings", "load_setti
 
 LOOPBACK = "127.0.0.1"
 #: Flags that are not simply the key with hyphens.
-FLAGS = {"bind_address": "--bind", "plugins.enabled": "--with", "plugins.disabled": "--without"}
+FLAGS = {
+    "bind_address": "--bind",
+    "plugins.enabled": "--with",
+    "plugins.disabled": "--without",
+    "sampling.temperature": "--temperature",
+    "sampling.top_p": "--top-p",
+    "sampling.top_k": "--top-k",
+    "sampling.min_p": "--min-p",
+    "sampling.repeat_penalty": "--repeat-penalty",
+}
 #: Values of earlier servers of this name, and what became of them.
 OBSOLETE_VALUES = {
     ("engine_backend", "airframe"): "airframe's successor is called 'wgpu'; 'auto' finds the best engine.",
@@ -70,6 +80,28 @@ class PluginTables(BaseModel):
     enabled: tuple[str, ...] | None = Field(default=None, description="Load only these plugins.")
     disabled: tuple[str, ...] = Field(default=(), description="Never import these plugins.")
     settings: dict[str, dict[str, Any]] = {}
+
+
+class SamplingTable(BaseModel):
+    """The ``[sampling]`` table: what a request gets that does not say."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: Annotated[float, Interval(ge=0, le=2)] | None = Field(
+        default=None, description="Temperature of requests that name none."
+    )
+    top_p: Annotated[float, Interval(ge=0, le=1)] | None = Field(
+        default=None, description="Share of probability that requests draw from which do not say."
+    )
+    top_k: Annotated[int, Interval(ge=0, le=1_000_000)] | None = Field(
+        default=None, description="Number of tokens that requests draw from which do not say; 0 is all."
+    )
+    min_p: Annotated[float, Interval(ge=0, le=1)] | None = Field(
+        default=None, description="Least probability, relative to the likeliest token, likewise."
+    )
+    repeat_penalty: Annotated[float, Interval(gt=0, le=10)] | None = Field(
+        default=None, description="Penalty on tokens seen before, likewise; 1 is none."
+    )
 
 
 class Settings(BaseSettings):
@@ -106,11 +138,21 @@ class Settings(BaseSettings):
     allowed_origins: tuple[str, ...] = Field(
         default=(), description="Web origins whose pages may call the server."
     )
+    api_key: SecretStr | None = Field(
+        default=None, description="Requests must carry this key as a bearer token."
+    )
+    api_key_file: UserPath | None = Field(
+        default=None, description="A file that holds the key instead; one key per line."
+    )
+    strict: bool = Field(default=False, description="Refuse requests with fields nobody knows.")
     base_gguf: UserPath | None = Field(default=None, description="The model file to serve by default.")
     model_paths: tuple[UserPath, ...] = Field(
         default=(), description="Model files, and folders to search for them."
     )
     models_dir: UserPath | None = Field(default=None, description="One more folder to search for models.")
+    served_model_name: tuple[str, ...] = Field(
+        default=(), description="Further names: of the default model, or MODEL=NAME of another."
+    )
     frontends: tuple[str, ...] | None = Field(default=None, description="Serve only these APIs.")
     strict_plugins: bool = Field(default=False, description="Stop when a plugin fails to load.")
     engine_backend: str = Field(default="auto", description="The compute engine, by its registered name.")
@@ -122,6 +164,15 @@ class Settings(BaseSettings):
     )
     max_ctx: Annotated[int, Interval(ge=512, le=131072)] | None = Field(
         default=None, description="Longest context of a sequence, in tokens."
+    )
+    rope_scale: Annotated[float, Interval(ge=1, le=1024)] | None = Field(
+        default=None, description="Factor by which positions are stretched beyond the native context."
+    )
+    chat_template: str | None = Field(
+        default=None, description="A template family or a Jinja file, instead of the models' own."
+    )
+    pre_tokenizer: str | None = Field(
+        default=None, description="The pre-tokenizer of BPE vocabularies, instead of what the file names."
     )
     kv_memory: Bytes | None = Field(default=None, description="Memory for the KV cache of a model.")
     max_sequences: Annotated[int, Interval(ge=1, le=1024)] = Field(
@@ -136,6 +187,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severity logged."
     )
+    sampling: SamplingTable = SamplingTable()
     plugins: PluginTables = PluginTables()
 
     @classmethod
@@ -195,7 +247,11 @@ class Settings(BaseSettings):
 @cache
 def settings_table() -> Mapping[str, SettingInfo]:
     """Every setting by key: its spellings, default, what it takes, and its help."""
-    return describe(Settings, FLAGS) | describe(PluginTables, FLAGS, "plugins.")
+    return (
+        describe(Settings, FLAGS)
+        | describe(SamplingTable, FLAGS, "sampling.")
+        | describe(PluginTables, FLAGS, "plugins.")
+    )
 
 
 def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = None) -> Settings:

@@ -86,7 +86,7 @@ def shape_of(hint: Any) -> Shape:
 
 def takes_auto(hint: Any) -> bool:
     """Whether the type is a number or None, None meaning that shimmy finds one by itself."""
-    return NoneType in get_args(hint) and any(_bare(member) is int for member in _members(hint))
+    return NoneType in get_args(hint) and any(_bare(member) in (int, float) for member in _members(hint))
 
 
 def _default(value: object, hint: Any) -> str:
@@ -114,13 +114,19 @@ def _expected(hint: Any) -> str:
     return " or ".join(texts)
 
 
+def _range(number: type, bounds: Interval) -> str:
+    kind = "a whole number" if number is int else "a number"
+    if bounds.gt is not None:
+        return f"{kind} above {bounds.gt} and up to {bounds.le}"
+    return f"{kind} from {bounds.ge} to {bounds.le}"
+
+
 def _expected_of(member: Any) -> str:
     if get_origin(member) is Annotated:
         bare, *extras = get_args(member)
         told = next((extra.text for extra in extras if isinstance(extra, Expected)), None)
         bounds = next((extra for extra in extras if isinstance(extra, Interval)), None)
-        counted = f"a whole number from {bounds.ge} to {bounds.le}" if bounds else None
-        return told or counted or _expected_of(bare)
+        return told or (_range(bare, bounds) if bounds else None) or _expected_of(bare)
     if get_origin(member) is Literal:
         *others, last = map(str, get_args(member))
         return f"{', '.join(others)} or {last}" if others else last
