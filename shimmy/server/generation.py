@@ -10,8 +10,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from shimmy.errors import ContextLengthError, RequestError
+from shimmy.errors import ContextLengthError, RequestError, WorkerDiedError
 from shimmy.events import RequestFinished, RequestStarted
+from shimmy.server.errors import StoppingError
 from shimmy.text.stream import TextStream
 
 if TYPE_CHECKING:
@@ -101,8 +102,10 @@ async def generate(
                     completion_tokens = piece.completion_tokens
                     outcome = piece.finish or outcome
                     yield piece
-        except Exception:
+        except Exception as error:
             outcome = "error"
+            if models.stopping and isinstance(error, WorkerDiedError):
+                raise StoppingError("the server is shutting down.") from error
             raise
         finally:
             plugins.request_finished(

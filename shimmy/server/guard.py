@@ -50,7 +50,7 @@ class Guard:
         self, bound: Iterable[str], allowed_hosts: Iterable[str] = (), allowed_origins: Iterable[str] = ()
     ) -> None:
         self._beyond_loopback = not all(is_loopback(host) for host in bound)
-        self._hosts = {host.lower().rstrip(".") for host in allowed_hosts}
+        self._hosts = {_host_name(host) for host in allowed_hosts}
         if self._beyond_loopback:
             self._hosts.add(socket.gethostname().lower())
         self._origins = {origin.lower().rstrip("/") for origin in allowed_origins}

@@ -103,7 +103,8 @@ class ModelPool:
         self._failures: dict[str, ShimmyError] = {}
         self._room = asyncio.Lock()
         self._clock = itertools.count()
-        self._stopping = False
+        self.stopping = False
+        """Whether new requests are refused because the server ends."""
 
     async def load(self, card: ModelCard) -> ServedModel:
         """The model, loaded now if it is not yet. Raises what made loading fail."""
@@ -113,7 +114,7 @@ class ModelPool:
     @asynccontextmanager
     async def use(self, card: ModelCard) -> AsyncIterator[ServedModel]:
         """The model, loaded if need be, kept loaded inside the block."""
-        if self._stopping:
+        if self.stopping:
             raise StoppingError("the server is shutting down.")
         slot = self._slots.get(card.name) or self._add(card)
         slot.users += 1
@@ -140,14 +141,14 @@ class ModelPool:
 
     async def drain(self, seconds: float) -> None:
         """Refuse new requests and give the running ones some time to end."""
-        self._stopping = True
+        self.stopping = True
         waits = [slot.idle.wait() for slot in (*self._slots.values(), *self._retired) if slot.users]
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*waits), seconds)
 
     async def close(self) -> None:
         """End all engines at once, whatever they are doing."""
-        self._stopping = True
+        self.stopping = True
         ending = list(self._slots.values())
         slots = (*ending, *self._retired)
         for slot in slots:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 DRAIN_SECONDS = 3.0
 #: Seconds after which connections that will not close are left behind.
 CLOSE_SECONDS = 5.0
+#: Seconds an idle connection stays open.
+KEEP_ALIVE_SECONDS = 75.0
 
 _log = logging.getLogger(__name__)
 
@@ -90,6 +92,8 @@ def server_config(listener: Listener) -> Config:
     config.loglevel = "WARNING"
     config.include_server_header = False
     config.graceful_timeout = CLOSE_SECONDS
+    # Longer than clients keep theirs, or they send into a connection that is just being closed.
+    config.keep_alive_timeout = KEEP_ALIVE_SECONDS
     return config
 
 

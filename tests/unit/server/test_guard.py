@@ -12,7 +12,7 @@ from shimmy.server.guard import Guard, GuardedApp
 
 LOCAL = Guard(["127.0.0.1", "::1"])
 OPEN = Guard(["0.0.0.0"])
-LISTED = Guard(["127.0.0.1"], ["llm.example"], ["https://app.example"])
+LISTED = Guard(["127.0.0.1"], ["llm.example:443"], ["https://app.example"])
 
 
 @pytest.mark.parametrize(
