@@ -7,8 +7,9 @@ from shimmy.errors import EngineError
 from shimmy.gguf.weights import Weights
 from shimmy.graph.builder import Graph
 from shimmy_plugins.backends.cpu.compiler import expand, lower, matrices
-from shimmy_plugins.backends.cpu.jit import Jit, ObjectCache, Target
+from shimmy_plugins.backends.cpu.jit import Jit, Target
 from shimmy_plugins.backends.cpu.loading import PackedWeights
+from shimmy_plugins.backends.cpu.object_cache import ObjectCache
 from shimmy_plugins.backends.cpu.plan import CpuPlan
 from shimmy_plugins.backends.cpu.pool import DRIVER, Pool, driver_ir
 
@@ -27,7 +28,7 @@ class CpuBackend:
         graph = expand(graph)
         packed = PackedWeights(weights)
         packed.load(matrices(graph), limits.threads, progress)
-        lowered = lower(graph, weights, packed, limits, self._target.tiles)
+        lowered = lower(graph, weights, packed, limits, self._target.accumulators)
         kernels = {kernel.name: kernel.ir for kernel in lowered.program.kernels()}
         jit = Jit(self._target, self._cache)
         addresses = jit.compile({**kernels, DRIVER: driver_ir}, progress)

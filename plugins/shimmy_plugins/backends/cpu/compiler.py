@@ -11,7 +11,7 @@ from shimmy.gguf.weights import Weights
 from shimmy.graph.builder import Graph, Node, Value
 from shimmy_plugins.backends.cpu.kernels import attention, elementwise, embed, last, linear, rms_norm, rope
 from shimmy_plugins.backends.cpu.loading import PackedWeights
-from shimmy_plugins.backends.cpu.lowering import Lowering, Tiles
+from shimmy_plugins.backends.cpu.lowering import Lowering
 from shimmy_plugins.backends.reference.evaluate import evaluator
 
 Lower: TypeAlias = Callable[[Lowering, Node], None]
@@ -45,13 +45,15 @@ def matrices(graph: Graph) -> list[str]:
     return list(dict.fromkeys(n.weights["weight"] for n in graph.nodes if n.op in MATRIX_OPS))
 
 
-def lower(graph: Graph, weights: Weights, packed: PackedWeights, limits: Limits, tiles: Tiles) -> Lowering:
+def lower(
+    graph: Graph, weights: Weights, packed: PackedWeights, limits: Limits, accumulators: int
+) -> Lowering:
     """The program of a graph whose ops are expanded and whose weights are packed already.
 
     Raises:
         GraphError: an op with state has no kernel.
     """
-    low = Lowering(graph, packed, limits, tiles)
+    low = Lowering(graph, packed, limits, accumulators)
     for node in graph.nodes:
         if node.op in LOWER:
             LOWER[node.op](low, node)

@@ -8,13 +8,18 @@ computes the same bits on every machine.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from math import factorial, log, log2
 from typing import Any, TypeAlias
 
 from llvmlite import ir
 
 LANES = 16
+
+#: Contexts in which the two branches of a condition are emitted.
+Branches: TypeAlias = AbstractContextManager[
+    tuple[AbstractContextManager[None], AbstractContextManager[None]]
+]
 
 #: llvmlite has no type annotations.
 Type: TypeAlias = Any
@@ -168,6 +173,11 @@ class Pointer:
         arguments = [value.raw, (self + index).raw, I32(SIZES[F32]), e.lanes_below(count).raw]
         e.call(f"llvm.masked.store.v{LANES}f32.p0", VOID, arguments)
 
+    def prefetch(self, index: Operand) -> None:
+        """Ask for the cache line of an element that will be read soon."""
+        arguments = [(self + index).raw, I32(0), I32(3), I32(1)]
+        self.emitter.call("llvm.prefetch.p0", VOID, arguments)
+
     def cast(self, element: Type) -> Pointer:
         """The same address as elements of another type."""
         return Pointer(self.emitter, self.raw, element)
@@ -259,6 +269,10 @@ class Emitter:
         """if condition:"""
         with self.builder.if_then(condition.raw):
             yield
+
+    def when_else(self, condition: Value) -> Branches:
+        """with when_else(condition) as (yes, no): with yes: …; with no: …"""
+        return self.builder.if_else(condition.raw)  # type: ignore[no-any-return]
 
     # -- arithmetic ---------------------------------------------------------------------------
 

@@ -21,8 +21,8 @@ _F32_BYTES = 4
 class LayerCache:
     """Where a layer's part of a block lies; offsets and sizes in floats.
 
-    Keys are (heads, key_dim, 32 positions): scores of 16 positions are computed at once. Values are
-    (heads, 32 positions, value_stride): 16 dimensions of a value are summed at once.
+    Keys are (heads, 2, key_dim, 16 positions): scores of 16 positions are computed at once. Values
+    are (heads, 32 positions, value_stride): 16 dimensions of a value are summed at once.
     """
 
     heads: int

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from math import prod
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,16 +20,14 @@ from shimmy_plugins.backends.cpu.step import StepInputs
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
-#: Descending numbers of rows, the last 1.
-Tiles: TypeAlias = tuple[int, ...]
 
 
 class Lowering:
-    """The state of compiling one graph; ``tiles`` are the numbers of rows a linear takes at once."""
+    """The state of compiling one graph; ``sums`` vectors of accumulators fit the registers."""
 
-    def __init__(self, graph: Graph, weights: PackedWeights, limits: Limits, tiles: Tiles) -> None:
+    def __init__(self, graph: Graph, weights: PackedWeights, limits: Limits, accumulators: int) -> None:
         self.limits = limits
-        self.tiles = tiles
+        self.accumulators = accumulators
         self.step = StepInputs(limits)
         self.cache = KVCache()
         self.weights = weights

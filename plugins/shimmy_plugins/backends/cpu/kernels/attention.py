@@ -1,119 +1,138 @@
 """attention: softmax attention of each row and head over the positions up to the row's own.
 
-The order of positions is all there is to the order of additions, so a row's bits do not depend on
-what else is in the batch: scores 16 positions at a time (keys are stored with positions innermost),
-their largest, exp of the differences and its sum, then the weighted sum of values, 16 dimensions at
-a time.
+Queries that read the same keys and values are taken together, so that what is loaded is used often:
+heads that share a head of keys and values, in a few adjacent rows of a sequence. How many has no
+effect on a query's bits: the order of its additions is that of positions and dimensions alone.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 from shimmy.graph.builder import Node
-from shimmy_plugins.backends.cpu.emitter import LANES, Emitter, Pointer, Value
+from shimmy_plugins.backends.cpu.emitter import I32, Branches, Emitter, Value
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
 from shimmy_plugins.backends.cpu.kernels import kv_append
 from shimmy_plugins.backends.cpu.kernels.paged import PAGED_FIELDS, Sequence, paged_fields
+from shimmy_plugins.backends.cpu.kernels.softmax import CHAINS, Cached, Query, attend
 from shimmy_plugins.backends.cpu.kvcache import BLOCK_TOKENS
 from shimmy_plugins.backends.cpu.lowering import Lowering
 from shimmy_plugins.backends.cpu.memory import round_up
 
 _FIELDS = (
-    *PAGED_FIELDS, "heads", "sharing", "q", "q_stride", "y", "y_stride", "scale", "scores", "scores_stride",
+    *PAGED_FIELDS, "kv_heads", "q", "q_stride", "y", "y_stride", "scale",
+    "scores", "scores_stride",
 )  # fmt: skip
 
-#: Vectors of a value summed at once: as many as fit the registers.
-_SUMS = 8
-#: Dimensions of a key per turn of the loop: each has a chain of additions of its own.
-_CHAINS = 4
+
+@dataclass(frozen=True, slots=True)
+class Heads:
+    """The sizes a kernel is made for: ``sharing`` query heads share a head of keys and values."""
+
+    sharing: int
+    key_dim: int
+    value_dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """An item of work: some adjacent rows at some heads that share."""
+
+    rows: int
+    heads: int
+
+    @classmethod
+    def largest(cls, sharing: int, accumulators: int) -> Tile:
+        """The most queries whose sums fit so many accumulators."""
+        queries = accumulators // CHAINS
+        heads = max(n for n in range(1, queries + 1) if sharing % n == 0)
+        return cls(queries // heads, heads)
 
 
 @cache
-def kernel(key_dim: int, value_dim: int) -> Kernel:
-    """The kernel for heads of a size; ``sharing`` query heads share a head of keys and values."""
+def kernel(heads: Heads, accumulators: int) -> Kernel:
+    """The kernel for heads of some sizes, where so many accumulators fit the registers."""
+    large = Tile.largest(heads.sharing, accumulators)
 
     def body(e: Emitter, f: Fields, work: Work) -> None:
-        heads = f.size("heads")
-        scores = f.pointer("scores") + work.thread * f.size("scores_stride")
-        # Later rows see more positions: dealing items in turn gives every thread its part of them.
-        with e.loop(work.thread, f.count("rows") * heads, work.threads) as item:
-            row, head = item // heads, item % heads
-            sequence = Sequence(e, f, row)
-            shared = head // f.size("sharing")
-            q = f.pointer("q") + (row * f.size("q_stride") + head * key_dim)
-            y = f.pointer("y") + (row * f.size("y_stride") + head * value_dim)
-            length = sequence.position + 1
-            largest = _scores(e, f, sequence, shared, key_dim, q, scores)
-            total = _exponentials(e, scores, length, largest)
-            _values(e, sequence, shared, value_dim, scores, total, y)
+        deal = _Deal(e, f, work, heads, accumulators)
+        # Where there are few items, they are made smaller, so that every thread has some.
+        with deal.is_enough(large) as (enough, few):
+            with enough:
+                deal(large)
+            with few, deal.is_enough(Tile(1, large.heads)) as (enough, few):
+                with enough:
+                    deal(Tile(1, large.heads))
+                with few:
+                    deal(Tile(1, 1))
 
-    return Kernel(f"attention_{key_dim}_{value_dim}", _FIELDS, body)
-
-
-def _scores(
-    e: Emitter, f: Fields, sequence: Sequence, head: Value, key_dim: int, q: Pointer, scores: Pointer
-) -> Value:
-    """scores[position] = q . k * scale, -inf past the last one in its block; returns the largest."""
-    length, scale = sequence.position + 1, f.float("scale").splat()
-    nothing = e.floats(float("-inf"))
-    largest = e.variable(nothing)
-    with e.loop(0, length, BLOCK_TOKENS) as start:
-        keys = sequence.keys(start // BLOCK_TOKENS) + head * (key_dim * BLOCK_TOKENS)
-        for half in range(0, BLOCK_TOKENS, LANES):
-            dots = _dot(e, q, keys + half, key_dim) * scale
-            at = start + half
-            known = e.select(e.lanes_below(e.maximum(length, at) - at), dots, nothing)
-            scores[at] = known
-            largest.value = e.maximum(largest.value, known)
-    return e.max_lanes(largest.value)
+    return Kernel(
+        f"attention_{heads.sharing}_{heads.key_dim}_{heads.value_dim}_{accumulators}", _FIELDS, body
+    )
 
 
-def _dot(e: Emitter, q: Pointer, keys: Pointer, key_dim: int) -> Value:
-    """q . k for 16 positions: dimension d in chain d % 4, then the chains in pairs."""
-    chains = [e.variable(e.floats(0.0)) for _ in range(_CHAINS)]
+class _Deal:
+    """Deals items to threads."""
 
-    def add(dimension: Value, chain: int) -> None:
-        key = keys.vector(dimension * BLOCK_TOKENS)
-        chains[chain].value = e.fma(key, q[dimension].splat(), chains[chain].value)
+    def __init__(self, e: Emitter, f: Fields, work: Work, heads: Heads, accumulators: int) -> None:
+        self._e, self._f, self._work = e, f, work
+        self._heads, self._accumulators = heads, accumulators
+        self._rows = f.count("rows")
 
-    whole = key_dim - key_dim % _CHAINS
-    with e.loop(0, whole, _CHAINS) as first:
-        for chain in range(_CHAINS):
-            add(first + chain, chain)
-    for rest in range(whole, key_dim):
-        add(e.int(rest), rest - whole)
-    a, b, c, d = (chain.value for chain in chains)
-    return (a + b) + (c + d)
+    def is_enough(self, tile: Tile) -> Branches:
+        """Branches on whether tiles of this size are at least two for each thread."""
+        return self._e.when_else(self._work.threads * 2 < self._count(tile) + 1)
 
+    def __call__(self, tile: Tile) -> None:
+        """Emit this thread's items. Later rows see more: dealt in turns, each thread has its part of them."""
+        e, groups = self._e, self._groups(tile)
+        with e.loop(self._work.thread, self._count(tile), self._work.threads) as item:
+            first, head = item // groups * tile.rows, item % groups * tile.heads
+            if tile.rows == 1:
+                self._attend(first, head, tile)
+            else:
+                self._attend_tile(first, head, tile)
 
-def _exponentials(e: Emitter, scores: Pointer, length: Value, largest: Value) -> Value:
-    """scores = exp(scores - largest); returns their sum."""
-    sums = e.variable(e.floats(0.0))
-    with e.loop(0, length, LANES) as at:
-        weights = e.exp(scores.vector(at) - largest.splat())
-        scores[at] = weights
-        sums.value = sums.value + weights
-    return e.sum_lanes(sums.value)
+    def _attend_tile(self, first: Value, head: Value, tile: Tile) -> None:
+        """All rows of a tile together, or one by one where they are not all there or of one sequence."""
+        end = self._e.minimum(first + tile.rows, self._rows)
+        slots = self._f.pointer("slots", I32)
+        is_whole = (first + tile.rows).equals(end) & slots[first].equals(slots[end - 1])
+        with self._e.when_else(is_whole) as (whole, parts):
+            with whole:
+                self._attend(first, head, tile)
+            with parts, self._e.loop(first, end) as row:
+                self._attend(row, head, Tile(1, tile.heads))
 
+    def _groups(self, tile: Tile) -> Value:
+        """Tiles side by side in a row."""
+        return self._f.size("kv_heads") * (self._heads.sharing // tile.heads)
 
-def _values(
-    e: Emitter, sequence: Sequence, head: Value, value_dim: int, weights: Pointer, total: Value, y: Pointer
-) -> None:
-    """y = sum of weight * value over the positions, divided by the sum of weights."""
-    length, stride = sequence.position + 1, round_up(value_dim)
-    for first in range(0, stride, _SUMS * LANES):
-        dimensions = range(first, min(first + _SUMS * LANES, stride), LANES)
-        sums = [e.variable(e.floats(0.0)) for _ in dimensions]
-        with e.loop(0, length, BLOCK_TOKENS) as start:
-            values = sequence.values(start // BLOCK_TOKENS) + head * (BLOCK_TOKENS * stride)
-            with e.loop(0, e.minimum(length - start, e.int(BLOCK_TOKENS))) as i:
-                weight = weights[start + i].splat()
-                for dimension, sum_ in zip(dimensions, sums, strict=True):
-                    sum_.value = e.fma(weight, values.vector(i * stride + dimension), sum_.value)
-        for dimension, sum_ in zip(dimensions, sums, strict=True):
-            left = e.int(min(value_dim - dimension, LANES))
-            y.put_first(left, sum_.value / total.splat(), dimension)
+    def _count(self, tile: Tile) -> Value:
+        return (self._rows + (tile.rows - 1)) // tile.rows * self._groups(tile)
+
+    def _attend(self, first: Value, head: Value, tile: Tile) -> None:
+        e, f, heads = self._e, self._f, self._heads
+        sequence, kv_head = Sequence(e, f, first), head // heads.sharing
+        stride = round_up(heads.value_dim)
+        cached = Cached(
+            lambda block: sequence.keys(block) + kv_head * (heads.key_dim * BLOCK_TOKENS),
+            lambda block: sequence.values(block) + kv_head * (BLOCK_TOKENS * stride),
+            heads.key_dim,
+            heads.value_dim,
+        )
+        scores = f.pointer("scores") + self._work.thread * f.size("scores_stride")
+        queries = [
+            Query(
+                f.pointer("q") + ((first + r) * f.size("q_stride") + (head + h) * heads.key_dim),
+                f.pointer("y") + ((first + r) * f.size("y_stride") + (head + h) * heads.value_dim),
+                sequence.position + (r + 1),
+            )
+            for r in range(tile.rows)
+            for h in range(tile.heads)
+        ]
+        attend(e, queries, cached, f.float("scale"), scores, self._accumulators)
 
 
 def lower(low: Lowering, node: Node) -> None:
@@ -123,14 +142,14 @@ def lower(low: Lowering, node: Node) -> None:
     layer = low.cache.layer(node.attrs["layer"], kv_heads, key_dim, value_dim)
     kv_append.append(low, layer, k, v)
     y = low.output(node)
-    scores, scores_stride = low.scratch(round_up(low.limits.max_ctx, BLOCK_TOKENS))
+    context = round_up(low.limits.max_ctx, BLOCK_TOKENS)
+    scores, scores_stride = low.scratch(context * (low.accumulators // CHAINS))
     low.call(
-        kernel(key_dim, value_dim),
+        kernel(Heads(heads // kv_heads, key_dim, value_dim), low.accumulators),
         reads=[q, low.cache],
         writes=[y],
         **paged_fields(low, layer, y.rows),
-        heads=heads,
-        sharing=heads // kv_heads,
+        kv_heads=kv_heads,
         q=q.array,
         q_stride=q.stride,
         y=y.array,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shimmy_plugins.backends.cpu.emitter import Emitter
+from shimmy_plugins.backends.cpu.emitter import LANES, Emitter
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
 from shimmy_plugins.backends.cpu.kernels.paged import PAGED_FIELDS, Sequence, paged_fields
 from shimmy_plugins.backends.cpu.kvcache import BLOCK_TOKENS, LayerCache
@@ -22,9 +22,10 @@ def _body(e: Emitter, f: Fields, work: Work) -> None:
         sequence = Sequence(e, f, row)
         block, offset = sequence.position // BLOCK_TOKENS, sequence.position % BLOCK_TOKENS
         k = f.pointer("k") + (row * f.size("k_stride") + head * key_dim)
-        keys = sequence.keys(block) + (head * key_dim * BLOCK_TOKENS + offset)
+        keys = sequence.keys(block) + head * key_dim * BLOCK_TOKENS
+        keys += offset // LANES * LANES * key_dim + offset % LANES
         with e.loop(0, key_dim) as i:
-            keys[i * BLOCK_TOKENS] = k[i]
+            keys[i * LANES] = k[i]
         v = f.pointer("v") + (row * f.size("v_stride") + head * value_dim)
         values = sequence.values(block) + (head * BLOCK_TOKENS + offset) * f.size("value_stride")
         with e.loop(0, value_dim) as i:

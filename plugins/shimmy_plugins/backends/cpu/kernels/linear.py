@@ -13,6 +13,7 @@ bits do not depend on the tile it is in.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 from shimmy.graph.builder import Node
@@ -26,14 +27,17 @@ _FIELDS = (
     "rows", "x", "x_stride", "y", "y_stride", "weight", "groups", "blocks", "bias", "sums", "sums_stride",
 )  # fmt: skip
 
+#: Running sums for a row of x: of even columns, odd columns, and blocks.
+_ACCUMULATORS = 3
 #: Multiply-adds emitted in a row at least; more only makes the code longer.
 _UNROLL = 32
 
 
 @cache
-def kernel(layout: Layout, tiles: tuple[int, ...]) -> Kernel:
-    """The kernel for a layout; ``tiles`` are descending numbers of rows of x, the last is 1."""
+def kernel(layout: Layout, accumulators: int) -> Kernel:
+    """The kernel for a layout, where so many accumulators fit the registers."""
     weights = fragment(layout)
+    tiles = [tile for tile in (8, 4, 2, 1) if tile * _ACCUMULATORS <= accumulators]
 
     def body(e: Emitter, f: Fields, work: Work) -> None:
         rows, blocks = f.count("rows"), f.size("blocks")
@@ -47,12 +51,17 @@ def kernel(layout: Layout, tiles: tuple[int, ...]) -> Kernel:
             weight = f.pointer("weight", BYTE) + group * blocks * layout.block.itemsize
             row = e.variable(e.int(0))
             for tile in tiles:
-                with e.loop_while(lambda tile=tile: row.value + (tile - 1) < rows):
+                with e.loop_while(_left(row, rows, tile)):
                     tile_rows = [row.value + t for t in range(tile)]
                     _tile(e, f, weights, layout, weight, group, tile_rows, sums)
                     row.value = row.value + tile
 
-    return Kernel(f"linear_{layout.name}_{'_'.join(map(str, tiles))}", _FIELDS, body)
+    return Kernel(f"linear_{layout.name}_{accumulators}", _FIELDS, body)
+
+
+def _left(row: Variable, rows: Value, tile: int) -> Callable[[], Value]:
+    """The condition that a whole tile is left."""
+    return lambda: row.value + (tile - 1) < rows
 
 
 def _sum_blocks(e: Emitter, f: Fields, sums: Pointer, columns: int) -> None:
@@ -115,7 +124,7 @@ def lower(low: Lowering, node: Node) -> None:
     bias = low.weights.vector(node.weights["bias"]) if "bias" in node.weights else low.zeros(y.stride)
     sums, sums_stride = low.scratch(low.limits.step_tokens * blocks)
     low.call(
-        kernel(matrix.layout, low.tiles),
+        kernel(matrix.layout, low.accumulators),
         reads=[x],
         writes=[y],
         rows=y.rows,

@@ -1,0 +1,63 @@
+"""Object code on disk, so that only the first start after an upgrade compiles."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+import platformdirs
+
+log = logging.getLogger("shimmy.cpu")
+
+_PACKAGE = Path(__file__).parent
+
+
+class ObjectCache:
+    """One file per kernel: its SHA-256, then the code. Best effort: it never fails."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder or Path(platformdirs.user_cache_dir("shimmy")) / "kernels"
+
+    def of(self, *circumstances: str) -> ObjectCache:
+        """The cache for some circumstances of compiling: processor, versions, sources."""
+        return ObjectCache(self._folder / _digest("\0".join(circumstances).encode()).hex()[:32])
+
+    def get(self, name: str) -> bytes | None:
+        """The code of a kernel; None if there is none or the file is damaged."""
+        with suppress(OSError):
+            stored = self._path(name).read_bytes()
+            digest, code = stored[:32], stored[32:]
+            if _digest(code) == digest:
+                return code
+            log.warning("%s is damaged and will be written anew", self._path(name))
+        return None
+
+    def put(self, name: str, code: bytes) -> None:
+        """Store it in one move, so that no reader sees half a file."""
+        with suppress(OSError):
+            self._folder.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=self._folder)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(_digest(code) + code)
+                Path(temporary).replace(self._path(name))
+            except OSError:
+                Path(temporary).unlink(missing_ok=True)
+                raise
+
+    def _path(self, name: str) -> Path:
+        return self._folder / f"{name}.o"
+
+
+def sources_digest() -> str:
+    """Identifies the code that emits kernels: cheaper than emitting them to see whether they changed."""
+    sources = sorted([*_PACKAGE.rglob("*.py"), *_PACKAGE.rglob("*.ll")])
+    return _digest(b"\0".join(source.read_bytes() for source in sources)).hex()
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()
