@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
     from shimmy.discovery.catalog import DiscoverySource
     from shimmy.engine.plan import Backend
+    from shimmy.gguf.quant import QuantType
     from shimmy.graph.builder import Architecture
     from shimmy.graph.ops import Op
-    from shimmy.gguf.quant import QuantType
     from shimmy.server.context import Frontend
     from shimmy.text.tokenizer import TokenizerFactory
 
@@ -53,10 +53,19 @@ class TokenizerSpec:
 
 @dataclass(frozen=True, slots=True)
 class ChatTemplateSpec:
-    """A template family for models that carry none of their own; ``source`` is a Jinja file."""
+    """A template family for models that carry none of their own; ``source`` is a Jinja file.
+
+    It is taken for a model whose file says that it is made for chats and whose vocabulary has all
+    of ``tokens`` as control tokens, or whose own names match ``model_names``.
+    """
 
     name: str
     source: Traversable
+    stops: tuple[str, ...] = ()
+    """Texts that end an answer, where no token does."""
+    tokens: tuple[str, ...] = ()
+    model_names: str = ""
+    """A regular expression, searched in the model's names in lower case, with ``-`` between words."""
 
 
 @dataclass(frozen=True, slots=True)

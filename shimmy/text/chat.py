@@ -7,6 +7,7 @@ from traceback import walk_tb
 from typing import Any
 
 from shimmy.errors import TemplateError
+from shimmy.text.literal import control_texts
 from shimmy.text.tokenizer import Tokenizer
 
 #: Longest prompt a template may write, in characters; ends loops that only print.
@@ -16,16 +17,18 @@ MAX_PROMPT_CHARACTERS = 32 * 2**20
 class ChatTemplate:
     """A compiled chat template; ``name`` is the model (or family) it belongs to, for errors.
 
-    ``bos`` and ``eos`` are the texts the template knows as ``bos_token`` and ``eos_token``.
+    ``bos`` and ``eos`` are the texts the template knows as ``bos_token`` and ``eos_token``;
+    ``stops`` are texts that end an answer where no token does.
     """
 
-    def __init__(self, source: str, *, bos: str, eos: str, name: str) -> None:
+    def __init__(self, source: str, *, bos: str, eos: str, name: str, stops: tuple[str, ...] = ()) -> None:
         from jinja2 import TemplateSyntaxError
 
         from shimmy.text.sandbox import compile_template
 
         self.source = source
         self.name = name
+        self.stops = stops
         self._tokens = {"bos_token": bos, "eos_token": eos}
         try:
             self._template = compile_template(source)
@@ -34,6 +37,29 @@ class ChatTemplate:
                 f"the chat template of {name} is not valid Jinja: line {error.lineno}: {error.message}",
                 hint="Set another chat template for this model.",
             ) from error
+
+    def encode(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tokenizer: Tokenizer,
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **extra: Any,
+    ) -> list[int]:
+        """Ids of the prompt for ``messages``, with BOS once if the model wants it.
+
+        Control tokens are those the template writes: where a message, a tool or ``extra`` spells
+        one, it stays text. Raises what :meth:`render` raises.
+        """
+        marked = control_texts(tokenizer.control_texts).marked
+        text = self.render(
+            marked(messages),
+            add_generation_prompt=add_generation_prompt,
+            tools=marked(tools),
+            **marked(extra),
+        )
+        return encode_chat(text, tokenizer)
 
     def render(
         self,
@@ -87,24 +113,35 @@ class ChatTemplate:
         return "".join(pieces)
 
 
-def chat_template_of(metadata: Mapping[str, Any], tokenizer: Tokenizer) -> ChatTemplate | None:
-    """The template a GGUF file carries for itself, or None."""
-    source = metadata.get("tokenizer.chat_template")
+def chat_template_of(
+    metadata: Mapping[str, Any], tokenizer: Tokenizer, variant: str | None = None
+) -> ChatTemplate | None:
+    """The template a GGUF file carries for itself, or None; ``variant`` names one of several."""
+    key = f"tokenizer.chat_template.{variant}" if variant else "tokenizer.chat_template"
+    source = metadata.get(key)
     if source is None:
         return None
     name = str(metadata.get("general.name", "this model"))
     if not isinstance(source, str):
-        raise TemplateError(
-            f"'tokenizer.chat_template' of {name} is of type {type(source).__name__}; expected a string."
-        )
+        raise TemplateError(f"'{key}' of {name} is of type {type(source).__name__}; expected a string.")
+    return make_template(source, tokenizer, name=name)
+
+
+def make_template(
+    source: str, tokenizer: Tokenizer, *, name: str, stops: tuple[str, ...] = ()
+) -> ChatTemplate:
+    """A template that writes the BOS and EOS of ``tokenizer``."""
     bos, eos = (
         "" if token is None else tokenizer.token_text(token) for token in (tokenizer.bos_id, tokenizer.eos_id)
     )
-    return ChatTemplate(source, bos=bos, eos=eos, name=name)
+    return ChatTemplate(source, bos=bos, eos=eos, name=name, stops=stops)
 
 
 def encode_chat(text: str, tokenizer: Tokenizer) -> list[int]:
-    """Ids of a rendered chat: its control tokens count, and BOS comes once if the model wants it."""
+    """Ids of a rendered chat: its control tokens count, and BOS comes once if the model wants it.
+
+    Messages of users belong into :meth:`ChatTemplate.encode`: here, what they spell counts too.
+    """
     ids = tokenizer.encode(text, add_special=False, parse_special=True)
     # Most templates write BOS themselves; two of them would harm as much as none.
     if tokenizer.add_bos and tokenizer.bos_id is not None and ids[:1] != [tokenizer.bos_id]:

@@ -1,8 +1,10 @@
 """ChatTemplate: what templates may use, how they fail, and the families that are built in."""
 
 import json
+import re
 from datetime import datetime
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from shimmy.text.chat import ChatTemplate, chat_template_of
 from shimmy_plugins.chat_templates import register_chat_templates
 
 CASES = files("shimmy_templates") / "chat" / "cases"
+ZOO = Path(__file__).parents[2] / "fixtures" / "tokenizers" / "zoo"
 HELLO = [{"role": "user", "content": "Hello"}]
 
 
@@ -108,10 +111,29 @@ def test_the_template_of_a_file():
         chat_template_of({"tokenizer.chat_template": 1}, TwoTokens())
 
 
+def test_one_of_several_templates_of_a_file():
+    metadata = {
+        "tokenizer.chat_template": "plain",
+        "tokenizer.chat_templates": ["tool_use"],
+        "tokenizer.chat_template.tool_use": "with tools",
+    }
+    assert chat_template_of(metadata, TwoTokens()).render([]) == "plain"
+    assert chat_template_of(metadata, TwoTokens(), "tool_use").render([]) == "with tools"
+    assert chat_template_of(metadata, TwoTokens(), "rag") is None
+
+
 def families():
     found = []
     register_chat_templates(found.append)
     return {spec.name: spec.source.read_text("utf-8") for spec in found}
+
+
+def test_families_are_the_files():
+    assert {f"{name}.jinja" for name in families()} == {
+        entry.name
+        for entry in (files("shimmy_templates") / "chat").iterdir()
+        if entry.name.endswith(".jinja")
+    }
 
 
 @pytest.mark.parametrize("name", families())
@@ -119,6 +141,40 @@ def test_built_in_families(name):
     built_in = ChatTemplate(families()[name], bos="<s>", eos="</s>", name=name)
     cases = json.loads((CASES / f"{name}.json").read_text("utf-8"))
     assert cases
+    check_renders(built_in, cases)
+
+
+def check_renders(template, cases):
     for case in cases:
-        text = built_in.render(case["messages"], add_generation_prompt=case["add_generation_prompt"])
-        assert text == case["text"]
+        if "error" in case:
+            with pytest.raises(TemplateError, match="refuses the messages: " + re.escape(case["error"])):
+                template.render(case["messages"], add_generation_prompt=case["add_generation_prompt"])
+        else:
+            text = template.render(case["messages"], add_generation_prompt=case["add_generation_prompt"])
+            assert text == case["text"]
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "bos", "eos"),
+    [
+        ("llama3", "llama3_bpe", "<|begin_of_text|>", "<|eot_id|>"),
+        ("gemma", "gemma2", "<bos>", "<eos>"),
+        ("phi", "phi3", "", "<|endoftext|>"),
+        ("zephyr", "llama_spm", "<s>", "</s>"),
+    ],
+)
+def test_families_write_what_models_of_theirs_carry(name, model, bos, eos):
+    reference = json.loads((ZOO / f"{model}.json").read_text("utf-8"))
+    check_renders(ChatTemplate(families()[name], bos=bos, eos=eos, name=name), reference["template_renders"])
+
+
+def test_chatml_writes_what_qwen2_carries_but_for_its_system_message():
+    reference = json.loads((ZOO / "qwen2.json").read_text("utf-8"))
+    cases = [
+        case
+        | {"text": case["text"].removeprefix("<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n")}
+        for case in reference["template_renders"]
+        if case["messages"][0]["role"] != "system"
+    ]
+    assert len(cases) == 6
+    check_renders(ChatTemplate(families()["chatml"], bos="", eos="<|im_end|>", name="chatml"), cases)
