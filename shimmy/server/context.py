@@ -83,6 +83,6 @@ def create_context(settings: Settings, plugins: Plugins) -> ServerContext:
         plugins,
         max_loaded=settings.max_loaded_models,
         make_engine=lambda card: EngineClient(card.name, card.path, engine),
-        read_text=lambda card: read_text(card, plugins),
+        read_text=lambda card: read_text(card, settings, plugins),
     )
     return ServerContext(settings, plugins, Catalog(settings, plugins), models)

@@ -123,14 +123,13 @@ async def generate(
 
 
 async def _pieces(request: GenerationRequest, model: ServedModel) -> AsyncGenerator[Piece, None]:
-    tokenizer = model.text.tokenizer
-    text = TextStream(tokenizer, request.stops)
+    text = TextStream(model.text.tokenizer, request.stops)
     count = 0
     steps = model.engine.generate(
         request.tokens,
         max_tokens=request.max_tokens,
         sampling=request.sampling,
-        stop_ids=tokenizer.stop_ids,
+        stop_ids=model.text.stop_ids,
     )
     async with aclosing(steps):
         async for events in steps:

@@ -23,7 +23,8 @@ from shimmy.server.models import ModelPool
 from shimmy.server.run import server_config
 from shimmy.server.text import ModelText
 from shimmy.settings import Settings
-from shimmy.text.chat import ChatTemplate
+from shimmy.text.chat import make_template
+from shimmy.text.choose import ChosenTemplate
 
 CONTEXT = 200
 EOS = 256
@@ -38,6 +39,7 @@ class ByteTokenizer:
     eos_id = EOS
     add_bos = False
     stop_ids = frozenset({EOS})
+    control_texts = frozenset({"<end>"})
 
     def encode(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         return list(text.encode())
@@ -161,11 +163,12 @@ class FakeServer:
         settings: Settings | None = None,
         plugins: Plugins | None = None,
         template: str | None = TEMPLATE,
+        template_stops: tuple[str, ...] = (),
     ) -> None:
         self.settings = settings or Settings()
         self.plugins = plugins or load_plugins()
         self.engines: dict[str, FakeEngine] = {}
-        self.template = template
+        self.template, self.template_stops = template, template_stops
         self.catalog = FakeCatalog(*(names or ("echo",)))
         for known in self.catalog.models():
             self.engines[known.name] = FakeEngine(known)
@@ -185,8 +188,9 @@ class FakeServer:
     def text(self) -> ModelText:
         tokenizer = ByteTokenizer()
         if self.template is None:
-            return ModelText(tokenizer, None)
-        return ModelText(tokenizer, ChatTemplate(self.template, bos="", eos="<end>", name="echo"))
+            return ModelText(tokenizer, ChosenTemplate(None, None, "it is a test."))
+        template = make_template(self.template, tokenizer, name="echo", stops=self.template_stops)
+        return ModelText(tokenizer, ChosenTemplate(template, "own", "it is a test."))
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[Listener]:

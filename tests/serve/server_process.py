@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -41,18 +40,12 @@ class ServerProcess:
         return self._log.read_text()
 
     def wait_until_ready(self) -> None:
-        """Until the banner is complete: the default model is loaded."""
+        """Until the default model is loaded and the banner complete."""
+        wait_for(lambda: self.get("/health")[1]["status"] not in ("idle", "loading"))
+        assert self.get("/ready")[0] == 200, f"{self.get('/health')}\n{self.log}"
         assert self.process.stdout
-        impatience = threading.Timer(PATIENCE, self.process.kill)
-        impatience.start()
-        try:
-            for line in self.process.stdout:
-                self.banner += line
-                if "curl" in line:
-                    return
-        finally:
-            impatience.cancel()
-        raise AssertionError(f"the server ended early:\n{self.banner}\n{self.log}")
+        while "curl" not in self.banner:
+            self.banner += self.process.stdout.readline()
 
     def get(self, path: str) -> tuple[int, Any]:
         """Status and JSON of a GET."""

@@ -97,7 +97,7 @@ def test_other_than_json() -> None:
 
 def test_models_without_a_template_do_not_chat() -> None:
     error = check(FakeServer(template=None), "POST", CHAT, 400, "template_error", json=chat())
-    assert "completions" in error["message"]
+    assert "completion route" in error["message"]
     assert request(FakeServer(template=None), "POST", COMPLETIONS, json={"prompt": "hi"})[0] == 200
 
 

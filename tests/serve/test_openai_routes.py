@@ -160,6 +160,13 @@ def test_stop_strings_end_the_answer_and_the_engine(step: int) -> None:
     assert server.engine.active == 0
 
 
+def test_stops_of_the_template_end_chats_only() -> None:
+    answer = ask(CHAT, chat("one two three", stop="three"), FakeServer(template_stops=("two",)))
+    assert answer["choices"][0]["message"]["content"] == "user: one "
+    answer = ask(COMPLETIONS, {"prompt": "one two"}, FakeServer(template_stops=("two",)))
+    assert answer["choices"][0]["text"] == "one two"
+
+
 def test_a_stop_string_is_never_shown_in_part() -> None:
     found = chunks(COMPLETIONS, {"prompt": "one two tw", "stop": "two"})
     assert [chunk["choices"][0]["text"] for chunk in found] == ["o", "n", "e", " ", ""]

@@ -14,7 +14,7 @@ from shimmy.server.models import ServedModel
 def example(url: str, model: ServedModel) -> str:
     """A curl command that gets an answer, quoted for this system's shell."""
     fields: dict[str, Any] = {"model": model.card.name}
-    if model.text.template is None:
+    if model.text.chat.template is None:
         path = "/v1/completions"
         fields["prompt"] = "The sky is blue because"
     else:

@@ -16,7 +16,7 @@ from shimmy.server.generation import GenerationRequest, room_for_answer
 from shimmy.server.models import ServedModel
 from shimmy_plugins.frontends.openai.errors import error_body
 from shimmy_plugins.frontends.openai.example import example
-from shimmy_plugins.frontends.openai.prompts import chat_prompts, completion_prompts, sampling
+from shimmy_plugins.frontends.openai.prompts import Prompts, chat_prompts, completion_prompts, sampling
 from shimmy_plugins.frontends.openai.render import CHAT, TEXT, Style, new_answer
 from shimmy_plugins.frontends.openai.respond import Job, streamed, whole
 from shimmy_plugins.frontends.openai.schema import ChatRequest, CompletionRequest, R, parse_request
@@ -72,7 +72,7 @@ async def _complete(
     context: ServerContext,
     body: R,
     style: Style,
-    prompts_of: Callable[[R, ServedModel], Awaitable[list[list[int]]]],
+    prompts_of: Callable[[R, ServedModel], Awaitable[Prompts]],
     default_tokens: int | None,
 ) -> Response:
     card = await context.find_model(body.model)
@@ -87,14 +87,14 @@ async def _complete(
             max_tokens=room_for_answer(model.facts, len(tokens), body.answer_tokens, default_tokens),
             # Other choices of the same prompt need other random numbers.
             sampling=msgspec.structs.replace(chosen, seed=chosen.seed + number),
-            stops=body.stops,
+            stops=prompts.stops,
             stream=bool(body.stream),
         )
-        for tokens in prompts
+        for tokens in prompts.tokens
         for number in range(body.n or 1)
     ]
     answer = new_answer(style, card.name, model.facts, model.text.tokenizer)
-    prompt_tokens = sum(len(tokens) for tokens in prompts)
+    prompt_tokens = sum(len(tokens) for tokens in prompts.tokens)
     job = Job(context, style, answer, choices, prompt_tokens, body.include_usage)
     response = sse.event_stream(streamed(job)) if body.stream else await whole(job)
     # Enough to repeat an answer that was sampled with a seed of ours.

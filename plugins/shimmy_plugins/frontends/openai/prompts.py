@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import dataclass
 from typing import Any
 
 from shimmy.engine.protocol import Sampling
@@ -15,22 +16,30 @@ _ROLES = {"developer": "system"}
 _SEED_BITS = 31
 
 
-async def chat_prompts(request: ChatRequest, model: ServedModel) -> list[list[int]]:
-    """The tokens of a chat, as the only prompt."""
+@dataclass(frozen=True, slots=True)
+class Prompts:
+    """The tokens of each prompt, and the texts that end an answer to any of them."""
+
+    tokens: list[list[int]]
+    stops: tuple[str, ...]
+
+
+async def chat_prompts(request: ChatRequest, model: ServedModel) -> Prompts:
+    """A chat, as the only prompt."""
     messages = [template_message(message, index) for index, message in enumerate(request.messages)]
-    return [await model.text.encode_chat(messages)]
+    return Prompts([await model.text.encode_chat(messages)], (*request.stops, *model.text.chat_stops))
 
 
-async def completion_prompts(request: CompletionRequest, model: ServedModel) -> list[list[int]]:
-    """The tokens of each prompt."""
-    prompts = []
+async def completion_prompts(request: CompletionRequest, model: ServedModel) -> Prompts:
+    """Each prompt as it was written."""
+    prompts: list[list[int]] = []
     for prompt in request.prompts:
         if isinstance(prompt, str):
             prompts.append(await model.text.encode(prompt))
         else:
             _check_ids(prompt, model.facts.vocabulary, "prompt")
             prompts.append(prompt)
-    return prompts
+    return Prompts(prompts, request.stops)
 
 
 def template_message(message: Message, index: int) -> dict[str, Any]:
