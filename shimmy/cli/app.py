@@ -18,7 +18,7 @@ from shimmy.errors import ConfigError, ShimmyError
 from shimmy.registry import Registry
 
 #: The core's commands, as ``--help`` lists them. ``shimmy.cli.NAME`` holds a function ``command``.
-COMMANDS = ("serve", "generate", "list", "plugins")
+COMMANDS = ("serve", "generate", "list", "discover", "plugins")
 
 
 class Commands(TyperGroup):

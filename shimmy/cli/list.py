@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -34,17 +35,24 @@ def command(
         headers = ("name", "size", "parameters", "quantization", "context", "path")
         print_table(headers, [_model_row(card) for card in models])
     else:
-        print("No models. Name a GGUF file with --base-gguf, or a folder of them with --models-dir.")
+        print_no_models()
+    print_skipped(skipped)
+
+
+def print_no_models() -> None:
+    """Say that nothing can be served, and what to do about it."""
+    print("No models. Name a GGUF file with --base-gguf, or a folder of them with --models-dir.")
+
+
+def print_skipped(skipped: Sequence[Skipped]) -> None:
+    """Print a table, below others, of what is no usable model; nothing if there is none."""
     if skipped:
         print()
-        print_table(("skipped", "source", "reason"), [_skipped_row(row) for row in skipped])
+        rows = [(str(row.path or "-"), row.source, row.reason) for row in skipped]
+        print_table(("skipped", "source", "reason"), rows)
 
 
 def _model_row(card: ModelCard) -> tuple[str, ...]:
     context = str(card.context_length) if card.context_length else "?"
     size, count = readable_size(card.size_bytes), readable_count(card.parameters)
     return card.name, size, count, card.quantization, context, str(card.path)
-
-
-def _skipped_row(row: Skipped) -> tuple[str, ...]:
-    return str(row.path or "-"), row.source, row.reason

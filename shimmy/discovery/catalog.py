@@ -2,49 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from shimmy.discovery.ask import ask_sources
+from shimmy.discovery.cards import CardReader
 from shimmy.discovery.names import name_models
-from shimmy.errors import ConfigError, GGUFError, ModelError, ModelNotFoundError, did_you_mean
-from shimmy.gguf.card import ModelCard, read_card
-from shimmy.gguf.reader import GGUFFile, open_gguf
+from shimmy.discovery.records import DiscoverySource, FoundModel, Searched, Skipped
+from shimmy.discovery.scan import unreadable
+from shimmy.discovery.served import KEY, check_served_names, served_names
+from shimmy.errors import ModelError, ModelNotFoundError, did_you_mean
+from shimmy.gguf.card import ModelCard
 
 if TYPE_CHECKING:
     from shimmy.plugins import Plugins
     from shimmy.settings import Settings
 
-__all__ = ["Catalog", "DiscoverySource", "FoundModel", "ModelCard", "Skipped"]
+__all__ = ["Catalog", "DiscoverySource", "FoundModel", "ModelCard", "Searched", "Skipped"]
 
-_logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class FoundModel:
-    """A model file a source reports; ``name`` is the source's proposal, the catalog has the last word."""
-
-    name: str
-    path: Path
-    source: str
-
-
-@dataclass(frozen=True, slots=True)
-class Skipped:
-    """A file or folder that gives no model, and why; ``path`` None: the source itself failed."""
-
-    path: Path | None
-    source: str
-    reason: str
-
-
-class DiscoverySource(Protocol):
-    """Scans one kind of place. Runs in a thread; reports, and survives, what it cannot read."""
-
-    def scan(self, settings: Settings) -> Iterable[FoundModel | Skipped]: ...
+#: What a source may take to answer.
+SOURCE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +34,7 @@ class _Scan:
     models: dict[str, FoundModel] = field(default_factory=dict)
     aliases: dict[str, FoundModel] = field(default_factory=dict)
     skipped: tuple[Skipped, ...] = ()
+    searched: tuple[Searched, ...] = ()
 
     def find(self, name: str) -> tuple[str, FoundModel] | None:
         if name in self.models:
@@ -67,47 +48,76 @@ class Catalog:
     """The models at hand. Sources are asked at first use and by :meth:`refresh`; safe in threads.
 
     A file is opened when its card is asked for, and again only after it has changed.
+
+    Args:
+        settings: where to look.
+        plugins: the sources, and what they find must be understood by.
+        served: names of the user's own making, ``ALIAS`` for the default model or ``NAME=ALIAS``.
+        source_seconds: how long a source may take.
+
+    Raises:
+        ConfigError: ``served`` is not as it should be.
     """
 
-    def __init__(self, settings: Settings, plugins: Plugins) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        plugins: Plugins,
+        *,
+        served: Sequence[str] = (),
+        source_seconds: float = SOURCE_SECONDS,
+    ) -> None:
         self._settings = settings
         self._plugins = plugins
+        self._served = served_names(served)
+        self._seconds = source_seconds
         self._lock = threading.RLock()
         self._scan: _Scan | None = None
-        self._read: dict[tuple[Path, str, int, int], ModelCard | Skipped] = {}
+        self._cards = CardReader(plugins.quant_types, _card_memory())
 
     def refresh(self) -> None:
         """Ask all sources again.
 
         Raises:
-            ConfigError: a setting names a file that does not exist.
+            ConfigError: a setting names a file that does not exist, or an alias that is a model's name.
         """
-        found: dict[Path, FoundModel] = {}
-        skipped: list[Skipped] = []
-        for report in self._reports():
-            if isinstance(report, Skipped):
-                skipped.append(report)
-            else:
-                # The same file through two sources, or through a link, counts once.
-                found.setdefault(report.path.resolve(), report)
+        reports = ask_sources(self._plugins.discovery_sources, self._settings, seconds=self._seconds)
+        found, vanished = _unique(report for report in reports if isinstance(report, FoundModel))
+        skipped = [report for report in reports if isinstance(report, Skipped)]
+        searched = tuple(report for report in reports if isinstance(report, Searched))
+        scan = _Scan(*name_models(found), (*skipped, *vanished), searched)
+        check_served_names(self._served, scan.models)
         with self._lock:
-            self._scan = _Scan(*name_models(list(found.values())), tuple(skipped))
+            self._scan = scan
 
     def names(self) -> list[str]:
         """The names of all files found, without opening any; not each may turn out to be a model."""
         return sorted(self._scanned().models)
 
+    def aliases(self, name: str) -> list[str]:
+        """What else people call the model of this name: the user's own names for it, and its source's."""
+        scan = self._scanned()
+        own = (
+            alias for alias, target in self._served.items() if target and scan.find(target) == scan.find(name)
+        )
+        found = scan.models[name]
+        return [*own, *(alias for alias in found.aliases if scan.aliases.get(alias) is found)]
+
     def models(self) -> list[ModelCard]:
         """The cards of all language models, by name."""
-        return sorted(
-            (card for card in self._examined() if isinstance(card, ModelCard)), key=lambda card: card.name
-        )
+        cards = (card for card in self._examined() if isinstance(card, ModelCard))
+        return sorted(cards, key=lambda card: card.name)
 
     @property
     def skipped(self) -> list[Skipped]:
         """What was found and is no model that shimmy can run, with reasons."""
         files = [row for row in self._examined() if isinstance(row, Skipped)]
         return [*self._scanned().skipped, *files]
+
+    @property
+    def searched(self) -> list[Searched]:
+        """The places where sources looked, whether they exist or not."""
+        return list(self._scanned().searched)
 
     def get(self, name: str) -> ModelCard:
         """The card of the model a request names: by name, by alias, or by a plugin's answer.
@@ -116,11 +126,14 @@ class Catalog:
             ModelNotFoundError: nobody knows the name.
             ModelError: the file is there, but is no language model that shimmy can run.
         """
-        if known := self._scanned().find(name):
-            return self._card(*known)
-        if (resolved := self._plugins.resolve_model(name)) is not None:
-            return self._card(name, resolved)
-        raise ModelNotFoundError(f"there is no model {name!r}.", hint=self._advice(name), param="model")
+        if name not in self._served:
+            return self._named(name)
+        target = self._served[name]
+        try:
+            return self.default() if target is None else self._named(target)
+        except ModelNotFoundError as error:
+            problem = f"{KEY} makes {name!r} another name of a model, but {error.message}"
+            raise ModelNotFoundError(problem, hint=error.hint, param="model") from None
 
     def default(self) -> ModelCard:
         """The model to use when none is named: ``base_gguf`` if that is set, else the first by name.
@@ -138,8 +151,10 @@ class Catalog:
                 f"no discovery source reports base_gguf, {str(self._settings.base_gguf)!r}.",
                 hint="`shimmy plugins` shows whether the plugin that looks there is disabled.",
             )
-        if models := self.models():
-            return models[0]
+        for name in self.names():
+            # Only as many files are opened as it takes.
+            if isinstance(card := self._examine(name, self._scanned().models[name]), ModelCard):
+                return card
         raise ModelNotFoundError("there is no model.", hint=self._advice(""), param="model")
 
     def _scanned(self) -> _Scan:
@@ -149,18 +164,17 @@ class Catalog:
             assert self._scan is not None
             return self._scan
 
-    def _reports(self) -> Iterator[FoundModel | Skipped]:
-        for spec in self._plugins.discovery_sources:
-            try:
-                yield from spec.load().scan(self._settings)
-            except ConfigError:
-                raise
-            except Exception as error:
-                _logger.exception("discovery source %r failed; going on without it.", spec.name)
-                yield Skipped(None, spec.name, f"the source failed: {type(error).__name__}: {error}")
-
     def _examined(self) -> list[ModelCard | Skipped]:
-        return [self._examine(name, found) for name, found in self._scanned().models.items()]
+        rows = [self._examine(name, found) for name, found in self._scanned().models.items()]
+        self._cards.save()
+        return rows
+
+    def _named(self, name: str) -> ModelCard:
+        if known := self._scanned().find(name):
+            return self._card(*known)
+        if (resolved := self._plugins.resolve_model(name)) is not None:
+            return self._card(name, resolved)
+        raise ModelNotFoundError(f"there is no model {name!r}.", hint=self._advice(name), param="model")
 
     def _card(self, name: str, found: FoundModel) -> ModelCard:
         card = self._examine(name, found)
@@ -169,38 +183,40 @@ class Catalog:
         return card
 
     def _examine(self, name: str, found: FoundModel) -> ModelCard | Skipped:
-        try:
-            status = found.path.stat()
-        except OSError as error:
-            return Skipped(found.path, found.source, f"cannot be read: {error.strerror}")
-        key = (found.path, name, status.st_size, status.st_mtime_ns)
-        with self._lock:
-            if key not in self._read:
-                self._read[key] = self._open(name, found)
-            return self._read[key]
-
-    def _open(self, name: str, found: FoundModel) -> ModelCard | Skipped:
-        try:
-            with open_gguf(found.path) as file:
-                card = read_card(file, name=name, source=found.source, quant_types=self._plugins.quant_types)
-                reason = self._why_not(card, file)
-        except GGUFError as error:
-            reason = str(error)
-        return Skipped(found.path, found.source, reason) if reason else card
-
-    def _why_not(self, card: ModelCard, file: GGUFFile) -> str | None:
-        """Why a readable file is no model to serve; None if it is one."""
-        kind = file.metadata.get("general.type", "model")
-        if kind != "model":
-            return f"its general.type is {kind!r}, not 'model'."
-        if "tokenizer.ggml.model" not in file.metadata:
-            return f"it has no vocabulary ({card.architecture!r}), so it is no language model."
-        if card.architecture not in self._plugins.architectures:
-            return f"no plugin provides its architecture {card.architecture!r}."
-        return None
+        facts = self._cards.read(found.path)
+        problem = facts.problem
+        if facts.card is None or problem is not None:
+            return Skipped(found.path, found.source, problem or "it cannot be read.")
+        if (architecture := facts.card.architecture) not in self._plugins.architectures:
+            return Skipped(found.path, found.source, f"no plugin provides its architecture {architecture!r}.")
+        return replace(facts.card, name=name, source=found.source)
 
     def _advice(self, name: str) -> str:
         names = self.names()
         if names:
             return did_you_mean(name, names) if name else "`shimmy list --all` says why none can be used."
         return "Name a GGUF file with --base-gguf, or a folder of them with --models-dir."
+
+
+def _unique(reports: Iterable[FoundModel]) -> tuple[list[FoundModel], list[Skipped]]:
+    """The files that are there, each once: one found again, or through a link, lends the first its names."""
+    found: dict[object, FoundModel] = {}
+    vanished: list[Skipped] = []
+    for report in reports:
+        try:
+            status = report.path.stat()
+        except OSError as error:
+            vanished.append(unreadable(error, report.source, report.path))
+            continue
+        # Where a file system has no numbers for files, the path must do.
+        key = (status.st_dev, status.st_ino) if status.st_ino else report.path.resolve()
+        first = found.setdefault(key, report)
+        names = {report.name, *report.aliases} - {first.name, *first.aliases}
+        found[key] = replace(first, aliases=(*first.aliases, *sorted(names)))
+    return list(found.values()), vanished
+
+
+def _card_memory() -> Path:
+    from platformdirs import user_cache_path
+
+    return user_cache_path("shimmy") / "models.json"

@@ -1,37 +1,130 @@
-"""What discovery sources share: walking a folder for GGUF files."""
+"""What discovery sources share: searching folders for GGUF files, and putting split ones together."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from shimmy.discovery.catalog import FoundModel, Skipped
+from shimmy.discovery.records import FoundModel, Report, Searched, Skipped
+from shimmy.gguf.parts import model_stem, part_name
 
 SUFFIX = ".gguf"
+#: What downloaders put behind, or before, the suffix of a file that is not complete.
+PARTIAL = frozenset({".part", ".partial", ".incomplete", ".crdownload", ".download", ".tmp"})
+#: Missing parts of a split model that a message names.
+NAMED_PARTS = 3
 
 
-def find_models(root: Path, source: str, *, depth: int | None = None) -> Iterator[FoundModel | Skipped]:
-    """The GGUF files below ``root``, at most ``depth`` folders down (None: all), in stable order.
+def search(
+    place: Path, source: str, *, depth: int | None = None, namespaces: bool = False
+) -> Iterator[Report]:
+    """What is found at ``place``, a folder or a file that need not exist; else as :func:`find_models`."""
+    try:
+        mode = place.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        yield Searched(place, source, exists=False)
+    except OSError as error:
+        yield unreadable(error, source, place)
+    else:
+        yield Searched(place, source, exists=True)
+        if stat.S_ISDIR(mode):
+            yield from find_models(place, source, depth=depth, namespaces=namespaces)
+        else:
+            yield found_file(place, source)
+
+
+def list_folder(folder: Path, source: str) -> tuple[Searched | Skipped, list[Path]]:
+    """What to report of a folder that need not exist, and what is in it, in stable order."""
+    try:
+        return Searched(folder, source, exists=True), sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return Searched(folder, source, exists=False), []
+    except OSError as error:
+        return unreadable(error, source, folder), []
+
+
+def find_models(
+    root: Path, source: str, *, depth: int | None = None, namespaces: bool = False
+) -> Iterator[FoundModel | Skipped]:
+    """The GGUF files below ``root``, in stable order.
+
+    Args:
+        root: the folder; its parts of split models count as one.
+        source: who asks.
+        depth: search at most so many folders down; None: all.
+        namespaces: the folders below ``root`` are namespaces, ``publisher/repository``.
+    """
+    for files in walk(root, source, depth=depth):
+        if isinstance(files, Skipped):
+            yield files
+        else:
+            namespace = files[0].parent.relative_to(root).as_posix() if namespaces else "."
+            yield from models_of(files, source, "" if namespace == "." else namespace)
+
+
+def walk(root: Path, source: str, *, depth: int | None = None) -> Iterator[list[Path] | Skipped]:
+    """The GGUF files of each folder below ``root``, folders without any left out.
 
     Folders that cannot be read are reported and passed over; links are followed, each folder once;
-    folders whose name starts with a dot are not entered.
+    folders whose name starts with a dot are not entered, downloads under way not listed.
     """
-    unreadable: list[Skipped] = []
+    failures: list[Skipped] = []
 
     def report(error: OSError) -> None:
-        unreadable.append(Skipped(Path(error.filename), source, f"cannot be read: {error.strerror}"))
+        failures.append(unreadable(error, source))
 
     seen: set[str] = set()
-    for folder, subfolders, files in os.walk(root, onerror=report, followlinks=True):
+    for folder, subfolders, names in os.walk(root, onerror=report, followlinks=True):
         seen.add(os.path.realpath(folder))
         level = len(Path(folder).relative_to(root).parts)
         subfolders[:] = [] if level == depth else sorted(_to_enter(folder, subfolders, seen))
-        for name in sorted(files):
-            if name.lower().endswith(SUFFIX):
-                path = Path(folder, name)
-                yield FoundModel(path.stem, path, source)
-    yield from unreadable
+        if files := [Path(folder, name) for name in sorted(names) if is_model_file(name)]:
+            yield files
+    yield from failures
+
+
+def is_model_file(name: str) -> bool:
+    """Whether a file of this name may hold a complete model."""
+    lowered = name.lower()
+    return lowered.endswith(SUFFIX) and PARTIAL.isdisjoint(Path(lowered).suffixes)
+
+
+def models_of(files: Iterable[Path], source: str, namespace: str = "") -> Iterator[FoundModel | Skipped]:
+    """Files of one folder as models: each its own, or part of one that is split over several."""
+    split: dict[tuple[str, int], dict[int, Path]] = {}
+    for path in files:
+        if part := part_name(path):
+            split.setdefault((part.stem, part.count), {})[part.number] = path
+        else:
+            yield found_file(path, source, namespace)
+    for (_, count), parts in split.items():
+        if len(parts) == count:
+            yield found_file(parts[1], source, namespace)
+        else:
+            yield _incomplete(parts, count, source)
+
+
+def found_file(path: Path, source: str, namespace: str = "") -> FoundModel:
+    """The model in this file, or of which this file is the first part."""
+    return FoundModel(model_stem(path), path, source, namespace=namespace)
+
+
+def unreadable(error: OSError, source: str, path: Path | None = None) -> Skipped:
+    """The row for what the system does not let us read."""
+    where = path or (Path(error.filename) if error.filename else None)
+    return Skipped(where, source, f"cannot be read: {error.strerror or error}")
+
+
+def _incomplete(parts: dict[int, Path], count: int, source: str) -> Skipped:
+    path = next(iter(parts.values()))
+    name = part_name(path)
+    assert name is not None
+    missing = [number for number in range(1, count + 1) if number not in parts]
+    names = ", ".join(name.sibling(path, number).name for number in missing[:NAMED_PARTS])
+    more = ", …" if len(missing) > NAMED_PARTS else ""
+    return Skipped(path, source, f"{len(missing)} of its {count} parts missing: {names}{more}.")
 
 
 def _to_enter(folder: str, subfolders: list[str], seen: set[str]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from shimmy import hookimpl
 from shimmy.specs import DiscoverySourceSpec
 
 if TYPE_CHECKING:
-    from shimmy.discovery.catalog import DiscoverySource, FoundModel, Skipped
+    from shimmy.discovery.records import DiscoverySource, Report
     from shimmy.settings import Settings
 
 NAME = "directories"
@@ -20,10 +20,10 @@ HERE = Path("models")
 class Directories:
     """The settings base_gguf, model_paths and models_dir, then ``./models`` if it exists."""
 
-    def scan(self, settings: Settings) -> Iterator[FoundModel | Skipped]:
+    def scan(self, settings: Settings) -> Iterator[Report]:
         """Raises ConfigError if base_gguf is no file: whoever names one wants that one."""
-        from shimmy.discovery.catalog import FoundModel, Skipped
-        from shimmy.discovery.scan import find_models
+        from shimmy.discovery.records import Searched, Skipped
+        from shimmy.discovery.scan import found_file, search
         from shimmy.errors import ConfigError
 
         if (base := settings.base_gguf) is not None:
@@ -34,15 +34,13 @@ class Directories:
                     hint="Give the path of a GGUF file.",
                     param="base_gguf",
                 )
-            yield FoundModel(base.stem, base.absolute(), NAME)
-        named = [*settings.model_paths, *([settings.models_dir] if settings.models_dir else [])]
-        for path in (*named, HERE):
-            if path.is_file():
-                yield FoundModel(path.stem, path.absolute(), NAME)
-            elif path.is_dir():
-                yield from find_models(path.absolute(), NAME)
-            elif path is not HERE:
-                yield Skipped(path, NAME, "there is no such file or folder.")
+            yield found_file(base.absolute(), NAME)
+        for path in (*settings.model_paths, *([settings.models_dir] if settings.models_dir else [])):
+            for report in search(path.absolute(), NAME):
+                yield report
+                if isinstance(report, Searched) and not report.exists:
+                    yield Skipped(path, NAME, "there is no such file or folder.")
+        yield from search(HERE.absolute(), NAME)
 
 
 def load() -> DiscoverySource:

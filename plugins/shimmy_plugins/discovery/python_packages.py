@@ -11,7 +11,7 @@ from shimmy import hookimpl
 from shimmy.specs import DiscoverySourceSpec
 
 if TYPE_CHECKING:
-    from shimmy.discovery.catalog import DiscoverySource, FoundModel, Skipped
+    from shimmy.discovery.records import DiscoverySource, Report
     from shimmy.settings import Settings
 
 NAME = "python-packages"
@@ -22,13 +22,13 @@ PACKAGE_FOLDERS = ("site-packages", "dist-packages")
 class PythonPackages:
     """Files directly inside a package's own folder: deeper searches would cost every start."""
 
-    def scan(self, settings: Settings) -> Iterator[FoundModel | Skipped]:  # noqa: ARG002
-        from shimmy.discovery.scan import find_models
+    def scan(self, settings: Settings) -> Iterator[Report]:  # noqa: ARG002
+        from shimmy.discovery.scan import search
 
         for entry in dict.fromkeys(sys.path):
             folder = Path(entry)
-            if folder.name in PACKAGE_FOLDERS and folder.is_dir():
-                yield from find_models(folder, NAME, depth=1)
+            if folder.name in PACKAGE_FOLDERS:
+                yield from search(folder, NAME, depth=1)
 
 
 def load() -> DiscoverySource:

@@ -1,6 +1,8 @@
 """The catalog over sources made on the spot; files are tiny but real GGUF."""
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from shimmy import hookimpl
 from shimmy.discovery.catalog import Catalog, FoundModel, Skipped
 from shimmy.errors import ConfigError, ModelError, ModelNotFoundError
+from shimmy.gguf.reader import open_gguf
 from shimmy.gguf.writer import write_gguf
 from shimmy.plugins import PluginChoice, load_plugins
 from shimmy.settings import Settings
@@ -60,9 +63,11 @@ def model(tmp_path: Path) -> Callable[..., FoundModel]:
     return write
 
 
-def catalog_of(*reports: FoundModel | Skipped | Exception, **settings: object) -> Catalog:
-    toys = Toys(*reports)
-    return Catalog(Settings(**settings), load_plugins(PluginChoice(enabled=()), extra=[toys]))
+def catalog_of(
+    *reports: FoundModel | Skipped | Exception, served: Sequence[str] = (), **settings: object
+) -> Catalog:
+    plugins = load_plugins(PluginChoice(enabled=()), extra=[Toys(*reports)])
+    return Catalog(Settings(**settings), plugins, served=served)
 
 
 def test_a_card_says_what_the_file_says(model):
@@ -95,7 +100,10 @@ def test_a_plugin_may_know_a_name_no_source_listed(model):
 def test_one_file_reported_twice_counts_once(model, tmp_path):
     found = model("tiny.gguf")
     (tmp_path / "link.gguf").symlink_to(found.path)
-    assert catalog_of(found, Toys.found(tmp_path / "link.gguf")).names() == ["tiny"]
+    catalog = catalog_of(found, Toys.found(tmp_path / "link.gguf"))
+    assert catalog.names() == ["tiny"]
+    assert catalog.get("link").name == "tiny"
+    assert catalog.aliases("tiny") == ["link"]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +132,8 @@ def test_broken_and_vanished_files_are_skipped(tmp_path):
     names = ("broken.gguf", "empty.gguf", "gone.gguf")
     catalog = catalog_of(*(Toys.found(tmp_path / name) for name in names))
     assert catalog.models() == []
-    assert [row.path.name for row in catalog.skipped] == list(names)
+    assert sorted(row.path.name for row in catalog.skipped) == sorted(names)
+    assert all(row.reason for row in catalog.skipped)
 
 
 def test_a_source_that_fails_is_reported_and_passed_over(model, caplog):
@@ -133,6 +142,55 @@ def test_a_source_that_fails_is_reported_and_passed_over(model, caplog):
     [row] = catalog.skipped
     assert row == Skipped(None, "toys", "the source failed: RuntimeError: disk on fire")
     assert "discovery source 'toys' failed" in caplog.text
+
+
+def test_a_source_that_hangs_is_left_behind(model, caplog):
+    found = model("tiny.gguf")
+    stuck = threading.Event()
+
+    class Sleepy(Toys):
+        def scan(self, settings):
+            yield found
+            stuck.wait(60)
+
+    plugins = load_plugins(PluginChoice(enabled=()), extra=[Sleepy()])
+    catalog = Catalog(Settings(), plugins, source_seconds=0.2)
+    assert catalog.names() == ["tiny"]
+    stuck.set()
+    assert catalog.skipped == [Skipped(None, "toys", "not finished after 0.2 s; the rest was left out.")]
+    assert "'toys' did not finish" in caplog.text
+
+
+def test_aliases_of_the_users_own(model):
+    tiny, big = model("tiny.gguf"), model("big.gguf")
+    catalog = catalog_of(tiny, big, served=["tiny=gpt-4", "mine"])
+    assert catalog.get("gpt-4").path == tiny.path
+    assert catalog.get("gpt-4").name == "tiny"
+    assert catalog.get("mine") == catalog.default() == catalog.get("big")
+    assert (catalog.aliases("tiny"), catalog.aliases("big")) == (["gpt-4"], [])
+
+
+def test_aliases_that_cannot_be(model):
+    tiny, big = model("tiny.gguf"), model("big.gguf")
+    with pytest.raises(ConfigError, match="makes 'big' an alias, but a model has that name: .*big.gguf"):
+        catalog_of(tiny, big, served=["tiny=big"]).names()
+    with pytest.raises(
+        ModelNotFoundError, match="makes 'x' another name of a model, but there is no model 'z'"
+    ):
+        catalog_of(tiny, served=["z=x"]).get("x")
+    for entry in ("", "=", "tiny=", "=x"):
+        with pytest.raises(ConfigError, match="expected ALIAS or NAME=ALIAS"):
+            catalog_of(tiny, served=[entry])
+    with pytest.raises(ConfigError, match="gives 'x' to two models"):
+        catalog_of(tiny, served=["tiny=x", "big=x"])
+
+
+def test_aliases_of_a_source(model):
+    tiny = replace(model("tiny.gguf"), name="tiny:latest", aliases=("tiny",))
+    catalog = catalog_of(tiny)
+    assert catalog.names() == ["tiny:latest"]
+    assert catalog.get("tiny").name == "tiny:latest"
+    assert catalog.aliases("tiny:latest") == ["tiny"]
 
 
 def test_a_wrong_setting_is_no_passing_trouble():
@@ -159,12 +217,25 @@ def test_without_usable_models_the_default_points_to_the_reasons(model):
         catalog_of(model("odd.gguf", **{"general.type": "adapter"})).default()
 
 
-def test_sources_are_asked_once_and_files_reread_when_changed(model):
+def count_openings(monkeypatch) -> list[Path]:
+    """The files that are opened from now on."""
+    opened = []
+
+    def count(path, **options):
+        opened.append(path)
+        return open_gguf(path, **options)
+
+    monkeypatch.setattr("shimmy.discovery.cards.open_gguf", count)
+    return opened
+
+
+def test_sources_are_asked_once_and_files_reread_when_changed(model, monkeypatch):
     found = model("tiny.gguf")
     toys = Toys(found)
     catalog = Catalog(Settings(), load_plugins(PluginChoice(enabled=()), extra=[toys]))
-    before = catalog.get("tiny")
-    assert catalog.get("tiny") is before
+    opened = count_openings(monkeypatch)
+    assert catalog.get("tiny") == catalog.get("tiny")
+    assert opened == [found.path]
     model("tiny.gguf", **{"toy.context_length": 128, "general.name": "changed"})
     assert catalog.get("tiny").context_length == 128
     assert toys.scans == 1

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,35 @@ def test_names_do_not_depend_on_the_order():
 
 def test_a_name_made_by_the_source_stays_whole():
     assert names(at("/blobs/sha256-12", "tiny:8b-q4_0")) == ["tiny:8b-q4_0"]
+
+
+def test_files_that_differ_in_their_suffix_only():
+    assert names(at("/a/tiny.gguf"), at("/a/tiny.GGUF")) == ["/a/tiny.gguf", "/a/tiny.GGUF"]
+
+
+def test_parts_of_split_models_are_no_part_of_the_name():
+    assert names(at("/a/tiny-Q8_0-00001-of-00002.gguf", "tiny-Q8_0")) == ["tiny"]
+
+
+@pytest.mark.parametrize("stem", ["model", "ggml-model-Q4_0", "Q4_K_M", "model.f16"])
+def test_files_without_a_name_take_that_of_their_namespace(stem: str):
+    assert names(replace(at(f"/a/{stem}.gguf"), namespace="acme/Tiny-1B-GGUF")) == ["Tiny-1B"]
+    assert names(at("/a/Q4_0.gguf")) == ["Q4_0"]
+
+
+def test_namespaces_tell_apart_and_then_sources():
+    one = replace(at("/hub/snapshots/1/tiny.gguf"), namespace="acme/tiny-gguf")
+    other = replace(at("/hub/snapshots/2/tiny.gguf"), namespace="rival/tiny-gguf")
+    assert names(one, other) == ["acme/tiny-gguf/tiny", "rival/tiny-gguf/tiny"]
+    twin = replace(one, path=Path("/b/tiny.gguf"), source="second")
+    assert names(one, twin) == ["test:acme/tiny-gguf/tiny", "second:acme/tiny-gguf/tiny"]
+
+
+def test_aliases_of_sources_count_where_they_are_clear():
+    tiny = replace(at("/blobs/1", "tiny:latest"), aliases=("tiny",))
+    assert name_models([tiny])[1]["tiny"] is tiny
+    named = at("/a/tiny.gguf")
+    assert name_models([tiny, named])[0]["tiny"] is named
 
 
 def test_two_sources_may_give_one_name():

@@ -6,22 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from shimmy.discovery.catalog import FoundModel, Skipped
-from shimmy.discovery.scan import find_models
+from shimmy.discovery.records import FoundModel, Searched, Skipped
+from shimmy.discovery.scan import find_models, is_model_file
 from shimmy.errors import ConfigError
 from shimmy.settings import Settings, load_settings
 from shimmy_plugins.discovery.directories import Directories
 from shimmy_plugins.discovery.python_packages import PythonPackages
-
-
-def touch(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
-    return path
+from tests.unit.discovery.homes import touch
 
 
 def paths(reports) -> list[Path]:
-    return [report.path for report in reports]
+    return [report.path for report in reports if isinstance(report, FoundModel)]
 
 
 def test_folders_are_searched_in_stable_order(tmp_path):
@@ -31,6 +26,49 @@ def test_folders_are_searched_in_stable_order(tmp_path):
     reports = list(find_models(tmp_path, "test"))
     assert paths(reports) == expected
     assert reports[1] == FoundModel("deep", expected[1], "test")
+
+
+@pytest.mark.parametrize(
+    ("name", "complete"),
+    [
+        ("tiny.gguf", True),
+        ("Qwen2.5-0.5B.Q4_0.GGUF", True),
+        ("tiny.gguf.part", False),
+        ("tiny.gguf.incomplete", False),
+        ("tiny.gguf.crdownload", False),
+        ("tiny.gguf.tmp", False),
+        ("tiny.part.gguf", False),
+        ("tiny.safetensors", False),
+    ],
+)
+def test_downloads_under_way_are_no_models(name, complete):
+    assert is_model_file(name) == complete
+
+
+def test_split_models_are_one(tmp_path):
+    first, second = (touch(tmp_path / f"big-0000{number}-of-00002.gguf") for number in (1, 2))
+    touch(tmp_path / "all/one-00001-of-00001.gguf")
+    lost = touch(tmp_path / "lost/far-00003-of-00007.gguf")
+    reports = list(find_models(tmp_path, "test"))
+    assert [(r.name, r.path) for r in reports if isinstance(r, FoundModel)] == [
+        ("big", first),
+        ("one", tmp_path / "all/one-00001-of-00001.gguf"),
+    ]
+    assert reports[-1] == Skipped(
+        lost,
+        "test",
+        "6 of its 7 parts missing: "
+        "far-00001-of-00007.gguf, far-00002-of-00007.gguf, far-00004-of-00007.gguf, ….",
+    )
+    assert paths(Directories().scan(Settings(base_gguf=first)))[0] == first
+    assert second.exists()
+
+
+@pytest.mark.parametrize("separator", {os.pathsep, ";"})
+def test_model_paths_come_from_the_environment(tmp_path, monkeypatch, separator):
+    one, two = touch(tmp_path / "a/one.gguf"), touch(tmp_path / "b/two.gguf")
+    monkeypatch.setenv("SHIMMY_MODEL_PATHS", separator.join([str(tmp_path / "a"), str(two)]))
+    assert paths(Directories().scan(load_settings())) == [one, two]
 
 
 def test_depth_bounds_the_search(tmp_path):
@@ -75,7 +113,9 @@ def test_directories_follow_the_settings_and_look_around(tmp_path):
 def test_directories_report_what_is_not_there():
     gone = Path("gone")
     assert list(Directories().scan(Settings(model_paths=(gone,)))) == [
-        Skipped(gone, "directories", "there is no such file or folder.")
+        Searched(gone.absolute(), "directories", exists=False),
+        Skipped(gone, "directories", "there is no such file or folder."),
+        Searched(Path("models").absolute(), "directories", exists=False),
     ]
 
 

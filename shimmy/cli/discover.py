@@ -1,0 +1,61 @@
+"""``shimmy discover``: what each source found, and where it looked."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from shimmy.cli.common import bootstrap, settings_options
+from shimmy.cli.list import print_no_models, print_skipped
+from shimmy.cli.output import print_json, print_table, readable_size
+from shimmy.discovery.catalog import Catalog, ModelCard, Searched, Skipped
+
+
+@settings_options("base_gguf", "model_paths", "models_dir")
+def command(
+    ctx: typer.Context,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Also show what was skipped, and why, and all places searched.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what each source of models found, and where."""
+    catalog = Catalog(*bootstrap(ctx))
+    models = sorted(catalog.models(), key=lambda card: (card.source, card.name))
+    skipped, searched = catalog.skipped, catalog.searched
+    aliases = {card.name: catalog.aliases(card.name) for card in models}
+    if json:
+        rows = [dataclasses.asdict(card) | {"aliases": aliases[card.name]} for card in models]
+        print_json({"models": rows} | (_details(skipped, searched) if everything else {}))
+        return
+    if models:
+        headers = ("source", "name", "also called", "size", "path")
+        print_table(headers, [_row(card, aliases[card.name]) for card in models])
+    else:
+        print_no_models()
+    if everything:
+        print_skipped(skipped)
+        print_places(searched)
+    elif skipped:
+        print(f"\nSkipped: {len(skipped)}. `shimmy discover --all` says what, and why.")
+
+
+def print_places(searched: Sequence[Searched]) -> None:
+    """Print where sources looked, and whether it is there."""
+    print()
+    rows = [(str(row.path), row.source, "yes" if row.exists else "no") for row in searched]
+    print_table(("searched", "source", "exists"), rows)
+
+
+def _row(card: ModelCard, aliases: Sequence[str]) -> tuple[str, ...]:
+    return card.source, card.name, ", ".join(aliases), readable_size(card.size_bytes), str(card.path)
+
+
+def _details(skipped: Sequence[Skipped], searched: Sequence[Searched]) -> dict[str, object]:
+    return {
+        "skipped": [dataclasses.asdict(row) for row in skipped],
+        "searched": [dataclasses.asdict(row) for row in searched],
+    }

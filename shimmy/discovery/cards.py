@@ -1,0 +1,138 @@
+"""Model cards, read once per file: remembered by path, size and time of change, also between runs.
+
+A vocabulary makes the head of a file long, so reading a card takes some ten milliseconds. What
+cannot be read from or written to the file of remembered cards is done without.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from shimmy import __version__
+from shimmy.discovery.kinds import why_not_a_language_model
+from shimmy.errors import GGUFError
+from shimmy.gguf.card import ModelCard, read_card
+from shimmy.gguf.parts import part_paths
+from shimmy.gguf.reader import open_gguf
+from shimmy.registry import Registry
+from shimmy.specs import QuantTypeSpec
+
+#: Files remembered; the longest known go first.
+MOST_CARDS = 10_000
+
+_logger = logging.getLogger(__name__)
+
+State = list[list[int]]
+"""Size and time of change of each file of a model."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """What a file says of itself: a card, and why it is no language model; without a card it is broken."""
+
+    card: ModelCard | None
+    problem: str | None
+
+
+class CardReader:
+    """Reads and remembers what files say of themselves; safe in threads.
+
+    Args:
+        quant_types: names the types of tensors.
+        memory: where to remember cards between runs; None: nowhere.
+    """
+
+    def __init__(self, quant_types: Registry[QuantTypeSpec], memory: Path | None = None) -> None:
+        self._quant_types = quant_types
+        self._memory = memory
+        self._stamp = [__version__, *quant_types.names()]
+        self._lock = threading.RLock()
+        self._known: dict[str, tuple[State, FileFacts]] | None = None
+        self._changed = False
+
+    def read(self, path: Path) -> FileFacts:
+        """The facts about a model, by its (first) file."""
+        state = [_state(part) for part in part_paths(path)]
+        with self._lock:
+            if self._known is None:
+                self._known = self._recall()
+            remembered = self._known.get(str(path))
+            if remembered is not None and remembered[0] == state:
+                return remembered[1]
+            facts = self._open(path)
+            self._known[str(path)] = (state, facts)
+            self._changed = True
+            return facts
+
+    def save(self) -> None:
+        """Remember for later runs what has been read since the last time."""
+        with self._lock:
+            if self._memory is None or not self._changed or self._known is None:
+                return
+            self._changed = False
+            kept = {path: entry for path, entry in self._known.items() if entry[1].card is not None}
+        entries = {
+            path: [state, dataclasses.asdict(facts.card) if facts.card else None, facts.problem]
+            for path, (state, facts) in list(kept.items())[-MOST_CARDS:]
+        }
+        try:
+            _replace(self._memory, json.dumps({"stamp": self._stamp, "cards": entries}, default=str))
+        except OSError as error:
+            _logger.debug("model cards are not remembered: %s", error)
+
+    def _open(self, path: Path) -> FileFacts:
+        try:
+            with open_gguf(path, skim=True) as file:
+                card = read_card(file, name="", source="", quant_types=self._quant_types)
+                return FileFacts(card, why_not_a_language_model(card.architecture, file.metadata))
+        except GGUFError as error:
+            return FileFacts(None, str(error))
+
+    def _recall(self) -> dict[str, tuple[State, FileFacts]]:
+        """What earlier runs remembered; nothing if another version or another choice of plugins did."""
+        if self._memory is None:
+            return {}
+        try:
+            remembered = json.loads(self._memory.read_bytes())
+            if remembered["stamp"] != self._stamp:
+                return {}
+            return {path: _entry(*entry) for path, entry in remembered["cards"].items()}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+            _logger.debug("remembered model cards cannot be used: %s", error)
+            return {}
+
+
+def _entry(state: State, card: dict[str, Any], problem: str | None) -> tuple[State, FileFacts]:
+    return state, FileFacts(ModelCard(**{**card, "path": Path(card["path"])}), problem)
+
+
+def _state(path: Path) -> list[int]:
+    try:
+        status = path.stat()
+    except OSError:
+        # Opening it will say what is wrong.
+        return []
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file so that whoever reads it meanwhile sees the old one or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=path.name, dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
