@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
+from shimmy.engine.context import check_positions, choose_context, fit_context
 from shimmy.engine.engine import Engine
-from shimmy.engine.plan import Backend, Limits, Plan, Progress
+from shimmy.engine.plan import Backend, Limits, Progress
 from shimmy.engine.protocol import PROTOCOL_VERSION, EngineSettings, Ready
-from shimmy.errors import ConfigError, OutOfMemoryError
+from shimmy.errors import ConfigError
 from shimmy.gguf.card import ModelCard, read_card
 from shimmy.gguf.params import read_params
 from shimmy.gguf.reader import open_gguf
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from shimmy.gguf.reader import GGUFFile
     from shimmy.plugins import Plugins
 
-#: The smallest context worth serving; less memory than this is an error.
-MIN_CONTEXT = 512
 #: Share of the memory that is free after loading the weights which the KV cache may grow into.
 KV_SHARE = 0.5
 
@@ -49,18 +48,18 @@ def load_engine(
     backend_name, reason, backend = choose_backend(card, settings, plugins)
     weights = Weights(file, plugins.quant_types)
     params, architecture = read_architecture(card.architecture, file, plugins)
-    graph = record(architecture, params, weights, op_table(plugins))
-    native = card.context_length or MIN_CONTEXT
-    wanted = wanted_context(settings, native)
+    wanted = choose_context(settings, file.metadata, card.architecture, weights)
+    graph = record(architecture, params, weights, op_table(plugins), wanted.scaling)
+    check_positions(wanted, graph)
     limits = Limits(
-        max_ctx=wanted,
+        max_ctx=wanted.positions,
         max_sequences=settings.max_sequences,
         step_tokens=max(settings.step_tokens, settings.max_sequences),
         threads=settings.threads or default_threads(),
     )
     plan = backend.compile(graph, weights, limits, progress)
     kv_memory = settings.kv_memory or int(psutil.virtual_memory().available * KV_SHARE)
-    context = fit_context(plan, wanted, kv_memory, explicit=settings.max_ctx is not None)
+    context = fit_context(plan, wanted, kv_memory)
     vocabulary = graph.nodes[graph.output].shape[0]
     engine = Engine(
         plan,
@@ -78,7 +77,9 @@ def load_engine(
         precision=plan.precision,
         description=plan.description,
         context=context,
-        native_context=native,
+        native_context=wanted.native,
+        rope_kind=wanted.scaling.kind,
+        rope_factor=wanted.scaling.factor,
         vocabulary=vocabulary,
         weight_bytes=plan.weight_bytes,
         kv_bytes_per_token=plan.block_bytes // plan.block_tokens,
@@ -130,31 +131,3 @@ def default_threads() -> int:
     physical = psutil.cpu_count(logical=False) or 1
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(physical, allowed))
-
-
-def wanted_context(settings: EngineSettings, native: int) -> int:
-    if settings.max_ctx is None:
-        return native
-    if settings.max_ctx > native:
-        raise ConfigError(
-            f"max_ctx is {settings.max_ctx}, the model was trained for {native} positions.",
-            hint=f"Set max_ctx to at most {native}.",
-            param="max_ctx",
-        )
-    return settings.max_ctx
-
-
-def fit_context(plan: Plan, wanted: int, kv_memory: int, *, explicit: bool) -> int:
-    """min(wanted, what the KV memory holds); too much asked for explicitly is an error."""
-    fits = kv_memory // plan.block_bytes * plan.block_tokens
-    if fits >= wanted:
-        return wanted
-    per_token = plan.block_bytes / plan.block_tokens
-    if explicit or fits < min(MIN_CONTEXT, wanted):
-        plan.close()
-        raise OutOfMemoryError(
-            f"a context of {wanted} needs {wanted * per_token / 2**20:.0f} MiB of KV cache "
-            f"({per_token / 1024:.1f} KiB per token), kv_memory is {kv_memory / 2**20:.0f} MiB.",
-            hint=f"It holds a context of {fits}: lower max_ctx or raise kv_memory.",
-        )
-    return fits

@@ -29,6 +29,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     precision: str = "auto"
     threads: int | None = None
     max_ctx: int | None = None
+    rope_scale: float | None = None
+    """Factor of YaRN, at least 1; None lets ``max_ctx`` decide."""
     kv_memory: int | None = None
     """Bytes; None takes a share of the machine's memory."""
     max_sequences: int = 32
@@ -45,6 +47,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
             precision=settings.precision,
             threads=settings.threads,
             max_ctx=settings.max_ctx,
+            rope_scale=settings.rope_scale,
             kv_memory=settings.kv_memory,
             max_sequences=settings.max_sequences,
             step_tokens=settings.step_tokens,
@@ -138,6 +141,19 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     plugins: list[str]
     fallbacks: list[str]
     seconds: float
+    rope_kind: str = "none"
+    """How rotary positions are scaled: "none", "linear", "yarn", "llama3+yarn", ..."""
+    rope_factor: float = 1.0
+    """The divisor of the slowest rotation, not counting divisors per pair (llama3, longrope)."""
+
+    @property
+    def context_text(self) -> str:
+        """For people: "1024", or "2048 (native 1024, yarn" and the factor."""
+        facts = [f"native {self.native_context}"] if self.context != self.native_context else []
+        if self.rope_kind != "none":
+            factor = f" \N{MULTIPLICATION SIGN}{self.rope_factor:.3g}" if self.rope_factor != 1.0 else ""
+            facts.append(self.rope_kind + factor)
+        return f"{self.context} ({', '.join(facts)})" if facts else str(self.context)
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from shimmy.errors import GraphError, did_you_mean
 from shimmy.graph.ops import CORE_OPS, Op, Shape
+from shimmy.graph.scaling import PLAIN, RopeScaling
 
 
 class TensorTable(Protocol):
@@ -72,6 +73,8 @@ class Graph:
 
     tensors: TensorTable
     ops: Mapping[str, Op] = field(default_factory=lambda: CORE_OPS)
+    scaling: RopeScaling = PLAIN
+    """Of every rotation that does not opt out; its tensor is in ``tensors``."""
     nodes: list[Node] = field(default_factory=list)
     output: int = -1
     _prefix: str = ""
@@ -107,19 +110,17 @@ class Graph:
         """View a row as ``count`` heads."""
         return self.op("heads", x, heads=count)
 
-    def rope(
-        self, x: Value, *, base: float, dims: int, style: str, factors: str | None = "rope_freqs"
-    ) -> Value:
+    def rope(self, x: Value, *, base: float, dims: int, style: str, scaled: bool = True) -> Value:
         """Rotary embedding (Su et al. 2021, arXiv:2104.09864) of the first ``dims`` of each head.
 
-        ``style`` pairs dimensions: "interleaved" (2i, 2i+1) or "half" (i, i + dims/2). Where the
-        file has the tensor ``factors``, the i-th frequency is divided by its i-th value.
+        ``style`` pairs dimensions: "interleaved" (2i, 2i+1) or "half" (i, i + dims/2). The model's
+        rope scaling applies by itself; ``scaled=False`` is for layers that never look far.
         """
         if style not in ("interleaved", "half"):
             raise GraphError(f"{self._prefix}rope: style is {style!r}, not 'interleaved' or 'half'.")
-        name = f"{factors}.weight"
-        weights = {"factors": name} if factors and name in self.tensors else {}
-        return self.op("rope", x, weights=weights, base=base, dims=dims, style=style)
+        scaling = self.scaling if scaled else PLAIN
+        weights = {"factors": scaling.factors} if scaling.factors else {}
+        return self.op("rope", x, weights=weights, base=base, dims=dims, style=style, scaling=scaling)
 
     def attention(self, q: Value, k: Value, v: Value, *, layer: int, scale: float) -> Value:
         """Causal attention over the sequence so far; appends k and v to the cache of ``layer``."""
@@ -177,10 +178,17 @@ class Graph:
 
 
 def record(
-    architecture: Architecture, params: Any, tensors: TensorTable, ops: Mapping[str, Op] | None = None
+    architecture: Architecture,
+    params: Any,
+    tensors: TensorTable,
+    ops: Mapping[str, Op] | None = None,
+    scaling: RopeScaling = PLAIN,
 ) -> Graph:
-    """Run an architecture's ``build`` and return the finished graph."""
-    graph = Graph(tensors, ops or CORE_OPS)
+    """Run an architecture's ``build`` and return the finished graph.
+
+    ``scaling`` applies to the model's rotations; :func:`shimmy.graph.scaling.read_scaling` reads it.
+    """
+    graph = Graph(tensors, ops or CORE_OPS, scaling)
     logits = architecture.build(graph, params)
     graph.output = logits.index
     return graph

@@ -6,6 +6,7 @@ means; engines are tested against it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -75,6 +76,8 @@ def _rope(inputs: Sequence[Shape], weights: Mapping[str, Shape], attrs: Mapping[
     dims: int = attrs["dims"]
     if len(inputs[0]) != 2 or dims % 2 or not 0 < dims <= inputs[0][1]:
         raise GraphError(f"cannot rotate {dims} dimensions of heads of shape {inputs[0]}.")
+    if not 1.0 < attrs["base"] < math.inf:
+        raise GraphError(f"the base of rotations is {attrs['base']}, expected a finite number above 1.")
     if "factors" in weights and weights["factors"] != (dims // 2,):
         raise GraphError(f"{dims // 2} frequency factors are needed, the file has {weights['factors']}.")
     return inputs[0]

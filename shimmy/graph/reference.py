@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shimmy.graph.batch import Batch
+from shimmy.graph.rope import rope_frequencies
+from shimmy.graph.scaling import RopeScaling
 
 F32 = NDArray[np.float32]
 
@@ -33,15 +35,18 @@ def heads(x: F32, *, heads: int) -> F32:
     return x.reshape(len(x), heads, -1)
 
 
-def rope_frequencies(base: float, dims: int, factors: F32 | None = None) -> NDArray[np.float64]:
-    """Angle per position of each rotated pair, in radians: base^(-2i/dims), over its factor."""
-    frequencies: NDArray[np.float64] = base ** (-np.arange(0, dims, 2, dtype=np.float64) / dims)
-    return frequencies if factors is None else frequencies / factors
-
-
-def rope(x: F32, *, base: float, dims: int, style: str, batch: Batch, factors: F32 | None = None) -> F32:
-    angles = batch.positions[:, None, None] * rope_frequencies(base, dims, factors)
-    cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+def rope(
+    x: F32,
+    *,
+    base: float,
+    dims: int,
+    style: str,
+    scaling: RopeScaling,
+    batch: Batch,
+    factors: F32 | None = None,
+) -> F32:
+    frequencies = rope_frequencies(base, dims, scaling, factors)
+    cos, sin = (table[:, None, :] for table in frequencies.cos_sin(batch.positions))
     first, second = (
         (slice(0, dims, 2), slice(1, dims, 2))
         if style == "interleaved"

@@ -20,6 +20,7 @@ from shimmy.gguf.weights import Weights
 from shimmy.graph.batch import Batch
 from shimmy.graph.builder import Graph, Value, record
 from shimmy.graph.ops import CORE_OPS, Op
+from shimmy.graph.scaling import PLAIN, RopeScaling, read_scaling
 from shimmy.plugins import load_plugins
 
 F32 = NDArray[np.float32]
@@ -138,9 +139,9 @@ def flatten(x: F32) -> F32:
 FLAT = Op("flat", "One row of all heads.", lambda i, _w, _a: (prod(i[0]),), f"{__name__}:flatten")
 
 
-def graph_of(weights: MadeUpWeights, build: Callable[[Graph], Value]) -> Graph:
+def graph_of(weights: MadeUpWeights, build: Callable[[Graph], Value], scaling: RopeScaling = PLAIN) -> Graph:
     """A small graph; its inputs are embeddings of the token ids."""
-    graph = Graph(weights, {**CORE_OPS, "flat": FLAT})
+    graph = Graph(weights, {**CORE_OPS, "flat": FLAT}, scaling)
     graph.output = build(graph).index
     return graph
 
@@ -158,8 +159,10 @@ def compile_with(backend: Backend, path: Path, limits: Limits = LIMITS) -> Plan:
     """A model file on a backend."""
     file = open_gguf(path)
     weights = Weights(file, PLUGINS.quant_types)
-    params, architecture = read_architecture(file.metadata["general.architecture"], file, PLUGINS)
-    graph = record(architecture, params, weights, op_table(PLUGINS))
+    name = file.metadata["general.architecture"]
+    params, architecture = read_architecture(name, file, PLUGINS)
+    scaling = read_scaling(file.metadata, name, weights, limits.max_ctx)
+    graph = record(architecture, params, weights, op_table(PLUGINS), scaling)
     return backend.compile(graph, weights, limits, no_progress)
 
 

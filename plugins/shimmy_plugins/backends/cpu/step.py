@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 from shimmy.engine.plan import Limits
 from shimmy.errors import EngineError
 from shimmy.graph.batch import Batch
-from shimmy.graph.reference import rope_frequencies
+from shimmy.graph.rope import RopeFrequencies, rope_frequencies
+from shimmy.graph.scaling import RopeScaling
 from shimmy_plugins.backends.cpu.kvcache import BLOCK_TOKENS, KVCache
 from shimmy_plugins.backends.cpu.memory import aligned_floats
 
@@ -21,16 +23,15 @@ F32 = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class RopeTable:
-    """Cosine and sine of the batch's positions, each (T, pairs), and the angle per position of a pair."""
+    """Cosine and sine of the batch's positions, each (T, pairs), for rotations of one kind."""
 
-    frequencies: NDArray[np.float64]
+    frequencies: RopeFrequencies
     cos: F32
     sin: F32
 
     def fill(self, positions: I32) -> None:
-        angles = positions[:, None] * self.frequencies
-        self.cos[: len(positions)] = np.cos(angles)
-        self.sin[: len(positions)] = np.sin(angles)
+        rows = len(positions)
+        self.cos[:rows], self.sin[:rows] = self.frequencies.cos_sin(positions)
 
 
 class StepInputs:
@@ -50,16 +51,16 @@ class StepInputs:
         """The step itself, for functions of Python."""
         self.vocabulary = 2**31
         """Rows of the smallest embedding matrix."""
-        self._ropes: dict[tuple[float, int, str | None], RopeTable] = {}
+        self._ropes: dict[Hashable, RopeTable] = {}
 
-    def rope_table(self, base: float, dims: int, name: str | None, factors: F32 | None) -> RopeTable:
-        """The table for rotations of this kind; ``name`` is that of the tensor ``factors``."""
-        key = (base, dims, name)
-        if key not in self._ropes:
-            frequencies = rope_frequencies(base, dims, factors)
+    def rope_table(self, base: float, dims: int, scaling: RopeScaling, factors: F32 | None) -> RopeTable:
+        """The table for rotations of this kind; ``factors`` is the tensor that ``scaling`` names."""
+        kind = (base, dims, scaling)
+        if kind not in self._ropes:
+            frequencies = rope_frequencies(base, dims, scaling, factors)
             cos, sin = (aligned_floats(self.limits.step_tokens, dims // 2) for _ in range(2))
-            self._ropes[key] = RopeTable(frequencies, cos, sin)
-        return self._ropes[key]
+            self._ropes[kind] = RopeTable(frequencies, cos, sin)
+        return self._ropes[kind]
 
     def fill(self, batch: Batch, cache: KVCache) -> None:
         """Take over a batch. EngineError if it does not fit the limits or the reserved blocks."""

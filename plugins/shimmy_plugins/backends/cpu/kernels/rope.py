@@ -41,7 +41,7 @@ def lower(low: Lowering, node: Node) -> None:
     heads, head_dim = node.shape
     dims, factors = node.attrs["dims"], node.weights.get("factors")
     values = low.weights.vector(factors)[: dims // 2] if factors else None
-    table = low.step.rope_table(node.attrs["base"], dims, factors, values)
+    table = low.step.rope_table(node.attrs["base"], dims, node.attrs["scaling"], values)
     interleaved = node.attrs["style"] == "interleaved"
     low.call(
         KERNEL,
