@@ -27,13 +27,23 @@ STOP_KEYS = (
 #: of turn by key. What follows the last ten, marks of infilling, would be another file.
 STOP_TEXTS = frozenset(
     {
-        *("</s>", "<|endoftext|>", "<|end_of_text|>", "[EOS]"),
+        *("</s>", "<eos>", "<|endoftext|>", "<|end_of_text|>", "[EOS]"),
+        "<\uff5cend\u2581of\u2581sentence\uff5c>",
         *("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<end_of_utterance>"),
-        *("<EOT>", "_<EOT>", "[EOT]"),
+        *("<EOT>", "_<EOT>", "[EOT]", "<turn|>", "[e~["),
+        *("<|return|>", "<|call|>", "<|calls|>", "<|flush|>", "<|tool_response>"),
         *("<|fim_pad|>", "<fim_pad>", "<fim-pad>", "<PAD>"),
         *("<|fim_repo|>", "<|repo_name|>", "<fim-repo>", "<reponame>", "<REPO>", "<|file_sep|>"),
     }
 )
+
+
+#: Spellings that end no generation where the vocabulary has one of these too: there, ``<|end|>`` only
+#: ends a part of an answer, and ``</s>`` is a word like others.
+STOP_TEXTS_UNLESS = {
+    "<|end|>": frozenset({"<|call|>", "<|calls|>"}),
+    "</s>": frozenset({"<|tool_response>"}),
+}
 
 
 class TokenType(IntEnum):
@@ -64,9 +74,10 @@ class Vocabulary:
     add_bos: bool
     stop_ids: frozenset[int]
 
-    def texts(self, *types: TokenType) -> list[str]:
-        """The spellings of all tokens of these types, by id."""
-        return [text for text, kind in zip(self.tokens, self.types, strict=True) if kind in types]
+    def ids(self, *types: TokenType) -> dict[str, int]:
+        """The spellings of all tokens of these types, with their ids."""
+        kinds = enumerate(zip(self.tokens, self.types, strict=True))
+        return {text: token for token, (text, kind) in kinds if kind in types}
 
 
 def read_vocabulary(
@@ -88,11 +99,6 @@ def read_vocabulary(
         for key in ("bos_token_id", "unknown_token_id", *STOP_KEYS)
     }
     named = {token for key in STOP_KEYS if (token := ids[key]) is not None}
-    spelled = {
-        token
-        for token, (text, kind) in enumerate(zip(tokens, types, strict=True))
-        if kind != TokenType.NORMAL and text in STOP_TEXTS
-    }
     return Vocabulary(
         tokens=tokens,
         types=bytes(types),
@@ -100,8 +106,20 @@ def read_vocabulary(
         eos_id=ids["eos_token_id"],
         unknown_id=ids["unknown_token_id"],
         add_bos=ids["bos_token_id"] is not None and read_flag(metadata, "add_bos_token", add_bos),
-        stop_ids=frozenset(named | spelled),
+        stop_ids=frozenset(named | _spelled_stops(tokens, types)),
     )
+
+
+def _spelled_stops(tokens: Sequence[str], types: Sequence[int]) -> set[int]:
+    """Ids of the tokens that end a generation by their spelling."""
+    found = {
+        text: token
+        for token, (text, kind) in enumerate(zip(tokens, types, strict=True))
+        if kind != TokenType.NORMAL and text in STOP_TEXTS
+    }
+    return {
+        token for text, token in found.items() if found.keys().isdisjoint(STOP_TEXTS_UNLESS.get(text, ()))
+    }
 
 
 def read_array(

@@ -25,7 +25,7 @@ class VocabularyTokenizer(ABC):
         self.eos_id = vocabulary.eos_id
         self.add_bos = vocabulary.add_bos
         self.stop_ids = vocabulary.stop_ids
-        self.control_texts = frozenset(vocabulary.texts(*CONTROL_TYPES))
+        self.control_texts = frozenset(vocabulary.ids(*CONTROL_TYPES))
         self._tokens = vocabulary.tokens
         self._types = vocabulary.types
         self._to_bytes = to_bytes

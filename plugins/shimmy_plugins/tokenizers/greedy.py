@@ -8,7 +8,7 @@ from typing import Any
 
 from shimmy.errors import TokenizerError
 from shimmy.text.tokenizer import MARK, Tokenizer
-from shimmy.text.vocabulary import TokenType, Vocabulary, read_vocabulary
+from shimmy.text.vocabulary import CONTROL_TYPES, TokenType, Vocabulary, read_vocabulary
 from shimmy_plugins.tokenizers.base import VocabularyTokenizer, without_surrogates
 
 
@@ -29,9 +29,7 @@ class GreedyTokenizer(VocabularyTokenizer):
         }
         self._ids.pop(b"", None)
         self._lengths = _lengths_by_beginning(self._ids)
-        self._controls = {
-            text: token for token, text in enumerate(vocabulary.tokens) if text in self.control_texts
-        }
+        self._controls = vocabulary.ids(*CONTROL_TYPES)
         longest_first = sorted(self._controls, key=len, reverse=True)
         self._control = re.compile(f"({'|'.join(map(re.escape, longest_first))})")
 

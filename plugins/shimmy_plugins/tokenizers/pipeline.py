@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -43,41 +43,44 @@ class PipelineTokenizer(VocabularyTokenizer):
         super().__init__(vocabulary, pipeline.to_bytes, space_prefix=pipeline.space_prefix)
         self._pipeline = pipeline
         # Several encoders over one shared model, since a switch on one would not be thread-safe.
-        defined = vocabulary.texts(TokenType.USER_DEFINED)
-        self._whole = defined + vocabulary.texts(*CONTROL_TYPES)
-        self._plain = _encoder(pipeline, defined)
-        self._special = _encoder(pipeline, self._whole)
+        defined = vocabulary.ids(TokenType.USER_DEFINED)
+        self._whole = defined | vocabulary.ids(*CONTROL_TYPES)
+        self._plain = _Encoder(pipeline, defined)
+        self._special = _Encoder(pipeline, self._whole)
 
     @cached_property
-    def _marked(self) -> Encoder:
-        """Finds control tokens before the marks inside others are removed. Rarely needed."""
-        return _encoder(self._pipeline, self._whole, removed=_STAND_IN)
+    def _marked(self) -> _Encoder:
+        """Finds control tokens, then removes the marks inside others. Rarely needed."""
+        return _Encoder(self._pipeline, self._whole, removed=_STAND_IN)
 
     def _encode_plain(self, text: str) -> list[int]:
-        return _ids(self._plain, text)
+        return self._plain.ids(text)
 
     def _encode_special(self, text: str) -> list[int]:
         if MARK not in text:
-            return _ids(self._special, text)
-        return _ids(self._marked, text.replace(_STAND_IN, "\ufffd").replace(MARK, _STAND_IN))
+            return self._special.ids(text)
+        return self._marked.ids(text.replace(_STAND_IN, "\ufffd").replace(MARK, _STAND_IN))
 
 
-def _ids(encoder: Encoder, text: str) -> list[int]:
-    ids: list[int] = encoder.encode(without_surrogates(text), add_special_tokens=False).ids
-    return ids
+class _Encoder:
+    """The pipeline, run on what lies between the texts in ``whole``; of those, the longest first."""
 
+    def __init__(self, pipeline: Pipeline, whole: Mapping[str, int], *, removed: str = "") -> None:
+        self._encoder = Encoder(pipeline.model)
+        steps: list[Normalizer] = [Replace(removed, "")] if removed else []
+        if pipeline.normalizer is not None:
+            steps.append(pipeline.normalizer)
+        if steps:
+            self._encoder.normalizer = Steps(steps)
+        if pipeline.pre_tokenizer is not None:
+            self._encoder.pre_tokenizer = pipeline.pre_tokenizer
+        self._encoder.add_tokens(
+            [AddedToken(text, normalized=False, rstrip=text in pipeline.swallow_space) for text in whole]
+        )
+        # The library gives new ids to texts that the model does not have.
+        new_ids = {text: self._encoder.token_to_id(text) for text in whole}
+        self._moved = {new_ids[text]: token for text, token in whole.items() if new_ids[text] != token}
 
-def _encoder(pipeline: Pipeline, whole: Iterable[str], *, removed: str = "") -> Encoder:
-    """An encoder that finds the texts in ``whole`` before anything else, the longest first."""
-    encoder = Encoder(pipeline.model)
-    steps: list[Normalizer] = [Replace(removed, "")] if removed else []
-    if pipeline.normalizer is not None:
-        steps.append(pipeline.normalizer)
-    if steps:
-        encoder.normalizer = Steps(steps)
-    if pipeline.pre_tokenizer is not None:
-        encoder.pre_tokenizer = pipeline.pre_tokenizer
-    encoder.add_tokens(
-        [AddedToken(text, normalized=False, rstrip=text in pipeline.swallow_space) for text in whole]
-    )
-    return encoder
+    def ids(self, text: str) -> list[int]:
+        ids: list[int] = self._encoder.encode(without_surrogates(text), add_special_tokens=False).ids
+        return [self._moved.get(token, token) for token in ids] if self._moved else ids

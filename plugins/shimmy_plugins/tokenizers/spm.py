@@ -84,7 +84,7 @@ def _swallow_space(metadata: Mapping[str, Any], vocabulary: Vocabulary) -> Colle
     name = str(metadata.get("general.name", "")).lower()
     if "phi-3" not in name and "phi3" not in name:
         return ()
-    special = vocabulary.texts(TokenType.USER_DEFINED, *CONTROL_TYPES)
+    special = vocabulary.ids(TokenType.USER_DEFINED, *CONTROL_TYPES)
     return frozenset(special) - {"<unk>", "<s>", "<|endoftext|>"}
 
 

@@ -46,7 +46,7 @@ def _model(vocabulary: Vocabulary, scores: Collection[float]) -> Unigram:
         (score for kind, score in zip(kinds, scores, strict=True) if kind == TokenType.NORMAL), default=0.0
     )
     # The model wants a piece for each id. Those that text must not become get a spelling that no
-    # text has, and a score that leaves the lowest one, which unknown characters depend on, as it is.
+    # text has, and a score that is not the lowest, on which that of unknown characters depends.
     pieces = [
         (text, score) if kind in (TokenType.NORMAL, TokenType.BYTE) else (f"\ufdd1{token}", best)
         for token, (text, kind, score) in enumerate(zip(vocabulary.tokens, kinds, scores, strict=True))

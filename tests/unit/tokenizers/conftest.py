@@ -11,16 +11,16 @@ import pytest
 from shimmy.gguf.reader import open_gguf
 from shimmy.registry import Registry
 from shimmy.text.tokenizer import load_tokenizer
-from shimmy_plugins.tokenizers import gpt2, llama
+from shimmy_plugins.tokenizers import gemma4, gpt2, llama, rwkv, t5
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "tokenizers"
 
 
 @pytest.fixture(scope="session")
 def registry():
-    """The two built-in vocabulary kinds."""
+    """The built-in vocabulary kinds."""
     registry = Registry("tokenizer")
-    for plugin in (gpt2, llama):
+    for plugin in (gemma4, gpt2, llama, rwkv, t5):
         plugin.register_tokenizers(lambda spec, owner=plugin.__name__: registry.add(spec.model, spec, owner))
     return registry
 

@@ -6,7 +6,6 @@ from hypothesis import strategies as st
 
 from shimmy.errors import TokenizerError
 from shimmy_plugins.tokenizers.bpe import make_tokenizer
-from shimmy_plugins.tokenizers.pretokenizers import PRE_TOKENIZERS
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
@@ -65,6 +64,22 @@ def test_tokens_and_their_texts():
     assert tokenizer.stop_ids == {3}
 
 
+@pytest.mark.parametrize(
+    ("texts", "stops"),
+    [
+        (["<|end|>", "<|im_end|>", "</s>"], {0, 1, 2}),
+        (["<|end|>", "<|call|>", "<|return|>"], {1, 2}),
+        (["</s>", "<|tool_response>", "<turn|>"], {1, 2}),
+        (["<|start|>", "<pad>", "</S>"], set()),
+    ],
+)
+def test_spellings_that_end_a_generation(texts, stops):
+    types = {"token_type": [CONTROL] * 3, "merges": [], "eos_token_id": None}
+    assert make_tokenizer(tiny(tokens=texts, **types)).stop_ids == stops
+    types["token_type"] = [NORMAL] * 3
+    assert make_tokenizer(tiny(tokens=texts, **types)).stop_ids == set()
+
+
 @pytest.mark.parametrize("token", [-1, 6])
 def test_a_token_outside_the_vocabulary(token):
     tokenizer = make_tokenizer(tiny())
@@ -87,48 +102,6 @@ def test_whole_words_before_merges_in_llama_bpe():
     words = {"tokens": ["a", "b", "c", "bc", "abc"], "token_type": [1] * 5, "merges": ["b c"]}
     assert make_tokenizer(tiny(**words, pre="gpt-2")).encode("abc") == [0, 3]
     assert make_tokenizer(tiny(**words, pre="llama-bpe")).encode("abc") == [4]
-
-
-@pytest.mark.parametrize(
-    ("pre", "words"),
-    [
-        ("gpt-2", ["ab", "\n", "\n", "12345", " it", "'s", "?!", "\n"]),
-        ("smollm", ["ab", "\n\n", "1", "2", "3", "4", "5", " it", "'s", "?!", "\n"]),
-        ("qwen2", ["ab", "\n\n", "1", "2", "3", "4", "5", " it", "'s", "?!\n"]),
-        ("llama-bpe", ["ab", "\n\n", "123", "45", " it", "'s", "?!\n"]),
-        ("default", ["ab", "\n", "\n", "123", "45", " it", "'", "s", "?!", "\n"]),
-        (None, ["ab", "\n", "\n", "123", "45", " it", "'", "s", "?!", "\n"]),
-    ],
-)
-def test_how_text_is_cut_into_words(pre, words):
-    """Nothing but the cuts keeps these characters from becoming one token."""
-    text = "ab\n\n12345 it's?!\n"
-    cut = make_tokenizer(merging_everything(text, pre))
-    assert [cut.decode([token]) for token in cut.encode(text)] == words
-
-
-def merging_everything(text, pre):
-    """A vocabulary in which every substring of ``text`` is a token that its parts merge into."""
-    spelled = text.replace("\n", "Ċ").replace(" ", "Ġ")
-    pieces = {
-        spelled[start:end] for start in range(len(spelled)) for end in range(start + 1, len(spelled) + 1)
-    }
-    tokens = sorted(pieces, key=lambda piece: (len(piece), piece))
-    merges = [f"{piece[:cut]} {piece[cut:]}" for piece in tokens for cut in range(1, len(piece))]
-    return tiny(pre=pre, tokens=tokens, token_type=[1] * len(tokens), merges=merges, eos_token_id=None)
-
-
-def test_an_unknown_way_to_cut_words():
-    with pytest.raises(
-        TokenizerError, match=r"'tokenizer.ggml.pre' is 'lama-bpe'.* Did you mean .*'llama-bpe'"
-    ):
-        make_tokenizer(tiny(pre="lama-bpe"))
-
-
-@pytest.mark.parametrize("pre", sorted(PRE_TOKENIZERS))
-def test_every_name_makes_a_tokenizer(pre):
-    tokenizer = make_tokenizer(tiny(pre=pre))
-    assert tokenizer.decode(tokenizer.encode("ab ab", add_special=False)) == "abab"  # no token for a space
 
 
 @pytest.mark.parametrize(

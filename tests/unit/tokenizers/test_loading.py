@@ -23,7 +23,24 @@ def test_plugins_are_light_until_they_are_used():
     code = (
         "import sys, shimmy.text.chat, shimmy.text.stream, shimmy.text.vocabulary\n"
         "import shimmy_plugins.chat_templates\n"
-        "import shimmy_plugins.tokenizers.gpt2, shimmy_plugins.tokenizers.llama\n"
+        "import shimmy.text.choose, shimmy.text.literal\n"
+        "from shimmy_plugins.tokenizers import gemma4, gpt2, llama, rwkv, t5\n"
         "assert not {'tokenizers', 'jinja2', 'numpy'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_another_pre_tokenizer_than_the_files(registry, metadata_of):
+    metadata = metadata_of("zoo/gpt2")
+    assert len(load_tokenizer(metadata, registry).encode("1234")) < 4
+    assert len(load_tokenizer(metadata, registry, pre_tokenizer="starcoder").encode("1234")) == 4
+    odd = {**metadata, "tokenizer.ggml.pre": "unheard-of"}
+    with pytest.raises(TokenizerError, match="'tokenizer.ggml.pre' is 'unheard-of'"):
+        load_tokenizer(odd, registry)
+    assert load_tokenizer(odd, registry, pre_tokenizer="gpt-2").encode("1234")
+
+
+@pytest.mark.parametrize("model", ["gemma4", "gpt2", "llama", "rwkv", "t5"])
+def test_every_kind_says_what_is_missing(model, registry):
+    with pytest.raises(TokenizerError, match=r"'tokenizer.ggml.tokens' is missing"):
+        load_tokenizer({"tokenizer.ggml.model": model}, registry)

@@ -3,6 +3,8 @@
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shimmy.errors import TemplateError
 from shimmy.text.chat import chat_template_of, encode_chat
@@ -13,6 +15,7 @@ MODELS = [
 ]
 WITHOUT_TEMPLATE = ["zoo/gpt2", "zoo/phi2", "zoo/starcoder2"]
 
+every_chat_model = pytest.mark.parametrize("name", sorted({*MODELS, "smollm2"} - {*WITHOUT_TEMPLATE}))
 every_model = pytest.mark.parametrize("name", [*MODELS, "smollm2"])
 
 
@@ -65,7 +68,7 @@ def test_token_bytes_add_up_to_the_text(name, tokenizer_of, reference_of):
         assert b"".join(map(tokenizer.token_bytes, ids)).decode() in (text, " " + text)
 
 
-@pytest.mark.parametrize("name", sorted({*MODELS, "smollm2"} - {*WITHOUT_TEMPLATE}))
+@every_chat_model
 def test_chat_templates(name, metadata_of, tokenizer_of, reference_of):
     template = chat_template_of(metadata_of(name), tokenizer_of(name))
     assert template is not None
@@ -84,6 +87,52 @@ def test_a_rendered_chat_has_bos_once_where_the_model_wants_it(name, tokenizer_o
     for prompt in reference_of(name)["prompts"]:
         # The references set add_special where the text does not begin with BOS.
         assert encode_chat(prompt["text"], tokenizer) == prompt["ids"], prompt["id"]
+
+
+@every_chat_model
+def test_chats_have_the_ids_of_their_whole_text(name, metadata_of, tokenizer_of, reference_of):
+    tokenizer = tokenizer_of(name)
+    template = chat_template_of(metadata_of(name), tokenizer)
+    for case in reference_of(name)["template_renders"]:
+        spells_control = any(
+            text in message["content"] for text in tokenizer.control_texts for message in case["messages"]
+        )
+        if "error" not in case and not spells_control:
+            ids = template.encode(
+                case["messages"], tokenizer, add_generation_prompt=case["add_generation_prompt"]
+            )
+            assert ids == encode_chat(case["text"], tokenizer)
+
+
+@every_chat_model
+@given(data=st.data())
+def test_users_write_no_control_tokens(name, data, metadata_of, tokenizer_of):
+    tokenizer = tokenizer_of(name)
+    template = chat_template_of(metadata_of(name), tokenizer)
+    pieces = st.sampled_from(sorted(tokenizer.control_texts)) | st.sampled_from(["<", "<|", " ", "a\n", "é"])
+    content = "".join(data.draw(st.lists(pieces, max_size=8)))
+    ids = template.encode([{"role": "user", "content": content}], tokenizer)
+    controls = [token for token in ids if tokenizer.token_text(token) in tokenizer.control_texts]
+    harmless = template.encode([{"role": "user", "content": "a"}], tokenizer)
+    assert controls == [token for token in harmless if tokenizer.token_text(token) in tokenizer.control_texts]
+    assert tokenizer.decode(ids).find(content.strip()) >= 0
+
+
+@pytest.mark.parametrize("control", ["<|im_end|>", "<|im_start|>", "<|endoftext|>"])
+def test_spelled_control_tokens_merge_with_the_text_around_them(control, metadata_of, tokenizer_of):
+    tokenizer = tokenizer_of("zoo/qwen2")
+    template = chat_template_of(metadata_of("zoo/qwen2"), tokenizer)
+    messages = [
+        {"role": "system", "content": "x"},
+        {"role": "user", "content": f"\n\n{control} {control}.\n"},
+    ]
+    start, end = (tokenizer.encode(text, parse_special=True) for text in ("<|im_start|>", "<|im_end|>"))
+    newline = tokenizer.encode("\n")
+    assert template.encode(messages, tokenizer) == [
+        *(start + tokenizer.encode("system\nx") + end + newline),
+        *(start + tokenizer.encode(f"user\n\n\n{control} {control}.\n") + end + newline),
+        *(start + tokenizer.encode("assistant\n")),
+    ]
 
 
 @pytest.mark.parametrize("name", WITHOUT_TEMPLATE)
