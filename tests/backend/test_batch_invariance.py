@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from shimmy.engine.plan import Plan
-from tests.backend.harness import F32, Part, batch_of, compile_model, rows_of
+from tests.backend.harness import F32, LIMITS, Part, batch_of, compile_model, rows_of
 from tests.zoo import model_path
 
 SEQUENCES = {"a": 70, "b": 33, "c": 9}
@@ -61,10 +62,6 @@ def test_alone_or_with_others(plan: Plan) -> None:
 
 
 def test_any_number_of_threads() -> None:
-    from dataclasses import replace
-
-    from tests.backend.harness import LIMITS
-
     found = []
     for threads in (1, 2, 3):
         plan = compile_model("cpu", model_path("llama_spm.q4_k_m"), replace(LIMITS, threads=threads))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +20,10 @@ from shimmy.graph.builder import Graph
 from shimmy.graph.ops import CORE_OPS, Op
 from shimmy_plugins.backends.cpu import _probe
 from shimmy_plugins.backends.cpu.backend import CpuBackend
-from shimmy_plugins.backends.cpu.jit import Target
+from shimmy_plugins.backends.cpu.emitter import LANES, Emitter
+from shimmy_plugins.backends.cpu.functions import exp
+from shimmy_plugins.backends.cpu.jit import Jit, Target
+from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
 from shimmy_plugins.backends.cpu.kvcache import KVCache
 from shimmy_plugins.backends.cpu.object_cache import ObjectCache
 from shimmy_plugins.backends.cpu.plan import CpuPlan
@@ -32,6 +38,7 @@ from tests.backend.harness import (
     batch_of,
     compile_graph,
     compile_model,
+    compile_with,
     floats,
     graph_of,
     no_progress,
@@ -88,8 +95,6 @@ def test_avx2_computes_the_same_bits(tmp_path: Path) -> None:
     """The order of additions is fixed, so half as wide registers change nothing."""
     if (problem := Target.host().problem()) or Target.host().description == "NEON":
         pytest.skip(problem or "not an x86 processor")
-    import tests.backend.harness as harness
-
     features = Target.host().features.split(",")
     narrow = ",".join("-" + f[1:] if f.startswith("+avx512") else f for f in features)
     rng = np.random.default_rng(1)
@@ -97,7 +102,7 @@ def test_avx2_computes_the_same_bits(tmp_path: Path) -> None:
     found = []
     for target in (Target.host(), Target("haswell", narrow)):
         backend = CpuBackend(target, ObjectCache(tmp_path))
-        plan = harness.compile_with(backend, model_path("llama_spm.q4_k_m"))
+        plan = compile_with(backend, model_path("llama_spm.q4_k_m"))
         plan.reserve(2)
         found.append(rows_of(plan, batch_of([Part(ids, 0, [0, 1])])))
         found.append(plan.description)
@@ -120,6 +125,23 @@ def test_probe_names_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "riscv64" in str(_probe())
     monkeypatch.setattr("shimmy_plugins.backends.cpu.find_spec", lambda _name: None)
     assert "llvmlite" in str(_probe())
+
+
+def test_exp_within_two_ulp(tmp_path: Path) -> None:
+    x = np.linspace(-87, 88, 1 << 16, dtype=np.float32)
+    y = np.zeros_like(x)
+
+    def body(e: Emitter, f: Fields, work: Work) -> None:
+        with e.loop(0, f.size("n"), LANES) as i:
+            f.pointer("y")[i] = exp(f.pointer("x").vector(i))
+
+    kernel = Kernel("test_exp", ("n", "x", "y"), body)
+    jit = Jit(Target.host(), ObjectCache(tmp_path))
+    address = jit.compile({kernel.name: kernel.ir}, no_progress)[kernel.name]
+    block = kernel.block({"n": len(x), "x": x, "y": y})
+    ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(address)(block.ctypes.data, 0, 1)
+    exact = np.exp(x.astype(np.float64))
+    assert (np.abs(y - exact) / np.spacing(exact.astype(np.float32))).max() < 2
 
 
 # -- memory -------------------------------------------------------------------------------------------
@@ -156,6 +178,14 @@ def test_blocks_keep_their_content_when_others_come_and_go() -> None:
         found.append(rows_of(plan, batch_of([Part(ids[39:], 39, [1, 0])])))
     np.testing.assert_array_equal(*found)
     plan.close()
+
+
+def test_a_closed_plan_holds_no_weights() -> None:
+    plan = compile_model("cpu", model_path("llama_spm.q4_0"))
+    matrix = weakref.ref(next(iter(plan._lowered.weights._matrices.values())).data)
+    plan.close()
+    gc.collect()
+    assert matrix() is None
 
 
 def test_too_many_blocks_is_an_error_with_the_arithmetic() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from shimmy.gguf.quant import AffineRun, FloatRun
 from shimmy.graph.builder import Graph, Value
+from shimmy.graph.scaling import RopeScaling, Yarn
 from tests.backend.harness import (
     JUDGED,
     MadeUpWeights,
@@ -134,20 +135,29 @@ def test_swiglu_of_extreme_gates(backend: str) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-30)
 
 
+SCALINGS = {
+    "factors": RopeScaling(factors="rope_freqs.weight"),
+    "yarn": RopeScaling(linear=2.0, yarn=Yarn(4.0, 64.0), magnitude=1.1),
+}
+
+
+@pytest.mark.parametrize("scaling", SCALINGS)
 @pytest.mark.parametrize("style", ["interleaved", "half"])
 @pytest.mark.parametrize(("head_dim", "dims"), [(8, 8), (64, 64), (20, 12), (2, 2)])
-def test_rope(backend: str, style: str, head_dim: int, dims: int) -> None:
+def test_rope(backend: str, style: str, head_dim: int, dims: int, scaling: str) -> None:
+    """Two kinds of rotation in one graph: one with the model's scaling, one without."""
     rng = np.random.default_rng(8)
     weights = MadeUpWeights(**inputs(rng, 3 * head_dim))
     weights.with_vectors(rope_freqs__weight=rng.uniform(1, 4, dims // 2).astype(np.float32))
 
     def build(g: Graph) -> Value:
         heads = g.heads(g.embed("a"), 3)
-        plain = g.rope(heads, base=10000.0, dims=dims, style=style, factors=None)
-        return g.op("flat", plain + g.rope(heads, base=500.0, dims=dims, style=style))
+        plain = g.rope(heads, base=10000.0, dims=dims, style=style, scaled=False)
+        return g.op("flat", plain + g.rope(heads, base=10000.0, dims=dims, style=style))
 
     parts = [Part([1, 2, 3], 0, [0]), Part([4], 200, [0] * 7), Part([5, 6], 31, [0, 1])]
-    assert_agree(graph_of(weights, build), weights, [batch_of(parts, every_row=True)], backend)
+    graph = graph_of(weights, build, SCALINGS[scaling])
+    assert_agree(graph, weights, [batch_of(parts, every_row=True)], backend)
 
 
 def test_last_keeps_the_wanted_rows(backend: str) -> None:
@@ -186,7 +196,7 @@ def test_a_matrix_used_twice(backend: str) -> None:
         plan.close()
 
 
-@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2), (5, 1)])
+@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2), (5, 1), (16, 1)])
 @pytest.mark.parametrize("head_dim", [8, 20, 64, 144])
 def test_attention(backend: str, heads: int, kv_heads: int, head_dim: int) -> None:
     """Sequences side by side, blocks out of order, positions continuing, block borders crossed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from shimmy.engine.plan import Limits, Progress
-from shimmy.errors import EngineError
+from shimmy.errors import EngineError, OutOfMemoryError
 from shimmy.gguf.weights import Weights
 from shimmy.graph.builder import Graph
 from shimmy_plugins.backends.cpu.compiler import expand, lower, matrices
@@ -25,7 +25,12 @@ class CpuBackend:
         """Raises GraphError (a stateful op without a kernel), OutOfMemoryError, EngineError."""
         if problem := self._target.problem():
             raise EngineError(f"the cpu backend cannot run here: {problem}.")
-        graph = expand(graph)
+        try:
+            return self._compile(expand(graph), weights, limits, progress)
+        except MemoryError as error:
+            raise OutOfMemoryError(f"the model does not fit into memory: {error}.") from error
+
+    def _compile(self, graph: Graph, weights: Weights, limits: Limits, progress: Progress) -> CpuPlan:
         packed = PackedWeights(weights)
         packed.load(matrices(graph), limits.threads, progress)
         lowered = lower(graph, weights, packed, limits, self._target.accumulators)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from math import factorial, log, log2
 from typing import Any, TypeAlias
 
 from llvmlite import ir
@@ -98,6 +97,10 @@ class Value:
         """The integer as a float."""
         return self._convert("uitofp", F32)
 
+    def to_integer(self) -> Value:
+        """The float without its fraction, as an integer of 32 bits."""
+        return self._convert("fptosi", I32)
+
     def bits(self, element: Type) -> Value:
         """The same bits as another type of the same size."""
         return self._convert("bitcast", element)
@@ -106,6 +109,12 @@ class Value:
         """One lane of a vector."""
         e = self.emitter
         return Value(e, e.builder.extract_element(self.raw, e.coerce(index, I64).raw))
+
+    def turned(self, by: int) -> Value:
+        """The vector with lane i + by in lane i, around the end."""
+        e = self.emitter
+        lanes = ir.Constant(vector(I32), [(i + by) % LANES for i in range(LANES)])
+        return Value(e, e.builder.shuffle_vector(self.raw, self.raw, lanes))
 
     def splat(self) -> Value:
         """A vector with this number in every lane."""
@@ -294,34 +303,6 @@ class Emitter:
     def sqrt(self, x: Value) -> Value:
         return self.intrinsic("sqrt", x)
 
-    def exp(self, x: Value) -> Value:
-        """e^x to about an ulp; 0 below -87 and infinite above 88, a little before F32 ends.
-
-        x = n ln 2 + r with |r| <= ln 2 / 2; the Taylor series of e^r to r^7 errs by 5e-9, under a
-        rounding of F32; 2^n goes straight into the exponent bits.
-        """
-        low, high = self.floats(-87.0), self.floats(88.0)
-        clamped = self.minimum(self.maximum(x, low), high)
-        n = self.intrinsic("rint", clamped * log2(2.718281828459045))
-        # ln 2 in two parts: the first has few bits, so n times it is exact (Cody & Waite 1980).
-        ln2_high = 355.0 / 512.0
-        r = self.fma(n, self.floats(-ln2_high), clamped)
-        r = self.fma(n, self.floats(ln2_high - log(2.0)), r)
-        series = self.floats(1.0 / factorial(7))
-        for power in range(6, -1, -1):
-            series = self.fma(series, r, self.floats(1.0 / factorial(power)))
-        exponent = Value(self, self.builder.fptosi(n.raw, vector(I32))) + 127
-        y = self.select(high < x, self.floats(float("inf")), series * (exponent << 23).bits(F32))
-        return self.select(x < low, self.floats(0.0), y)
-
-    def sum_lanes(self, x: Value) -> Value:
-        """The sum of a vector's lanes, always paired the same way: halves added until one is left."""
-        return self._halve(x, lambda a, b: a + b)
-
-    def max_lanes(self, x: Value) -> Value:
-        """The largest lane."""
-        return self._halve(x, self.maximum)
-
     def intrinsic(self, name: str, *operands: Value) -> Value:
         """An LLVM intrinsic on floats or vectors of floats."""
         type_ = operands[0].type
@@ -334,11 +315,3 @@ class Emitter:
         if name not in module.globals:
             ir.Function(module, ir.FunctionType(result, [a.type for a in arguments]), name)
         return Value(self, self.builder.call(module.globals[name], arguments))
-
-    def _halve(self, x: Value, combine: Any) -> Value:
-        lanes = LANES
-        while lanes > 1:
-            lanes //= 2
-            upper = ir.Constant(vector(I32), [(i + lanes) % LANES for i in range(LANES)])
-            x = combine(x, Value(self, self.builder.shuffle_vector(x.raw, x.raw, upper)))
-        return x.lane(0)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shimmy.errors import OutOfMemoryError
 from shimmy_plugins.backends.cpu.memory import require_memory, round_up
 
 #: Positions in a block: two vectors.
@@ -73,19 +74,22 @@ class KVCache:
         self.reserve(0)
 
     def _resize(self, chunks: int, per_chunk: int) -> None:
-        if chunks == len(self._chunks):
-            return
-        chunk_bytes = per_chunk * self.block_bytes
-        missing = chunks - len(self._chunks)
-        require_memory(
-            f"The KV cache, {missing} x {chunk_bytes / 2**20:.1f} MiB more,", missing * chunk_bytes
-        )
+        size, missing = per_chunk * self.block_bytes, chunks - len(self._chunks)
+        if missing > 0:
+            self._chunks += _allocate(missing, size)
         while len(self._chunks) > chunks:
             self._chunks.pop().close()  # unmaps: the memory is the system's again
-        while len(self._chunks) < chunks:
-            self._chunks.append(mmap.mmap(-1, chunk_bytes))
         starts = np.array([_address(chunk) for chunk in self._chunks], np.int64)
         self.addresses = (starts[:, None] + np.arange(per_chunk) * self.block_bytes).ravel()
+
+
+def _allocate(count: int, size: int) -> list[mmap.mmap]:
+    what = f"memory for {count} more pieces of KV cache, {size / 2**20:.1f} MiB each"
+    require_memory(what, count * size)
+    try:
+        return [mmap.mmap(-1, size) for _ in range(count)]
+    except OSError as error:
+        raise OutOfMemoryError(f"{what}: the system refuses it ({error}).") from error
 
 
 def _address(chunk: mmap.mmap) -> int:

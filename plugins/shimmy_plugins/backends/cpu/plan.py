@@ -72,3 +72,5 @@ class CpuPlan:
     def close(self) -> None:
         self._pool.close()
         self._lowered.cache.close()
+        # Whoever still holds the plan should not hold its weights and code.
+        del self._lowered, self._jit, self._output, self._calls, self._segments

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from shimmy.graph.builder import Node
 from shimmy_plugins.backends.cpu.emitter import LANES, Emitter, Value
+from shimmy_plugins.backends.cpu.functions import exp
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
 from shimmy_plugins.backends.cpu.lowering import Lowering
 
@@ -21,7 +22,7 @@ def _kernel(name: str, function: Callable[[Value, Value], Value]) -> Kernel:
 
 
 def _swiglu(gate: Value, up: Value) -> Value:
-    return gate / (gate.emitter.exp(-gate) + 1.0) * up
+    return gate / (exp(-gate) + 1.0) * up
 
 
 KERNELS = {

@@ -18,6 +18,7 @@ from functools import cache
 
 from shimmy.graph.builder import Node
 from shimmy_plugins.backends.cpu.emitter import LANES, Emitter, Pointer, Value, Variable
+from shimmy_plugins.backends.cpu.functions import sum_lanes
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
 from shimmy_plugins.backends.cpu.kernels.fragments import BYTE, Fragment, fragment
 from shimmy_plugins.backends.cpu.layouts import Layout
@@ -71,7 +72,7 @@ def _sum_blocks(e: Emitter, f: Fields, sums: Pointer, columns: int) -> None:
         x = f.pointer("x") + row * f.size("x_stride")
         with e.loop(0, blocks) as block:
             vectors = [x.vector(block * columns + i) for i in range(0, columns, LANES)]
-            sums[row * blocks + block] = e.sum_lanes(sum(vectors[1:], vectors[0]))
+            sums[row * blocks + block] = sum_lanes(sum(vectors[1:], vectors[0]))
 
 
 def _tile(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from shimmy.graph.builder import Node
 from shimmy_plugins.backends.cpu.emitter import LANES, Emitter
+from shimmy_plugins.backends.cpu.functions import sum_lanes
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
 from shimmy_plugins.backends.cpu.lowering import Lowering
 
@@ -19,7 +20,7 @@ def _body(e: Emitter, f: Fields, work: Work) -> None:
         with e.loop(0, size, LANES) as i:
             v = x.first(e.minimum(size - i, e.int(LANES)), i)
             squares.value = e.fma(v, v, squares.value)
-        mean = e.sum_lanes(squares.value) / f.size("size").to_float()
+        mean = sum_lanes(squares.value) / f.size("size").to_float()
         root = e.sqrt(mean + f.float("eps")).splat()
         with e.loop(0, size, LANES) as i:
             left = e.minimum(size - i, e.int(LANES))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from shimmy_plugins.backends.cpu.emitter import LANES, Emitter, Pointer, Value, Variable
+from shimmy_plugins.backends.cpu.functions import exp, max_lanes, sum_lanes
 from shimmy_plugins.backends.cpu.kvcache import BLOCK_TOKENS
 from shimmy_plugins.backends.cpu.memory import round_up
 
@@ -78,7 +79,7 @@ def _scores(e: Emitter, queries: list[Query], cached: Cached, scale: Value, scor
                 score = e.select(e.lanes_below(left), dot * scale.splat(), nothing)
                 scores.at(at, i)[0] = score
                 most.value = e.maximum(most.value, score)
-    return [e.max_lanes(most.value) for most in largest]
+    return [max_lanes(most.value) for most in largest]
 
 
 def _blocks(
@@ -113,9 +114,9 @@ def _exponentials(e: Emitter, scores: Scores, query: int, length: Value, largest
     total = e.variable(e.floats(0.0))
     with e.loop(0, length, LANES) as at:
         score = scores.at(at, query)
-        score[0] = e.exp(score.vector() - largest.splat())
+        score[0] = exp(score.vector() - largest.splat())
         total.value = total.value + score.vector()
-    return e.sum_lanes(total.value)
+    return sum_lanes(total.value)
 
 
 def _values(
