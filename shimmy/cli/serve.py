@@ -42,8 +42,8 @@ def command(ctx: typer.Context) -> None:
     print(f"shimmy listens on {listener.url}", flush=True)
     if not listener.loopback_only:
         _log.warning(
-            "reachable from other machines without any authentication: whoever reaches %s can use it.",
-            listener.url,
+            "reachable from other machines without any authentication: whoever reaches port %d can use it.",
+            listener.port,
         )
     # While modules are made the collector finds nothing, and looking takes a tenth of the start.
     gc.disable()

@@ -34,6 +34,9 @@ class StoppingError(ShimmyError):
     status = 503
     code = "server_stopping"
 
+    def __init__(self) -> None:
+        super().__init__("the server is shutting down.")
+
 
 def internal_error(error: Exception, doing: str) -> ShimmyError:
     """What a client is told of a bug; the log gets the rest.

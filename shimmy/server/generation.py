@@ -105,7 +105,7 @@ async def generate(
         except Exception as error:
             outcome = "error"
             if models.stopping and isinstance(error, WorkerDiedError):
-                raise StoppingError("the server is shutting down.") from error
+                raise StoppingError from error
             raise
         finally:
             plugins.request_finished(

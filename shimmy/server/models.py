@@ -115,14 +115,13 @@ class ModelPool:
     async def use(self, card: ModelCard) -> AsyncIterator[ServedModel]:
         """The model, loaded if need be, kept loaded inside the block."""
         if self.stopping:
-            raise StoppingError("the server is shutting down.")
+            raise StoppingError
         slot = self._slots.get(card.name) or self._add(card)
         slot.users += 1
         slot.idle.clear()
         slot.last_used = next(self._clock)
         try:
-            # Shielded: a client that goes away must not take down the load others wait for.
-            yield await asyncio.shield(slot.loading)
+            yield await _loaded(slot)
         finally:
             slot.users -= 1
             if not slot.users:
@@ -213,6 +212,17 @@ class ModelPool:
         loaded = slot.loading.done() and not slot.loading.cancelled() and not slot.loading.exception()
         if loaded:
             self._plugins.model_unloaded(ModelUnloaded(slot.card.name, reason))
+
+
+async def _loaded(slot: _Slot) -> ServedModel:
+    try:
+        # Shielded: a client that goes away must not take down the load others wait for.
+        return await asyncio.shield(slot.loading)
+    except asyncio.CancelledError:
+        # The load was ended or the one who waits for it: only the latter shall look cancelled.
+        if slot.loading.cancelled():
+            raise StoppingError from None
+        raise
 
 
 def _state(slot: _Slot) -> ModelState:

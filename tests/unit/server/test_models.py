@@ -202,7 +202,7 @@ def test_closing_while_loading() -> None:
         load = asyncio.create_task(pool.models.load(pool.card("a")))
         await eventually(lambda: pool.engines["a"].starts)
         await pool.models.close()
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(StoppingError):
             await load
         assert pool.journal.entries == []
 
