@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, TypeVar
@@ -76,8 +76,7 @@ class Vocabulary:
 
     def ids(self, *types: TokenType) -> dict[str, int]:
         """The spellings of all tokens of these types, with their ids."""
-        kinds = enumerate(zip(self.tokens, self.types, strict=True))
-        return {text: token for token, (text, kind) in kinds if kind in types}
+        return _ids(self.tokens, self.types, types)
 
 
 def read_vocabulary(
@@ -98,28 +97,35 @@ def read_vocabulary(
         key: _token_id(metadata, key, defaults.get(key), len(tokens))
         for key in ("bos_token_id", "unknown_token_id", *STOP_KEYS)
     }
+    kinds = bytes(types)
     named = {token for key in STOP_KEYS if (token := ids[key]) is not None}
     return Vocabulary(
         tokens=tokens,
-        types=bytes(types),
+        types=kinds,
         bos_id=ids["bos_token_id"],
         eos_id=ids["eos_token_id"],
         unknown_id=ids["unknown_token_id"],
         add_bos=ids["bos_token_id"] is not None and read_flag(metadata, "add_bos_token", add_bos),
-        stop_ids=frozenset(named | _spelled_stops(tokens, types)),
+        stop_ids=frozenset(named | _spelled_stops(tokens, kinds)),
     )
 
 
-def _spelled_stops(tokens: Sequence[str], types: Sequence[int]) -> set[int]:
+def _spelled_stops(tokens: Sequence[str], types: bytes) -> set[int]:
     """Ids of the tokens that end a generation by their spelling."""
-    found = {
-        text: token
-        for token, (text, kind) in enumerate(zip(tokens, types, strict=True))
-        if kind != TokenType.NORMAL and text in STOP_TEXTS
-    }
-    return {
-        token for text, token in found.items() if found.keys().isdisjoint(STOP_TEXTS_UNLESS.get(text, ()))
-    }
+    special = _ids(tokens, types, set(TokenType) - {TokenType.NORMAL})
+    found = special.keys() & STOP_TEXTS
+    return {special[text] for text in found if found.isdisjoint(STOP_TEXTS_UNLESS.get(text, ()))}
+
+
+def _ids(tokens: Sequence[str], types: bytes, wanted: Iterable[TokenType]) -> dict[str, int]:
+    # Nearly all tokens are normal: jumping from one of the wanted to the next is fast.
+    found = {}
+    for kind in wanted:
+        token = types.find(kind)
+        while token >= 0:
+            found[tokens[token]] = token
+            token = types.find(kind, token + 1)
+    return found
 
 
 def read_array(

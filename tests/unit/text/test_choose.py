@@ -1,12 +1,13 @@
 """Which chat template a model gets, and the reason that is given."""
 
 import re
+from pathlib import Path
 
 import pytest
 
 from shimmy.errors import ConfigError, RegistryError, TemplateError
 from shimmy.registry import Registry
-from shimmy.text.choose import choose_template
+from shimmy.text.choose import CHAT_TAGS, CHAT_WORDS, choose_template
 from shimmy_plugins.chat_templates import register_chat_templates
 
 CHATML = ("<|im_start|>", "<|im_end|>")
@@ -165,3 +166,13 @@ def test_texts_that_end_an_answer():
     assert choose(forced="alpaca").require().stops == ("\n### Instruction:",)
     assert choose(forced="vicuna").require().stops == ("USER:",)
     assert choose(forced="chatml").require().stops == ()
+
+
+def test_the_documentation_has_every_rule():
+    text = (Path(__file__).parents[3] / "docs" / "chat_templates.md").read_text("utf-8").replace("\\|", "|")
+    for spec in FamiliesOnly().chat_templates:
+        row = next(line for line in text.splitlines() if line.startswith(f"| `{spec.name}` |"))
+        assert all(f"`{token}`" in row for token in spec.tokens)
+        assert row.count("`") == 2 + 2 * len(spec.tokens)
+        assert all(stop.strip() in text for stop in spec.stops)
+    assert all(f"*{word}*" in text for word in CHAT_WORDS | CHAT_TAGS)

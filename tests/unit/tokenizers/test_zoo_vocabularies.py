@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from shimmy.errors import TemplateError
 from shimmy.text.chat import chat_template_of, encode_chat
+from shimmy.text.stream import TextStream
 
 MODELS = [
     *("zoo/llama_spm", "zoo/llama3_bpe", "zoo/gpt2", "zoo/starcoder2", "zoo/qwen2"),
@@ -138,3 +139,13 @@ def test_spelled_control_tokens_merge_with_the_text_around_them(control, metadat
 @pytest.mark.parametrize("name", WITHOUT_TEMPLATE)
 def test_models_without_a_chat_template(name, metadata_of, tokenizer_of):
     assert chat_template_of(metadata_of(name), tokenizer_of(name)) is None
+
+
+@every_model
+@given(data=st.data())
+def test_any_tokens_stream_as_whole_characters(name, data, tokenizer_of):
+    tokenizer = tokenizer_of(name)
+    ids = data.draw(st.lists(st.integers(0, tokenizer.vocab_size - 1), max_size=40))
+    stream = TextStream(tokenizer)
+    shown = [stream.push([token]) for token in ids] + [stream.flush()]
+    assert "".join(shown) == b"".join(map(tokenizer.token_bytes, ids)).decode("utf-8", "replace")
