@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,11 +52,10 @@ class Catalog:
     Args:
         settings: where to look.
         plugins: the sources, and what they find must be understood by.
-        served: names of the user's own making, ``ALIAS`` for the default model or ``NAME=ALIAS``.
         source_seconds: how long a source may take.
 
     Raises:
-        ConfigError: ``served`` is not as it should be.
+        ConfigError: an entry of ``served_model_name`` is not as it should be.
     """
 
     def __init__(
@@ -64,12 +63,11 @@ class Catalog:
         settings: Settings,
         plugins: Plugins,
         *,
-        served: Sequence[str] = (),
         source_seconds: float = SOURCE_SECONDS,
     ) -> None:
         self._settings = settings
         self._plugins = plugins
-        self._served = served_names(served)
+        self._served = served_names(settings)
         self._seconds = source_seconds
         self._lock = threading.RLock()
         self._scan: _Scan | None = None
@@ -79,7 +77,7 @@ class Catalog:
         """Ask all sources again.
 
         Raises:
-            ConfigError: a setting names a file that does not exist, or an alias that is a model's name.
+            ConfigError: a setting names a file that does not exist, or one model as another is called.
         """
         reports = ask_sources(self._plugins.discovery_sources, self._settings, seconds=self._seconds)
         found, vanished = _unique(report for report in reports if isinstance(report, FoundModel))
@@ -97,10 +95,8 @@ class Catalog:
     def aliases(self, name: str) -> list[str]:
         """What else people call the model of this name: the user's own names for it, and its source's."""
         scan = self._scanned()
-        own = (
-            alias for alias, target in self._served.items() if target and scan.find(target) == scan.find(name)
-        )
         found = scan.models[name]
+        own = (alias for alias, target in self._served.items() if self._meant(target) == name)
         return [*own, *(alias for alias in found.aliases if scan.aliases.get(alias) is found)]
 
     def models(self) -> list[ModelCard]:
@@ -132,7 +128,7 @@ class Catalog:
         try:
             return self.default() if target is None else self._named(target)
         except ModelNotFoundError as error:
-            problem = f"{KEY} makes {name!r} another name of a model, but {error.message}"
+            problem = f"{KEY} makes {name!r} a name of another model, but {error.message}"
             raise ModelNotFoundError(problem, hint=error.hint, param="model") from None
 
     def default(self) -> ModelCard:
@@ -168,6 +164,13 @@ class Catalog:
         rows = [self._examine(name, found) for name, found in self._scanned().models.items()]
         self._cards.save()
         return rows
+
+    def _meant(self, target: str | None) -> str | None:
+        """The name of the model a served name is for; None if there is none."""
+        try:
+            return (self.default() if target is None else self._named(target)).name
+        except (ModelError, ModelNotFoundError):
+            return None
 
     def _named(self, name: str) -> ModelCard:
         if known := self._scanned().find(name):

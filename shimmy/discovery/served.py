@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from shimmy.discovery.records import FoundModel
 from shimmy.errors import ConfigError
 
+if TYPE_CHECKING:
+    from shimmy.settings import Settings
+
 KEY = "served_model_name"
 
 
-def served_names(entries: Iterable[str]) -> dict[str, str | None]:
-    """``ALIAS`` and ``NAME=ALIAS`` as alias -> name; None is the default model.
+def served_names(settings: Settings) -> dict[str, str | None]:
+    """The entries ``NAME`` and ``MODEL=NAME`` as name -> model; None is the default model.
 
     Raises:
-        ConfigError: an entry lacks a name, or one alias is given to two models.
+        ConfigError: an entry lacks a name, or one name is given to two models.
     """
     served: dict[str, str | None] = {}
-    for entry in entries:
-        name, equals, alias = (part.strip() for part in entry.rpartition("="))
-        if not alias or (equals and not name):
-            raise ConfigError(f"{KEY} has {entry!r}, expected ALIAS or NAME=ALIAS.", param=KEY)
-        target = name or None
-        if served.setdefault(alias, target) != target:
-            raise ConfigError(f"{KEY} gives {alias!r} to two models.", hint="Drop one of them.", param=KEY)
+    for entry in settings.served_model_name:
+        model, equals, name = (part.strip() for part in entry.rpartition("="))
+        if not name or (equals and not model):
+            raise _error(f"has {entry!r} (from {settings.origin(KEY)}), expected NAME or MODEL=NAME.")
+        if served.setdefault(name, model or None) != (model or None):
+            raise _error(f"gives {name!r} to two models.", "Drop one of them.")
     return served
 
 
 def check_served_names(served: Mapping[str, str | None], models: Mapping[str, FoundModel]) -> None:
-    """Raise ConfigError where an alias is the name of another model."""
-    for alias, name in served.items():
-        if alias in models and name != alias:
-            raise ConfigError(
-                f"{KEY} makes {alias!r} an alias, but a model has that name: {models[alias].path}.",
-                hint="Choose another alias.",
-                param=KEY,
-            )
+    """Raise ConfigError where a name belongs to another model already."""
+    for name, model in served.items():
+        if name in models and model != name:
+            taken = f"gives a model the name {name!r}, but {models[name].path} has it already."
+            raise _error(taken, "Choose another name.")
+
+
+def _error(problem: str, hint: str | None = None) -> ConfigError:
+    return ConfigError(f"{KEY} {problem}", hint=hint, param=KEY)

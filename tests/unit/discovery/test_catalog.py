@@ -1,7 +1,7 @@
 """The catalog over sources made on the spot; files are tiny but real GGUF."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,11 +63,9 @@ def model(tmp_path: Path) -> Callable[..., FoundModel]:
     return write
 
 
-def catalog_of(
-    *reports: FoundModel | Skipped | Exception, served: Sequence[str] = (), **settings: object
-) -> Catalog:
+def catalog_of(*reports: FoundModel | Skipped | Exception, **settings: object) -> Catalog:
     plugins = load_plugins(PluginChoice(enabled=()), extra=[Toys(*reports)])
-    return Catalog(Settings(**settings), plugins, served=served)
+    return Catalog(Settings(**settings), plugins)
 
 
 def test_a_card_says_what_the_file_says(model):
@@ -144,6 +142,15 @@ def test_a_source_that_fails_is_reported_and_passed_over(model, caplog):
     assert "discovery source 'toys' failed" in caplog.text
 
 
+def test_no_file_is_opened_before_its_card_is_asked_for(model, monkeypatch):
+    opened = count_openings(monkeypatch)
+    catalog = catalog_of(*(model(f"tiny{number}.gguf") for number in range(5)))
+    assert len(catalog.names()) == 5
+    assert opened == []
+    assert catalog.default().name == "tiny0"
+    assert len(opened) == 1
+
+
 def test_a_source_that_hangs_is_left_behind(model, caplog):
     found = model("tiny.gguf")
     stuck = threading.Event()
@@ -163,26 +170,35 @@ def test_a_source_that_hangs_is_left_behind(model, caplog):
 
 def test_aliases_of_the_users_own(model):
     tiny, big = model("tiny.gguf"), model("big.gguf")
-    catalog = catalog_of(tiny, big, served=["tiny=gpt-4", "mine"])
+    catalog = catalog_of(tiny, big, served_model_name=["tiny=gpt-4", "mine"])
     assert catalog.get("gpt-4").path == tiny.path
     assert catalog.get("gpt-4").name == "tiny"
     assert catalog.get("mine") == catalog.default() == catalog.get("big")
-    assert (catalog.aliases("tiny"), catalog.aliases("big")) == (["gpt-4"], [])
+    assert (catalog.aliases("tiny"), catalog.aliases("big")) == (["gpt-4"], ["mine"])
 
 
-def test_aliases_that_cannot_be(model):
-    tiny, big = model("tiny.gguf"), model("big.gguf")
-    with pytest.raises(ConfigError, match="makes 'big' an alias, but a model has that name: .*big.gguf"):
-        catalog_of(tiny, big, served=["tiny=big"]).names()
+def test_aliases_of_models_that_are_not_there(model):
+    catalog = catalog_of(model("tiny.gguf"), served_model_name=["lost=x"])
     with pytest.raises(
-        ModelNotFoundError, match="makes 'x' another name of a model, but there is no model 'z'"
+        ModelNotFoundError, match="makes 'x' a name of another model, but there is no model 'lost'"
     ):
-        catalog_of(tiny, served=["z=x"]).get("x")
-    for entry in ("", "=", "tiny=", "=x"):
-        with pytest.raises(ConfigError, match="expected ALIAS or NAME=ALIAS"):
-            catalog_of(tiny, served=[entry])
-    with pytest.raises(ConfigError, match="gives 'x' to two models"):
-        catalog_of(tiny, served=["tiny=x", "big=x"])
+        catalog.get("x")
+    assert catalog.aliases("tiny") == []
+
+
+@pytest.mark.parametrize(
+    ("served", "message"),
+    [
+        ([""], "has '' .*expected NAME or MODEL=NAME"),
+        (["tiny="], "has 'tiny=' .*expected NAME or MODEL=NAME"),
+        (["=x"], "has '=x' .*expected NAME or MODEL=NAME"),
+        (["tiny=x", "big=x"], "gives 'x' to two models"),
+        (["tiny=big"], "gives a model the name 'big', but .*big.gguf has it already"),
+    ],
+)
+def test_aliases_that_cannot_be(model, served, message):
+    with pytest.raises(ConfigError, match=message):
+        catalog_of(model("tiny.gguf"), model("big.gguf"), served_model_name=served).names()
 
 
 def test_aliases_of_a_source(model):
