@@ -8,6 +8,7 @@ decode to its type is an EngineError.
 from __future__ import annotations
 
 import struct
+from io import RawIOBase
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
@@ -231,11 +232,18 @@ def _decode(decoder: msgspec.msgpack.Decoder[Any], body: bytes) -> Any:
 HEADER_BYTES = _LENGTH.size
 
 
-def read_frame(stream: BinaryIO) -> bytes | None:
+def read_frame(stream: RawIOBase | BinaryIO) -> bytes | None:
     """The next frame's body from a blocking stream; None at its end."""
-    header = stream.read(HEADER_BYTES)
-    if len(header) < HEADER_BYTES:
-        return None
-    length = frame_length(header)
-    body = stream.read(length)
-    return body if len(body) == length else None
+    header = _read_exactly(stream, HEADER_BYTES)
+    return None if header is None else _read_exactly(stream, frame_length(header))
+
+
+def _read_exactly(stream: RawIOBase | BinaryIO, count: int) -> bytes | None:
+    """``count`` bytes, also from an unbuffered stream, which may give fewer at a time."""
+    data = bytearray()
+    while len(data) < count:
+        piece = stream.read(count - len(data))
+        if not piece:
+            return None
+        data += piece
+    return bytes(data)

@@ -12,8 +12,9 @@ import queue
 import signal
 import sys
 import threading
+from io import RawIOBase
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from shimmy.engine.protocol import (
     PROTOCOL_VERSION,
@@ -33,13 +34,16 @@ from shimmy.engine.protocol import (
 )
 from shimmy.errors import EngineError, ShimmyError
 
+if TYPE_CHECKING:
+    from shimmy.engine.engine import Engine
+
 log = logging.getLogger("shimmy.engine")
 
 
 class Worker:
     """Reads frames in a thread, computes in the main one."""
 
-    def __init__(self, source: BinaryIO, sink: BinaryIO) -> None:
+    def __init__(self, source: RawIOBase, sink: BinaryIO) -> None:
         self._source = source
         self._sink = sink
         self._inbox: queue.SimpleQueue[ToWorker | None] = queue.SimpleQueue()
@@ -51,20 +55,23 @@ class Worker:
         if first is None:
             return 0
         try:
-            if not isinstance(first, Load) or first.version != PROTOCOL_VERSION:
-                raise EngineError("server and engine worker are of different versions; restart shimmy.")
-            self._serve(first)
-        except ShimmyError as error:
+            engine = self._load(first)
+        except Exception as error:
+            if not isinstance(error, ShimmyError):
+                log.exception("loading failed unexpectedly")
             self._send(Failed(ErrorInfo.of(error)))
             return 1
+        self._serve(engine)
         return 0
 
-    def _serve(self, load: Load) -> None:
+    def _load(self, first: ToWorker) -> Engine:
+        if not isinstance(first, Load) or first.version != PROTOCOL_VERSION:
+            raise EngineError("server and engine worker are of different versions; restart shimmy.")
         # Imported here: the frame loop and its errors must work even if NumPy does not.
         from shimmy.engine.load import load_engine
         from shimmy.plugins import PluginChoice, load_plugins
 
-        s = load.settings
+        s = first.settings
         plugins = load_plugins(
             PluginChoice(enabled=s.plugins_enabled, disabled=s.plugins_disabled, strict=s.strict_plugins)
         )
@@ -72,9 +79,11 @@ class Worker:
         def progress(phase: str, done: int, total: int) -> None:
             self._send(Progress(phase, done, total))
 
-        loaded = load_engine(Path(load.model_path), load.model_name, s, plugins, progress)
-        engine = loaded.engine
+        loaded = load_engine(Path(first.model_path), first.model_name, s, plugins, progress)
         self._send(loaded.ready)
+        return loaded.engine
+
+    def _serve(self, engine: Engine) -> None:
         while True:
             # Blocks only when there is nothing to compute.
             while engine.idle or not self._inbox.empty():
@@ -84,6 +93,8 @@ class Worker:
                     return
                 if isinstance(frame, Cancel):
                     engine.cancel(frame.id)
+                    if engine.idle:  # no step will tell the server that its blocks are free
+                        self._send(StepFrame([], engine.stats()))
                 elif isinstance(frame, Submit):
                     try:
                         engine.submit(frame)
@@ -113,7 +124,9 @@ def main() -> int:
     sink = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:
-        return Worker(sys.stdin.buffer, sink).run()
+        # Unbuffered: at exit nobody could take a buffer's lock from the thread that reads.
+        source = os.fdopen(os.dup(sys.stdin.fileno()), "rb", buffering=0)
+        return Worker(source, sink).run()
     except BrokenPipeError:
         return 0
 
