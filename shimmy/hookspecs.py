@@ -94,7 +94,7 @@ def register_metrics(register: Callable[[MetricSpec], None]) -> None:
 
 @hookspec(firstresult=True)
 def select_backend(card: ModelCard, available: Sequence[str]) -> str | None:
-    """Name the backend for this model out of ``available``, best first; None leaves it open. Runs in: engine."""
+    """Name this model's backend out of ``available``, best first; None leaves it open. Runs in: engine."""
 
 
 @hookspec(firstresult=True)

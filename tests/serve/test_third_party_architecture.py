@@ -51,7 +51,12 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 def run(environment: dict[str, str], *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, *arguments], env=environment, input=stdin, capture_output=True, text=True, timeout=120
+        [sys.executable, *arguments],
+        env=environment,
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
 
 
@@ -65,9 +70,7 @@ def test_it_serves_a_model_whose_architecture_shimmy_does_not_know(environment: 
     reference = zoo.reference("qwen2")
     wanted = reference["llamacpp"]["q4_k_m__dequantised_to_f32"]["prompts"]
     prompts = [prompt["ids"] for prompt in reference["prompts"]]
-    result = run(
-        environment, "-c", ANSWER, str(zoo.model_path("qwen2.q4_k_m")), stdin=json.dumps(prompts)
-    )
+    result = run(environment, "-c", ANSWER, str(zoo.model_path("qwen2.q4_k_m")), stdin=json.dumps(prompts))
     assert result.returncode == 0, result.stderr
     answers = [json.loads(line) for line in result.stdout.splitlines()]
     assert answers == [wanted[prompt["id"]]["greedy_ids"] for prompt in reference["prompts"]]
