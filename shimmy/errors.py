@@ -1,20 +1,20 @@
 """One exception tree. Every error names the thing, what was found, what was expected, the next step.
 
-    ShimmyError
-    ├── ConfigError            a setting, flag or environment variable        (exit 2)
-    ├── PluginError            a plugin that cannot load, two claims to a name
-    ├── RegistryError          a name nobody registered
-    ├── ModelNotFoundError     no discovered model has this name              (404)
-    ├── ModelError             a model that cannot be loaded
-    │   ├── GGUFError          the file is broken: field and offset
-    │   ├── GraphError         file and architecture disagree: tensor, shape
-    │   ├── TokenizerError     vocabulary or pre-tokenizer not understood
-    │   └── TemplateError      no chat template, or it refuses the messages   (400)
-    ├── RequestError           the client's request cannot be served          (400)
-    │   └── ContextLengthError prompt and answer do not fit the context       (400)
-    └── EngineError            the engine failed                              (500)
-        ├── OutOfMemoryError   does not fit: the arithmetic                   (507)
-        └── WorkerDiedError    the engine process is gone                     (503)
+ShimmyError
+├── ConfigError            a setting, flag or environment variable        (exit 2)
+├── PluginError            a plugin that cannot load, two claims to a name
+├── RegistryError          a name nobody registered
+├── ModelNotFoundError     no discovered model has this name              (404)
+├── ModelError             a model that cannot be loaded
+│   ├── GGUFError          the file is broken: field and offset
+│   ├── GraphError         file and architecture disagree: tensor, shape
+│   ├── TokenizerError     vocabulary or pre-tokenizer not understood
+│   └── TemplateError      no chat template, or it refuses the messages   (400)
+├── RequestError           the client's request cannot be served          (400)
+│   └── ContextLengthError prompt and answer do not fit the context       (400)
+└── EngineError            the engine failed                              (500)
+    ├── OutOfMemoryError   does not fit: the arithmetic                   (507)
+    └── WorkerDiedError    the engine process is gone                     (503)
 """
 
 from __future__ import annotations
