@@ -74,11 +74,13 @@ class Cursor:
 
     def u32(self, field: str) -> int:
         """The next unsigned 32-bit integer."""
-        return int(self.numbers(field, _U32)[0])
+        number: int = self.numbers(field, _U32)[0]
+        return number
 
     def u64(self, field: str) -> int:
         """The next unsigned 64-bit integer."""
-        return int(self.numbers(field, _U64)[0])
+        number: int = self.numbers(field, _U64)[0]
+        return number
 
     def name(self, field: str) -> str:
         """The next string, a key or a name: short enough for any message."""

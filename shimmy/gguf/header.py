@@ -168,7 +168,7 @@ def _read_tensor_row(cursor: Cursor, name: str) -> _TensorRow:
     if not 1 <= dimensions <= MAX_DIMENSIONS:
         raise cursor.error(field, f"found {dimensions} of them, expected 1 to {MAX_DIMENSIONS}", at)
     at = cursor.position
-    *sizes, ggml_id, offset = cursor.numbers(f"shape, type and offset of tensor {name!r}", _ROWS[dimensions])
+    *sizes, ggml_id, offset = cursor.numbers(field, _ROWS[dimensions])
     shape = tuple(reversed(sizes))
     if not 0 < math.prod(shape) < 2**63:
         raise cursor.error(field, f"shape {shape} is empty or too large", at)
@@ -184,15 +184,16 @@ def _place_tensors(cursor: Cursor, table: Mapping[str, _TensorRow], alignment: i
     taken: dict[int, str] = {}
     tensors: dict[str, TensorInfo] = {}
     for name, row in table.items():
-        field = f"offset of tensor {name!r}"
         start = data_start + row.offset
         if row.offset % alignment:
-            raise cursor.error(field, f"{row.offset} is not a multiple of the alignment {alignment}", row.at)
+            problem = f"{row.offset} is not a multiple of the alignment {alignment}"
+            raise cursor.error(f"offset of tensor {name!r}", problem, row.at)
         if start in taken:
-            raise cursor.error(field, f"overlaps tensor {taken[start]!r} at byte {start}", row.at)
+            problem = f"overlaps tensor {taken[start]!r} at byte {start}"
+            raise cursor.error(f"offset of tensor {name!r}", problem, row.at)
         if start >= size:
             problem = f"data would begin at byte {start} of a file of {size}"
-            raise cursor.error(field, problem, row.at)
+            raise cursor.error(f"offset of tensor {name!r}", problem, row.at)
         taken[start] = name
         tensors[name] = TensorInfo(name, row.shape, row.ggml_id, start, ends[start] - start)
     return tensors

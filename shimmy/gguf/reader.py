@@ -61,12 +61,12 @@ class GGUFFile:
                 would run into the next tensor or past the end of the file.
         """
         info = self.tensor(name)
-        where = f"{self.paths[info.part]}: tensor {name!r}"
         if info.ggml_id != spec.ggml_id:
-            raise GGUFError(f"{where} is of ggml type {info.ggml_id}, not {spec.name} ({spec.ggml_id}).")
+            found = f"is of ggml type {info.ggml_id}, not {spec.name} ({spec.ggml_id})."
+            raise GGUFError(f"{self._where(info)} {found}")
         if info.columns % spec.block_elements:
             raise GGUFError(
-                f"{where} has rows of {info.columns} weights, expected a multiple of "
+                f"{self._where(info)} has rows of {info.columns} weights, expected a multiple of "
                 f"{spec.block_elements}, the block of {spec.name}.",
                 hint="Convert the model anew; a tensor like this should have been left unquantised.",
             )
@@ -75,8 +75,8 @@ class GGUFFile:
             end = info.offset + info.room
             bound = "the file ends" if end == self._sizes[info.part] else "the next tensor begins"
             raise GGUFError(
-                f"{where}, {spec.name} of shape {info.shape}, takes {size} bytes from byte {info.offset} "
-                f"on, but {bound} at byte {end}.",
+                f"{self._where(info)}, {spec.name} of shape {info.shape}, takes {size} bytes "
+                f"from byte {info.offset} on, but {bound} at byte {end}.",
                 hint="The file is damaged or incomplete: download or copy it again.",
             )
         return size
@@ -94,6 +94,9 @@ class GGUFFile:
         if self._mapped is None:
             raise GGUFError(f"{self.path}: is closed, tensor {name!r} can no longer be read.")
         return np.frombuffer(self._mapped[info.part], np.uint8, size, info.offset)
+
+    def _where(self, info: TensorInfo) -> str:
+        return f"{self.paths[info.part]}: tensor {info.name!r}"
 
     def close(self) -> None:
         """End access to tensor data; views handed out before stay valid. Metadata stays readable."""
