@@ -13,7 +13,11 @@ import pytest
 from shimmy.plugins import Plugins, load_plugins
 
 HOME_VARIABLES = ("HOME", "USERPROFILE", "APPDATA", "LOCALAPPDATA")
-XDG_VARIABLES = ("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME")
+#: Where else this machine's configuration and models may be found.
+PLACE_VARIABLES = (
+    *("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME"),
+    *("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "OLLAMA_MODELS"),
+)
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +36,7 @@ def isolated(
             monkeypatch.delenv(name)
     for name in HOME_VARIABLES:
         monkeypatch.setenv(name, str(empty_home))
-    for name in XDG_VARIABLES:
+    for name in PLACE_VARIABLES:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.chdir(tmp_path_factory.mktemp("work"))
 
