@@ -35,9 +35,13 @@ class Context:
 
 
 def choose_context(
-    settings: EngineSettings, metadata: Mapping[str, Any], architecture: str, tensors: TensorTable
+    settings: EngineSettings,
+    trained: int | None,
+    metadata: Mapping[str, Any],
+    architecture: str,
+    tensors: TensorTable,
 ) -> Context:
-    """The context by the settings ``max_ctx`` and ``rope_scale``.
+    """The context by the settings ``max_ctx`` and ``rope_scale``, for a model of ``trained`` positions.
 
     Up to the native context the file's own scaling holds; above it YaRN stretches by
     ``max_ctx / native``, or over the original context of a model that YaRN has stretched before.
@@ -47,8 +51,7 @@ def choose_context(
         ConfigError: the model cannot be stretched.
         GGUFError: the file's scaling is unknown or incomplete.
     """
-    trained = metadata.get(f"{architecture}.context_length")
-    native: int = trained or MIN_CONTEXT
+    native = trained or MIN_CONTEXT
     asked = settings.max_ctx or native
     scaling = read_scaling(metadata, architecture, tensors, asked)
     base = scaling.yarn.original_context if scaling.yarn else native
@@ -56,7 +59,7 @@ def choose_context(
     explicit = settings.max_ctx is not None
     if factor is None or (factor == 1.0 and scaling.yarn is None):
         return Context(asked, native, scaling, stretched=False, explicit=explicit)
-    if not trained:
+    if trained is None:
         raise ConfigError(
             f"max_ctx is {asked}, and the model file has no '{architecture}.context_length', so by how "
             "much to stretch cannot be told.",

@@ -48,7 +48,7 @@ def load_engine(
     backend_name, reason, backend = choose_backend(card, settings, plugins)
     weights = Weights(file, plugins.quant_types)
     params, architecture = read_architecture(card.architecture, file, plugins)
-    wanted = choose_context(settings, file.metadata, card.architecture, weights)
+    wanted = choose_context(settings, card.context_length, file.metadata, card.architecture, weights)
     graph = record(architecture, params, weights, op_table(plugins), wanted.scaling)
     check_positions(wanted, graph)
     limits = Limits(

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from shimmy.errors import GGUFError
 from shimmy.graph.scaling import RopeScaling, Yarn
 
 F32 = NDArray[np.float32]
@@ -37,10 +38,13 @@ def rope_frequencies(
 ) -> RopeFrequencies:
     """Frequencies base^(-2i/dims) (Su et al. 2021, arXiv:2104.09864), scaled.
 
-    ``factors``, (dims / 2,), are the values of the tensor that ``scaling.factors`` names.
+    ``factors``, (dims / 2,), are the values of the tensor that ``scaling.factors`` names; GGUFError
+    if one of them is no divisor.
     """
     inverse: F64 = base ** (-np.arange(0, dims, 2, dtype=np.float64) / dims) / scaling.linear
     if factors is not None:
+        if not (np.isfinite(factors) & (factors > 0)).all():
+            raise GGUFError(f"the tensor {scaling.factors!r} has values that are not finite and above 0.")
         inverse = inverse / factors
     if scaling.yarn is None:
         return RopeFrequencies(inverse, scaling.magnitude)

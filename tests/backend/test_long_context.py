@@ -35,7 +35,7 @@ TIE = 0.001
 def plan_of(backend: str, max_ctx: int) -> Plan:
     file = open_gguf(MODEL)
     weights = Weights(file, PLUGINS.quant_types)
-    context = choose_context(EngineSettings(max_ctx=max_ctx), file.metadata, "llama", weights)
+    context = choose_context(EngineSettings(max_ctx=max_ctx), 1024, file.metadata, "llama", weights)
     params, architecture = read_architecture("llama", file, PLUGINS)
     graph = record(architecture, params, weights, op_table(PLUGINS), context.scaling)
     limits = replace(LIMITS, max_ctx=max_ctx)

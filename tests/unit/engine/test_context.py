@@ -34,7 +34,7 @@ def choose(
     if native:
         metadata["x.context_length"] = native
     settings = EngineSettings(max_ctx=max_ctx, rope_scale=rope_scale)
-    return choose_context(settings, metadata, "x", Tensors(*tensors))
+    return choose_context(settings, native, metadata, "x", Tensors(*tensors))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from shimmy.errors import GGUFError
 from shimmy.gguf.reader import open_gguf
 from shimmy.gguf.weights import Weights
 from shimmy.graph.rope import RopeFrequencies, rope_frequencies
@@ -116,6 +117,12 @@ def test_parts_compose() -> None:
     np.testing.assert_allclose(found.inverse, yarn.inverse / divisors / 2, rtol=1e-15)
     assert found.magnitude == pytest.approx(1.5 * (0.1 * math.log(3) + 1))
     assert (whole.kind, whole.factor) == ("llama3+linear+yarn", 6.0)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+def test_divisors_that_are_none(value: float) -> None:
+    with pytest.raises(GGUFError, match="'rope_freqs.weight' has values that are not finite and above 0"):
+        rope_frequencies(1e4, 4, RopeScaling(factors="rope_freqs.weight"), np.array([1.0, value], np.float32))
 
 
 def test_cos_sin_far_out_are_exact() -> None:
