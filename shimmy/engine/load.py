@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import psutil
 
-from shimmy.engine.context import check_positions, choose_context, fit_context
+from shimmy.engine.context import Context, check_positions, choose_context, fit_context
 from shimmy.engine.engine import Engine
 from shimmy.engine.plan import Backend, Limits, Progress
 from shimmy.engine.protocol import PROTOCOL_VERSION, EngineSettings, Ready
@@ -59,12 +59,10 @@ def load_engine(
     )
     plan = backend.compile(graph, weights, limits, progress)
     kv_memory = settings.kv_memory or int(psutil.virtual_memory().available * KV_SHARE)
-    context = fit_context(plan, wanted, kv_memory)
-    vocabulary = graph.nodes[graph.output].shape[0]
     engine = Engine(
         plan,
-        context=context,
-        vocabulary=vocabulary,
+        context=fit_context(plan, wanted, kv_memory),
+        vocabulary=graph.nodes[graph.output].shape[0],
         kv_blocks=kv_memory // plan.block_bytes,
         max_sequences=limits.max_sequences,
         step_tokens=limits.step_tokens,
@@ -74,21 +72,29 @@ def load_engine(
         architecture=card.architecture,
         backend=backend_name,
         backend_reason=reason,
-        precision=plan.precision,
-        description=plan.description,
-        context=context,
-        native_context=wanted.native,
-        rope_kind=wanted.scaling.kind,
-        rope_factor=wanted.scaling.factor,
-        vocabulary=vocabulary,
-        weight_bytes=plan.weight_bytes,
-        kv_bytes_per_token=plan.block_bytes // plan.block_tokens,
         kv_memory=kv_memory,
         plugins=[info.name for info in plugins.infos if info.status == "loaded"],
-        fallbacks=list(plan.fallbacks),
         seconds=time.monotonic() - started,
+        **_engine_facts(engine, wanted),
     )
     return Loaded(engine, ready)
+
+
+def _engine_facts(engine: Engine, context: Context) -> dict[str, Any]:
+    """The fields of :class:`Ready` that the engine and its plan know."""
+    plan = engine.plan
+    return {
+        "precision": plan.precision,
+        "description": plan.description,
+        "context": engine.context,
+        "native_context": context.native,
+        "rope_kind": context.scaling.kind,
+        "rope_factor": context.scaling.factor,
+        "vocabulary": engine.vocabulary,
+        "weight_bytes": plan.weight_bytes,
+        "kv_bytes_per_token": plan.block_bytes // plan.block_tokens,
+        "fallbacks": list(plan.fallbacks),
+    }
 
 
 def read_architecture(name: str, file: GGUFFile, plugins: Plugins) -> tuple[Any, Architecture]:
