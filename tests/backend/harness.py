@@ -25,7 +25,8 @@ from shimmy.plugins import load_plugins
 
 F32 = NDArray[np.float32]
 GREEDY = RowSampling(Sampling(temperature=0.0), 0, {}, {})
-LIMITS = Limits(max_ctx=512, max_sequences=8, step_tokens=128, threads=2)
+#: Exact arithmetic, which the reference can judge by its bits; tests of other precisions say so.
+LIMITS = Limits(max_ctx=512, max_sequences=8, step_tokens=128, threads=2, precision="f32")
 
 PLUGINS = load_plugins()
 #: Engines that run here, by name, and those among them that the reference judges.

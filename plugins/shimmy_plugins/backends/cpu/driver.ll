@@ -1,7 +1,7 @@
 ; Runs a call table on one of several threads, and keeps the threads together.
 ;
-; A call is three words: kernel, argument block, and 1 if all threads must meet after it. Threads
-; meet at a counter: the last one to arrive resets it and moves the generation on, which the others
+; A call is four words: kernel, argument block, 1 if all threads must meet after it, and a number
+; for the kernel's threads to claim work by. Threads meet at a counter: the last one to arrive resets it and moves the generation on, which the others
 ; wait for. They spin, because a region is shorter than a system call; but only for a while, then
 ; they yield, because on a busy machine the missing thread may be waiting for this very core.
 ;
@@ -24,13 +24,14 @@ test:
   %more = icmp ult i64 %i, %end
   br i1 %more, label %body, label %done
 body:
-  %kernel.at = getelementptr [3 x i64], ptr %calls, i64 %i, i64 0
-  %fields.at = getelementptr [3 x i64], ptr %calls, i64 %i, i64 1
-  %meet.at = getelementptr [3 x i64], ptr %calls, i64 %i, i64 2
+  %kernel.at = getelementptr [4 x i64], ptr %calls, i64 %i, i64 0
+  %fields.at = getelementptr [4 x i64], ptr %calls, i64 %i, i64 1
+  %meet.at = getelementptr [4 x i64], ptr %calls, i64 %i, i64 2
+  %claimed.at = getelementptr [4 x i64], ptr %calls, i64 %i, i64 3
   %kernel = load ptr, ptr %kernel.at
   %fields = load ptr, ptr %fields.at
   %meet.word = load i64, ptr %meet.at
-  call void %kernel(ptr %fields, i64 %thread, i64 %threads)
+  call void %kernel(ptr %fields, i64 %thread, i64 %threads, ptr %claimed.at)
   %apart = icmp eq i64 %meet.word, 0
   %skip = or i1 %apart, %alone
   br i1 %skip, label %after, label %meet

@@ -64,6 +64,7 @@ class Pool:
 
     def run(self, calls: NDArray[np.int64], begin: int, end: int) -> None:
         """Run the calls from ``begin`` to before ``end``; the last of them must let all threads meet."""
+        calls[begin:end, 3] = 0  # nothing is claimed
         self._work = (calls.ctypes.data, begin, end)
         self._start(self._work)
 

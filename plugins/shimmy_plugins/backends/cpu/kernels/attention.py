@@ -143,9 +143,9 @@ def lower(low: Lowering, node: Node) -> None:
     kv_append.append(low, layer, k, v)
     y = low.output(node)
     context = round_up(low.limits.max_ctx, BLOCK_TOKENS)
-    scores, scores_stride = low.scratch(context * (low.accumulators // CHAINS))
+    scores, scores_stride = low.scratch(context * (low.target.accumulators // CHAINS))
     low.call(
-        kernel(Heads(heads // kv_heads, key_dim, value_dim), low.accumulators),
+        kernel(Heads(heads // kv_heads, key_dim, value_dim), low.target.accumulators),
         reads=[q, low.cache],
         writes=[y],
         **paged_fields(low, layer, y.rows),
