@@ -57,21 +57,18 @@ class Work:
         self.thread = thread
         self.threads = threads
 
-    def share(self, total: Value) -> tuple[Value, Value]:
-        """This thread's (begin, end) of ``total`` items, all shares equal within one."""
-        return total * self.thread // self.threads, total * (self.thread + 1) // self.threads
-
     @contextmanager
     def claim(self, total: Value) -> Iterator[Value]:
-        """Each item of ``total`` for the thread that comes first: ``with work.claim(n) as item: …``
+        """Each item of ``total`` goes to one thread: ``with work.claim(n) as item: …``
 
-        A thread that is held up, because another program has its core, leaves more to the others.
-        Three quarters go out in equal shares, since claiming costs; the rest in small ones, so that
-        all finish together. A kernel can claim once.
+        Items wait for no particular thread: one that is held up, because another program has its
+        core, leaves more to the others. Three quarters go out in equal shares, since claiming
+        costs; the rest in small ones, so that all finish together. A call can claim once.
         """
         e = self._emitter
-        share = total * 3 // (self.threads * 4)
-        small = (total - share * self.threads) // (self.threads * 4) + 1
+        share = (total * 3 + (self.threads * 4 - 1)) // (self.threads * 4)
+        rest = total - e.minimum(share * self.threads, total)
+        small = rest // (self.threads * 4) + 1
         number = e.variable(self._next())
 
         def begin_of(number: Value) -> Value:

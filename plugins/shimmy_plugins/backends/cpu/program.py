@@ -65,7 +65,7 @@ class Buffers:
 
 @dataclass(slots=True)
 class Call:
-    """One kernel with its arguments; ``meet`` says that all threads wait for each other after it."""
+    """One kernel with its arguments; ``meet``: the next call needs this one and those before it done."""
 
     kernel: Kernel
     block: I64

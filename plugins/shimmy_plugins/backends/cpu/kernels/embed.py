@@ -21,8 +21,7 @@ def kernel(layout: Layout) -> Kernel:
     words = layout.columns // weights.together
 
     def body(e: Emitter, f: Fields, work: Work) -> None:
-        begin, end = work.share(f.count("rows"))
-        with e.loop(begin, end) as row:
+        with work.claim(f.count("rows")) as row:
             token = f.pointer("tokens", I32)[row].widen(I64)
             y = f.pointer("y") + row * f.size("y_stride")
             group = f.pointer("weight", BYTE) + token // LANES * f.size("blocks") * layout.block.itemsize

@@ -118,10 +118,9 @@ def record_at(records: Pointer, row: Value, block: Value, blocks: Value) -> Reco
     return Record(records + index * RECORD.itemsize)
 
 
-def _body(e: Emitter, f: Fields, work: Work) -> None:
+def _body(_e: Emitter, f: Fields, work: Work) -> None:
     blocks, records = f.size("blocks"), f.pointer("records", I8)
-    begin, end = work.share(f.count("rows") * blocks)
-    with e.loop(begin, end) as item:
+    with work.claim(f.count("rows") * blocks) as item:
         row, block = item // blocks, item % blocks
         x = f.pointer("x") + (row * f.size("x_stride") + block * BLOCK_COLUMNS)
         record_at(records, row, block, blocks).fill(x)
