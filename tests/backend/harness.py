@@ -68,6 +68,9 @@ class MadeUpWeights:
             return FloatRun(run.values[rows])
         return AffineRun(run.codes[rows], run.bits, run.group, run.scales[rows], run.offsets[rows])
 
+    def release(self, name: str) -> None:
+        """These tensors are in memory only once."""
+
     def dequantize(self, name: str, rows: slice | None = None) -> F32:
         if name in self._vectors:
             return self._vectors[name][None]

@@ -155,6 +155,12 @@ def _has_zero(run: AffineRun, zero: int) -> bool:
 
 
 def _are_half(values: NDArray[np.float32]) -> bool:
+    """Whether all values are exact in half precision."""
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    # Mostly they are normal: 10 bits of mantissa and an exponent from -14 to 15. Converting is slow.
+    exponents = (bits & 0x7FFFFFFF) - np.uint32(0x38800000) < np.uint32(0x0F000000)
+    if bool(np.all(exponents & (bits & 0x1FFF == 0))):
+        return True
     with np.errstate(over="ignore"):
         return np.array_equal(values, values.astype(np.float16))
 
@@ -162,6 +168,7 @@ def _are_half(values: NDArray[np.float32]) -> bool:
 def _interleave(target: NDArray[Any], rows: NDArray[Any]) -> None:
     """(rows, columns) -> (row groups, blocks, columns per block, 16); columns in whatever unit."""
     groups, blocks, columns, _ = target.shape
+    rows = rows.astype(target.dtype, copy=False)
     if rows.shape != (groups * LANES, blocks * columns):
         padded = np.zeros((groups * LANES, blocks * columns), rows.dtype)
         padded[: rows.shape[0], : rows.shape[1]] = rows

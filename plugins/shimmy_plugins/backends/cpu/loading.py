@@ -19,7 +19,7 @@ from shimmy_plugins.backends.cpu.memory import aligned, aligned_floats, require_
 F32 = NDArray[np.float32]
 
 #: Weights unpacked at a time: small enough for the processor's cache, in a few forms.
-SLICE_ELEMENTS = 1 << 17
+SLICE_ELEMENTS = 1 << 19
 #: Rows by which a tensor's layout is guessed.
 _FIRST_ROWS = slice(0, LANES)
 
@@ -56,6 +56,7 @@ class PackedWeights:
             for done, name in enumerate(names):
                 progress("weights", done, len(names))
                 self._pack(name, workers)
+                self._weights.release(name)
         progress("weights", len(names), len(names))
 
     def matrix(self, name: str) -> Matrix:
