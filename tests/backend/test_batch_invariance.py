@@ -77,10 +77,10 @@ def test_alone_or_beside_seven(plan: Plan) -> None:
 
 def test_any_number_of_threads(limits: Limits) -> None:
     found = []
-    for threads in (1, 2, 3):
+    for threads in (1, 2, 3, 9):
         plan = compile_model("cpu", model_path("llama_spm.q4_k_m"), replace(limits, threads=threads))
         plan.reserve(8)
         found.append(one_by_one(plan, "b"))
         plan.close()
-    np.testing.assert_array_equal(found[0], found[1])
-    np.testing.assert_array_equal(found[0], found[2])
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
