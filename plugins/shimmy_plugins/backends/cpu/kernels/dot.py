@@ -11,7 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from typing import TypeAlias
 
-from shimmy_plugins.backends.cpu.emitter import I8, I16, I32, LANES, Emitter, Value, vector
+from shimmy_plugins.backends.cpu.emitter import I8, I16, I32, LANES, SIZES, Emitter, Type, Value, vector
+
+#: The low nibbles of four bytes.
+_NIBBLES = 0x0F0F0F0F
+#: Vectors of pairs of 4-bit codes whose products fit 16 bits together.
+_MOST_PAIRS = 8
 
 #: dot(e, start, codes, x, bits): start + sum of code * x, in 16 lanes of 32 bits.
 Dot: TypeAlias = Callable[[Emitter, Value, Sequence[Value], Sequence[Value], int], Value]
@@ -64,10 +69,6 @@ def _in_pairs(
     return dot
 
 
-_NIBBLES = 0x0F0F0F0F
-_MOST_PAIRS = 8
-
-
 def _multiply_avx2(e: Emitter, codes: Value, x: Value) -> Value:
     return _by_parts(e, "llvm.x86.avx2.pmadd.ub.sw", vector(I16, 16), codes.bits(I8), x.bits(I8))
 
@@ -90,18 +91,14 @@ def _join_portable(e: Emitter, pairs: Value) -> Value:
     return (both << 16).shift_signed(16) + both.shift_signed(16)
 
 
-def _by_parts(e: Emitter, name: str, result: object, *operands: Value) -> Value:
+def _by_parts(e: Emitter, name: str, result: Type, *operands: Value) -> Value:
     """An instruction on vectors narrower than 16 lanes: 16 lanes part by part."""
-    count = LANES * 32 // _bits(result)
+    count = LANES * SIZES[I32] // (result.count * SIZES[result.element])
     parts = zip(*(o.split(o.type.count // count) for o in operands), strict=True)
     results = [e.call(name, result, [part.raw for part in each]) for each in parts]
     while len(results) > 1:
         results = [a.joined(b) for a, b in zip(results[::2], results[1::2], strict=True)]
     return results[0]
-
-
-def _bits(type_: object) -> int:
-    return type_.count * type_.element.width  # type: ignore[attr-defined, no-any-return]
 
 
 def _sum(values: Iterable[Value]) -> Value:

@@ -13,15 +13,15 @@ bits do not depend on the tile it is in.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 
 from shimmy.graph.builder import Node
-from shimmy_plugins.backends.cpu.emitter import LANES, Emitter, Pointer, Value, Variable
+from shimmy_plugins.backends.cpu.emitter import LANES, Emitter, Pointer, Value
 from shimmy_plugins.backends.cpu.functions import sum_lanes
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
 from shimmy_plugins.backends.cpu.kernels import linear_int8
 from shimmy_plugins.backends.cpu.kernels.fragments import BYTE, fragment
+from shimmy_plugins.backends.cpu.kernels.tiles import tiles
 from shimmy_plugins.backends.cpu.layouts import AffineLayout, Layout
 from shimmy_plugins.backends.cpu.lowering import Lowering
 
@@ -39,7 +39,7 @@ _UNROLL = 32
 def kernel(layout: Layout, accumulators: int) -> Kernel:
     """The kernel for a layout, where so many accumulators fit the registers."""
     weights = fragment(layout)
-    tiles = [tile for tile in (8, 4, 2, 1) if tile * _ACCUMULATORS <= accumulators]
+    sizes = [size for size in (8, 4, 2, 1) if size * _ACCUMULATORS <= accumulators]
 
     def body(e: Emitter, f: Fields, work: Work) -> None:
         # Each thread sums for itself: that is quick, and saves the threads a meeting.
@@ -48,18 +48,10 @@ def kernel(layout: Layout, accumulators: int) -> Kernel:
             _sum_groups(e, f, sums, layout)
         rows = f.count("rows")
         with work.claim(f.size("groups")) as group:
-            row = e.variable(e.int(0))
-            for tile in tiles:
-                with e.loop_while(_left(row, rows, tile)):
-                    _tile(e, f, layout, group, [row.value + t for t in range(tile)], sums)
-                    row.value = row.value + tile
+            for row, size in tiles(e, rows, sizes):
+                _tile(e, f, layout, group, [row + t for t in range(size)], sums)
 
     return Kernel(f"linear_{layout.name}_{accumulators}", _FIELDS, body)
-
-
-def _left(row: Variable, rows: Value, tile: int) -> Callable[[], Value]:
-    """The condition that a whole tile is left."""
-    return lambda: row.value + (tile - 1) < rows
 
 
 def _sum_groups(e: Emitter, f: Fields, sums: Pointer, layout: Layout) -> None:

@@ -12,7 +12,6 @@ the instructions that multiply its integers.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 
 from shimmy.graph.builder import Node
@@ -21,35 +20,34 @@ from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
 from shimmy_plugins.backends.cpu.kernels.dot import DOTS, Dot
 from shimmy_plugins.backends.cpu.kernels.fragments import BYTE, AffineFragment
 from shimmy_plugins.backends.cpu.kernels.quantize import PANEL, RECORD, Record, quantized, record_at
+from shimmy_plugins.backends.cpu.kernels.tiles import tiles
 from shimmy_plugins.backends.cpu.layouts import AffineLayout
 from shimmy_plugins.backends.cpu.loading import Matrix
 from shimmy_plugins.backends.cpu.lowering import Lowering
+from shimmy_plugins.backends.cpu.memory import ALIGNMENT
 
 _FIELDS = ("rows", "x", "y", "y_stride", "weight", "groups", "blocks", "bias")
+
+
+#: Larger tiles compute so long on a block that the processor sees too little of the next ones: they
+#: ask for weights so many bytes before they need them.
+_LARGE, _AHEAD = 4, 2048
 
 
 @cache
 def kernel(layout: AffineLayout, dot: str, accumulators: int) -> Kernel:
     """The kernel for a layout, where so many accumulators fit the registers."""
-    # A tile never reaches into another panel: PANEL is a multiple of the largest.
-    tiles = [tile for tile in (PANEL, 4, 2, 1) if tile * 2 <= accumulators]
+    # No tile reaches into another panel: after those of a whole panel, less than a panel is left.
+    sizes = (PANEL, 8, 4, 2, 1) if accumulators >= 2 * PANEL else (2, 1)
 
     def body(e: Emitter, f: Fields, work: Work) -> None:
         product = _Product(e, f, AffineFragment(layout), DOTS[dot])
         rows = f.count("rows")
         with work.claim(f.size("groups")) as group:
-            row = e.variable(e.int(0))
-            for tile in tiles:
-                with e.loop_while(_left(row, rows, tile)):
-                    product.tile(group, row.value, tile)
-                    row.value = row.value + tile
+            for row, size in tiles(e, rows, sizes):
+                product.tile(group, row, size)
 
     return Kernel(f"linear_int8_{layout.name}_{dot}_{accumulators}", _FIELDS, body)
-
-
-def _left(row: Variable, rows: Value, tile: int) -> Callable[[], Value]:
-    """The condition that a whole tile is left."""
-    return lambda: row.value + (tile - 1) < rows
 
 
 class _Product:
@@ -67,8 +65,12 @@ class _Product:
         totals = [e.variable(f.pointer("bias").vector(group * LANES)) for _ in range(rows)]
         with e.loop(0, blocks) as b:
             first = x + b * (PANEL * RECORD.itemsize)
+            block = weight + b * layout.block.itemsize
+            if rows >= _LARGE:
+                for line in range(0, layout.block.itemsize, ALIGNMENT):
+                    block.prefetch(_AHEAD + line)
             records = [Record(first + r * RECORD.itemsize) for r in range(rows)]
-            self._add_block(weight + b * layout.block.itemsize, records, totals)
+            self._add_block(block, records, totals)
         for r, total in enumerate(totals):
             f.pointer("y")[(row + r) * f.size("y_stride") + group * LANES] = total.value
 

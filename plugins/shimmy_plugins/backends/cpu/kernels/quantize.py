@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shimmy.graph.builder import Node
-from shimmy_plugins.backends.cpu.emitter import F32, I8, I32, LANES, Emitter, Pointer, Value
+from shimmy_plugins.backends.cpu.emitter import F32, I8, I32, LANES, Emitter, Pointer, Type, Value
 from shimmy_plugins.backends.cpu.functions import max_lanes, sum_lanes
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
 from shimmy_plugins.backends.cpu.layouts import BLOCK_COLUMNS
@@ -88,7 +88,7 @@ class Record:
             self._put("minus_sums", i, e.coerce(0, I32) - total)
             self._put("sums", i, total.to_float(signed=True) * scale)
 
-    def _field(self, name: str, index: int, element: object) -> Value:
+    def _field(self, name: str, index: int, element: Type) -> Value:
         return (self.at + _offset(name)).cast(element)[index]
 
     def _put(self, name: str, index: int, value: Value) -> None:
