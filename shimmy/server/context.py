@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 class Frontend(Protocol):
     """An API: the routes it serves and the shape of its errors. One object serves one app."""
 
-    always_on: bool
-    """Whether it is served even when the ``frontends`` setting names only others."""
-
     def blueprint(self, context: ServerContext) -> Blueprint:
         """The routes. Handlers raise :class:`ShimmyError`; the app turns it into a response."""
         ...

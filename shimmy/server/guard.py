@@ -1,4 +1,4 @@
-"""Keeps web pages of strangers out: an ASGI wrapper over HTTP and WebSocket connections alike.
+"""Keeps web pages of strangers out: which ``Host`` and ``Origin`` headers are let in.
 
 A browser will carry a stranger's page to a local server in two ways. *DNS rebinding*: the page's
 own host name suddenly resolves to 127.0.0.1, so the request carries a foreign name in ``Host``.
@@ -20,21 +20,11 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, TypeAlias
+from collections.abc import Iterable
 from urllib.parse import urlsplit
 
-from shimmy.errors import ShimmyError
 from shimmy.server.errors import ForbiddenError
 from shimmy.server.listen import is_loopback
-
-Scope: TypeAlias = MutableMapping[str, Any]
-Send: TypeAlias = Callable[[Any], Awaitable[None]]
-ASGIApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
-Headers: TypeAlias = list[tuple[bytes, bytes]]
-
-_CORS_METHODS = b"GET, POST, OPTIONS"
-_CORS_MAX_AGE = b"600"
 
 
 class Guard:
@@ -85,76 +75,6 @@ class Guard:
             return True
         netloc = urlsplit(origin).netloc
         return netloc.lower() == host.lower() or is_loopback(_host_name(netloc))
-
-
-class GuardedApp:
-    """An ASGI app behind a :class:`Guard`.
-
-    ``error_body`` writes the JSON of a refusal, given the path that was asked for.
-    """
-
-    def __init__(self, app: ASGIApp, guard: Guard, error_body: Callable[[str, ShimmyError], bytes]) -> None:
-        self._app = app
-        self._guard = guard
-        self._error_body = error_body
-
-    async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
-            return
-        host, origin = _header(scope, b"host"), _header(scope, b"origin")
-        if error := self._guard.check(host, origin):
-            await self._refuse(scope, send, error)
-        elif scope["type"] == "http" and origin is not None and self._guard.may_read(origin):
-            await self._serve_cors(scope, receive, send, origin)
-        else:
-            await self._app(scope, receive, send)
-
-    async def _refuse(self, scope: Scope, send: Send, error: ShimmyError) -> None:
-        if scope["type"] == "websocket":
-            # Closing before accepting is a 403 to the client.
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        headers = [(b"content-type", b"application/json")]
-        await _respond(send, error.status, headers, self._error_body(scope["path"], error))
-
-    async def _serve_cors(self, scope: Scope, receive: Any, send: Send, origin: str) -> None:
-        cors = [(b"access-control-allow-origin", origin.encode("latin1")), (b"vary", b"Origin")]
-        if scope["method"] == "OPTIONS" and _header(scope, b"access-control-request-method"):
-            await _respond(send, 204, cors + _preflight_headers(scope))
-            return
-
-        async def send_with_cors(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message["headers"], *cors]}
-            await send(message)
-
-        await self._app(scope, receive, send_with_cors)
-
-
-def _preflight_headers(scope: Scope) -> Headers:
-    wanted = _header(scope, b"access-control-request-headers") or "content-type"
-    headers = [
-        (b"access-control-allow-methods", _CORS_METHODS),
-        (b"access-control-allow-headers", wanted.encode("latin1")),
-        (b"access-control-max-age", _CORS_MAX_AGE),
-    ]
-    if _header(scope, b"access-control-request-private-network"):
-        headers.append((b"access-control-allow-private-network", b"true"))
-    return headers
-
-
-async def _respond(send: Send, status: int, headers: Headers, body: bytes = b"") -> None:
-    headers = [*headers, (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-def _header(scope: Scope, name: bytes) -> str | None:
-    for key, value in scope["headers"]:
-        if key.lower() == name:
-            return str(value.decode("latin1"))
-    return None
 
 
 def _host_name(netloc: str) -> str:

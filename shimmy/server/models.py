@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from shimmy.errors import ShimmyError
 from shimmy.events import ModelLoaded, ModelUnloaded
-from shimmy.server.errors import StoppingError
+from shimmy.server.errors import StoppingError, internal_error
 
 if TYPE_CHECKING:
     from shimmy.discovery.catalog import ModelCard
@@ -103,8 +103,18 @@ class ModelPool:
         self._failures: dict[str, ShimmyError] = {}
         self._room = asyncio.Lock()
         self._clock = itertools.count()
-        self.stopping = False
+        self.stops = asyncio.Event()
+        """Set when the server ends."""
+
+    @property
+    def stopping(self) -> bool:
         """Whether new requests are refused because the server ends."""
+        return self.stops.is_set()
+
+    def loaded(self, name: str) -> ServedModel | None:
+        """The model of this name if it is ready, without loading it."""
+        slot = self._slots.get(name)
+        return slot.loading.result() if slot and _is_loaded(slot) else None
 
     async def load(self, card: ModelCard) -> ServedModel:
         """The model, loaded now if it is not yet. Raises what made loading fail."""
@@ -140,14 +150,14 @@ class ModelPool:
 
     async def drain(self, seconds: float) -> None:
         """Refuse new requests and give the running ones some time to end."""
-        self.stopping = True
+        self.stops.set()
         waits = [slot.idle.wait() for slot in (*self._slots.values(), *self._retired) if slot.users]
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*waits), seconds)
 
     async def close(self) -> None:
         """End all engines at once, whatever they are doing."""
-        self.stopping = True
+        self.stops.set()
         ending = list(self._slots.values())
         slots = (*ending, *self._retired)
         for slot in slots:
@@ -178,10 +188,12 @@ class ModelPool:
             if self._slots.get(card.name) is slot:
                 del self._slots[card.name]
             await slot.engine.close()
-            if isinstance(error, ShimmyError):
-                _log.error("model %s cannot be loaded: %s", card.name, error)
-                self._failures[card.name] = error
-            raise
+            if not isinstance(error, Exception):
+                raise
+            known = error if isinstance(error, ShimmyError) else internal_error(error, f"loading {card.name}")
+            _log.error("model %s cannot be loaded: %s", card.name, known)
+            self._failures[card.name] = known
+            raise known from error
         self._failures.pop(card.name, None)
         self._plugins.model_loaded(
             ModelLoaded(
@@ -209,9 +221,12 @@ class ModelPool:
         self._report_unloaded(slot, reason)
 
     def _report_unloaded(self, slot: _Slot, reason: str) -> None:
-        loaded = slot.loading.done() and not slot.loading.cancelled() and not slot.loading.exception()
-        if loaded:
+        if _is_loaded(slot):
             self._plugins.model_unloaded(ModelUnloaded(slot.card.name, reason))
+
+
+def _is_loaded(slot: _Slot) -> bool:
+    return slot.loading.done() and not slot.loading.cancelled() and not slot.loading.exception()
 
 
 async def _loaded(slot: _Slot) -> ServedModel:

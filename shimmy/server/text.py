@@ -1,11 +1,13 @@
-"""The text side of a served model: its tokenizer and chat template, which live in the server."""
+"""The text side of a served model: its tokenizer, chat template and sampling, which live in the server."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from shimmy.server.sampling import SamplingDefaults, sampling_defaults
 
 if TYPE_CHECKING:
     from shimmy.discovery.catalog import ModelCard
@@ -17,10 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ModelText:
-    """Prompts in, tokens out."""
+    """Prompts in, tokens out; and how tokens are chosen for requests that do not say."""
 
     tokenizer: Tokenizer
     chat: ChosenTemplate
+    sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -55,4 +58,5 @@ def read_text(card: ModelCard, settings: Settings, plugins: Plugins) -> ModelTex
     with open_gguf(card.path) as file:
         metadata = file.metadata
     tokenizer = load_tokenizer(metadata, plugins.tokenizers, pre_tokenizer=settings.pre_tokenizer)
-    return ModelText(tokenizer, choose_template(metadata, card, tokenizer, plugins, settings.chat_template))
+    template = choose_template(metadata, card, tokenizer, plugins, settings.chat_template)
+    return ModelText(tokenizer, template, sampling_defaults(metadata, settings))

@@ -21,6 +21,7 @@ from shimmy.server.context import ServerContext
 from shimmy.server.listen import Listener, listen
 from shimmy.server.models import ModelPool
 from shimmy.server.run import server_config
+from shimmy.server.sampling import sampling_defaults
 from shimmy.server.text import ModelText
 from shimmy.settings import Settings
 from shimmy.text.chat import make_template
@@ -167,6 +168,8 @@ class FakeServer:
     ) -> None:
         self.settings = settings or Settings()
         self.plugins = plugins or load_plugins()
+        self.metadata: dict[str, Any] = {}
+        """What the files of all models say of sampling."""
         self.engines: dict[str, FakeEngine] = {}
         self.template, self.template_stops = template, template_stops
         self.catalog = FakeCatalog(*(names or ("echo",)))
@@ -190,7 +193,8 @@ class FakeServer:
         if self.template is None:
             return ModelText(tokenizer, ChosenTemplate(None, None, "it is a test."))
         template = make_template(self.template, tokenizer, name="echo", stops=self.template_stops)
-        return ModelText(tokenizer, ChosenTemplate(template, "own", "it is a test."))
+        defaults = sampling_defaults(self.metadata, self.settings)
+        return ModelText(tokenizer, ChosenTemplate(template, "own", "it is a test."), defaults)
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[Listener]:

@@ -21,8 +21,6 @@ from tests.serve.fake_engine import FakeServer, chat
 class Shouting:
     """An API of a third party: one route, errors in capitals."""
 
-    always_on = False
-
     def blueprint(self, context: ServerContext) -> Blueprint:
         routes = Blueprint("shouting", __name__)
 

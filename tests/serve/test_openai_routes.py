@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from quart.typing import TestClientProtocol as Client
 
 from shimmy.errors import EngineError
+from shimmy.settings import Settings
 from tests.serve.fake_engine import CONTEXT, FakeServer, chat
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
@@ -255,15 +258,41 @@ def test_any_content_type_is_json() -> None:
     assert asyncio.run(_with_client(FakeServer(), post)) == 200
 
 
-def test_models() -> None:
+def test_models(tmp_path: Path) -> None:
+    server = FakeServer("echo", "org/two")
+    server.catalog.cards["echo"] = replace(server.catalog.cards["echo"], path=tmp_path)
+
     async def get(client: Client) -> tuple[Any, Any]:
         listed = await (await client.get("/v1/models")).get_json()
         return listed, await (await client.get("/v1/models/org/two")).get_json()
 
-    listed, one = asyncio.run(_with_client(FakeServer("echo", "org/two"), get))
+    listed, one = asyncio.run(_with_client(server, get))
     assert [model["id"] for model in listed["data"]] == ["echo", "org/two"]
-    assert one == listed["data"][1]
+    assert listed["data"][0]["created"] == int(tmp_path.stat().st_mtime)
+    assert listed["data"][1].items() <= one.items()
     assert one["object"] == "model"
+
+
+def test_a_model_that_is_loaded_tells_its_defaults() -> None:
+    server = FakeServer(settings=Settings(sampling={"top_k": 7}))
+
+    async def get(client: Client) -> tuple[Any, Any]:
+        before = await (await client.get("/v1/models/echo")).get_json()
+        await client.post(CHAT, json=chat("hi"))
+        return before, await (await client.get("/v1/models/echo")).get_json()
+
+    before, after = asyncio.run(_with_client(server, get))
+    assert (before["context"], before["sampling_defaults"], before["chat_template"]) == (None, None, None)
+    assert after["context"] == CONTEXT
+    assert after["sampling_defaults"] == {
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "top_k": 7,
+        "min_p": 0.0,
+        "repeat_penalty": 1.0,
+    }
+    assert after["chat_template"] == {"name": "own", "reason": "it is a test."}
+    assert server.engine.samplings[0].top_k == 7
 
 
 def test_an_error_in_a_stream_is_its_last_event() -> None:

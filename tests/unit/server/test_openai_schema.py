@@ -8,17 +8,22 @@ from typing import Any
 import pytest
 
 from shimmy.errors import RequestError
-from shimmy_plugins.frontends.openai.schema import ChatRequest, CompletionRequest, parse_request
+from shimmy.server.body import read_object, read_request
+from shimmy_plugins.frontends.openai.schema import RULES, ChatRequest, CompletionRequest
 
 CHAT: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hi"}]}
 
 
+def parse(body: dict[str, Any], kind: Any) -> Any:
+    return read_request(read_object(json.dumps(body)), kind, RULES, strict=False).request
+
+
 def chat(**fields: Any) -> ChatRequest:
-    return parse_request(json.dumps(CHAT | fields).encode(), ChatRequest)
+    return parse(CHAT | fields, ChatRequest)
 
 
 def completion(**fields: Any) -> CompletionRequest:
-    return parse_request(json.dumps({"model": "m", "prompt": "hi"} | fields).encode(), CompletionRequest)
+    return parse({"model": "m", "prompt": "hi"} | fields, CompletionRequest)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +50,6 @@ def completion(**fields: Any) -> CompletionRequest:
         ({"messages": []}, "messages", ["length >= 1"]),
         ({"messages": "hi"}, "messages", ["array", "str"]),
         ({"messages": [{"content": "hi"}]}, "messages[0].role", ["missing"]),
-        ({"messages": [{"role": "boss", "content": "hi"}]}, "messages[0].role", ["boss"]),
         ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content", ["int"]),
     ],
 )
@@ -59,15 +63,9 @@ def test_wrong_values_are_named(fields: dict[str, Any], param: str, words: list[
 
 def test_missing_fields_are_named() -> None:
     with pytest.raises(RequestError, match="messages is missing"):
-        parse_request(b'{"model": "m"}', ChatRequest)
+        parse({"model": "m"}, ChatRequest)
     with pytest.raises(RequestError, match="prompt is missing"):
-        parse_request(b"{}", CompletionRequest)
-
-
-@pytest.mark.parametrize("body", [b"", b"{", b"[1]", b'"text"', b"\xff", b"model=m&prompt=hi"])
-def test_other_than_json_objects_are_refused(body: bytes) -> None:
-    with pytest.raises(RequestError, match="JSON"):
-        parse_request(body, ChatRequest)
+        parse({}, CompletionRequest)
 
 
 @pytest.mark.parametrize(

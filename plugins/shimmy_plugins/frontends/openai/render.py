@@ -156,14 +156,6 @@ def new_answer(style: Style, model: str, facts: Ready, tokenizer: Tokenizer) -> 
     return Answer(f"{style.id_prefix}-{uuid.uuid4().hex}", model, fingerprint, tokenizer)
 
 
-def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-    return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
-    }
-
-
 def _token(tokenizer: Tokenizer, token: int, logprob: float) -> dict[str, Any]:
     data = tokenizer.token_bytes(token)
     return {"token": _text(tokenizer, token), "logprob": logprob, "bytes": list(data)}
