@@ -1,11 +1,26 @@
-"""Tables and JSON on standard output: rich tables for people, plain aligned text for pipes."""
+"""Tables and JSON on standard output: rich tables for people, plain aligned text for pipes. Errors."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, TextIO
+
+from shimmy.errors import ShimmyError
+
+
+def is_terminal(stream: TextIO) -> bool:
+    """Whether a person looks at ``stream``, on a terminal that can do more than print lines."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def print_error(what: str, error: ShimmyError) -> None:
+    """Print ``what`` went wrong, and the next step, on standard error."""
+    print(f"{what}: {error.message}", file=sys.stderr)
+    if error.hint:
+        print(f"hint: {error.hint}", file=sys.stderr)
 
 
 def print_json(value: Any) -> None:
@@ -15,10 +30,18 @@ def print_json(value: Any) -> None:
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print rows below their headers."""
-    if sys.stdout.isatty():
+    if is_terminal(sys.stdout):
         _print_rich(headers, rows)
     else:
         print("\n".join(plain_lines(headers, rows)))
+
+
+def print_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """Print what is known of one thing, a line for each fact: its name, and what it is."""
+    rows = list(facts)
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        print(f"{name.ljust(width)}  {text}")
 
 
 def plain_lines(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
