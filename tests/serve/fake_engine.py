@@ -14,7 +14,7 @@ from quart import Quart
 
 from shimmy.discovery.catalog import ModelCard
 from shimmy.engine.protocol import Progress, Ready, Sampling, Stats, TokenEvent
-from shimmy.errors import ModelNotFoundError, ShimmyError, did_you_mean
+from shimmy.errors import ModelNotFoundError, did_you_mean
 from shimmy.plugins import Plugins, load_plugins
 from shimmy.server.app import create_app
 from shimmy.server.context import ServerContext
@@ -72,7 +72,7 @@ class FakeEngine:
         self.endless = False
         self.pause_after: int | None = None
         self.paused = False
-        self.load_error: ShimmyError | None = None
+        self.load_error: Exception | None = None
         self.error: tuple[int, Exception] | None = None
         self.loading, self.prefill = asyncio.Event(), asyncio.Event()
         self.loading.set()
