@@ -35,27 +35,37 @@ RAW_TOKENS = 64
 @settings_options(*SAMPLING, *FINDING, *NAMING, *TEXT, *ENGINE)
 def command(
     ctx: typer.Context,
-    prompt: Annotated[str, typer.Option(help="What to answer, or to continue; - reads standard input.")],
+    prompt: Annotated[
+        str, typer.Option(metavar="TEXT", help="What to answer, or to continue; - reads standard input.")
+    ],
     name: Annotated[
-        str | None, typer.Argument(help="A model of `shimmy list`; default: that which `serve` loads.")
+        str | None,
+        typer.Argument(metavar="NAME", help="A model of `shimmy list`; default: that which `serve` loads."),
     ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt, without chat template.")] = False,
-    system: Annotated[str | None, typer.Option(help="What the model is told before the prompt.")] = None,
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What the model is told before the prompt.")
+    ] = None,
     stream: Annotated[
         bool, typer.Option("--stream/--no-stream", help="Print words as they come, or the whole at its end.")
     ] = True,
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Longest answer; default: to its end, with --raw 64.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Longest answer; default: to its end, with --raw 64."),
     ] = None,
-    stop: Annotated[list[str] | None, typer.Option(help="End before this text. May be repeated.")] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="End before this text. May be repeated.")
+    ] = None,
     presence_penalty: Annotated[
-        float, typer.Option(min=-2, max=2, help="Penalty on tokens answered before, once.")
+        float, typer.Option(min=-2, max=2, metavar="VALUE", help="Penalty on tokens answered before, once.")
     ] = 0.0,
     frequency_penalty: Annotated[
-        float, typer.Option(min=-2, max=2, help="Penalty on tokens answered before, each time.")
+        float,
+        typer.Option(min=-2, max=2, metavar="VALUE", help="Penalty on tokens answered before, each time."),
     ] = 0.0,
     seed: Annotated[
-        int | None, typer.Option(min=-(2**63), max=2**63 - 1, help="Repeats an answer; default: random.")
+        int | None,
+        typer.Option(min=-(2**63), max=2**63 - 1, metavar="N", help="Repeats an answer; default: random."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the answer and its facts as JSON.")] = False,
 ) -> None:

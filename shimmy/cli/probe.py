@@ -21,7 +21,8 @@ FAILED = 2
 def command(
     ctx: typer.Context,
     name: Annotated[
-        str | None, typer.Argument(help="A model of `shimmy list`; default: that which `serve` loads.")
+        str | None,
+        typer.Argument(metavar="NAME", help="A model of `shimmy list`; default: that which `serve` loads."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
