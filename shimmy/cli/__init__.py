@@ -1,4 +1,4 @@
-"""The ``shimmy`` command. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+"""The ``shimmy`` command. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 130 interrupted.
 
 This module stays light: ``--version`` answers, and a clash of packages is noticed, before any
 library is imported.
