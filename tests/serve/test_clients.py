@@ -156,17 +156,46 @@ console.log(JSON.stringify({ whole: whole.choices[0].message.content, text, usag
 """
 
 
+CONTINUE = """
+import { constructLlmApi } from "@continuedev/openai-adapters";
+const api = constructLlmApi({ provider: "openai", apiKey: "none", apiBase: process.argv[2] + "/" });
+const signal = new AbortController().signal;
+const ask = { model: process.argv[3], max_tokens: 16, temperature: 0,
+              messages: [{ role: "user", content: "Why is the sky blue?" }] };
+const whole = await api.chatCompletionNonStream({ ...ask, stream: false }, signal);
+let text = "";
+for await (const chunk of api.chatCompletionStream({ ...ask, stream: true }, signal)) {
+  text += chunk.choices[0]?.delta?.content ?? "";
+}
+console.log(JSON.stringify({ whole: whole.choices[0].message.content, text }));
+process.exit(0);
+"""
+
+
+def node_with(folder: Path, package: str, program: str, server: ServerProcess) -> Any:
+    """The JSON that a program prints that uses this package."""
+    run(["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(folder), package])
+    (folder / "ask.mjs").write_text(program)
+    return json.loads(run(["node", str(folder / "ask.mjs"), f"{server.url}/v1", MODEL]))
+
+
 @pytest.mark.full
 @pytest.mark.skipif(not shutil.which("npm"), reason="there is no npm here")
 def test_openai_node(real_server: ServerProcess, tmp_path: Path) -> None:
-    run(["npm", "install", "--silent", "--no-audit", "--no-fund", "--prefix", str(tmp_path), "openai"])
-    (tmp_path / "ask.mjs").write_text(NODE)
-    answer = json.loads(run(["node", str(tmp_path / "ask.mjs"), f"{real_server.url}/v1", MODEL]))
+    answer = node_with(tmp_path, "openai", NODE, real_server)
     assert "light" in answer["whole"]
     assert answer["text"] == answer["whole"]
     assert answer["usage"]["completion_tokens"] == 16
     assert answer["status"] == ["NotFoundError", 404, "model_not_found"]
     assert MODEL in answer["models"]
+
+
+@pytest.mark.full
+@pytest.mark.skipif(not shutil.which("npm"), reason="there is no npm here")
+def test_the_adapter_of_continue(real_server: ServerProcess, tmp_path: Path) -> None:
+    answer = node_with(tmp_path, "@continuedev/openai-adapters", CONTINUE, real_server)
+    assert "light" in answer["whole"]
+    assert answer["text"] == answer["whole"]
 
 
 def python_with(folder: Path, package: str) -> Path:
