@@ -67,7 +67,7 @@ class SamplingFields(Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class SamplingDefaults:
-    """What a request gets that does not say. As it stands: OpenAI's defaults, which change nothing."""
+    """What a request gets that does not say; as it stands, nothing that changes the model's own numbers."""
 
     temperature: float = 1.0
     top_p: float = 1.0
@@ -77,7 +77,7 @@ class SamplingDefaults:
 
 
 def sampling_defaults(metadata: Mapping[str, Any], settings: Settings) -> SamplingDefaults:
-    """The defaults of a model: the settings win over what its file recommends, and that over OpenAI's."""
+    """The defaults of a model: the settings win over what its file recommends."""
     known = {name: _recommended(metadata, key, kind) for name, (key, kind) in _IN_FILES.items()}
     known |= {name: value for name, value in settings.sampling if value is not None}
     return SamplingDefaults(**{name: value for name, value in known.items() if value is not None})

@@ -13,7 +13,6 @@ import pytest
 from quart.typing import TestClientProtocol as Client
 
 from shimmy.errors import EngineError
-from shimmy.server.reply import IGNORED_HEADER
 from shimmy.settings import Settings
 from tests.serve.fake_engine import CONTEXT, FakeServer, chat
 
@@ -24,7 +23,7 @@ ECHO = "user: hi\n"
 
 def ask(path: str, body: dict[str, Any], server: FakeServer | None = None) -> Any:
     """The JSON of a successful answer."""
-    return asyncio.run(_with_client(server or FakeServer(), lambda client: _post(client, path, body)))
+    return asyncio.run(with_client(server or FakeServer(), lambda client: _post(client, path, body)))
 
 
 def events(path: str, body: dict[str, Any], server: FakeServer | None = None) -> list[str]:
@@ -39,7 +38,7 @@ def events(path: str, body: dict[str, Any], server: FakeServer | None = None) ->
         assert all(frame.startswith("data: ") for frame in frames)
         return [frame.removeprefix("data: ") for frame in frames]
 
-    return asyncio.run(_with_client(server or FakeServer(), post))
+    return asyncio.run(with_client(server or FakeServer(), post))
 
 
 def chunks(path: str, body: dict[str, Any], server: FakeServer | None = None) -> list[Any]:
@@ -49,7 +48,7 @@ def chunks(path: str, body: dict[str, Any], server: FakeServer | None = None) ->
     return [json.loads(frame) for frame in frames]
 
 
-async def _with_client(server: FakeServer, use: Callable[[Client], Awaitable[Any]]) -> Any:
+async def with_client(server: FakeServer, use: Callable[[Client], Awaitable[Any]]) -> Any:
     async with server.app.test_app() as running:
         return await use(running.test_client())
 
@@ -206,41 +205,6 @@ def test_completion_logprobs() -> None:
     assert list(logprobs["top_logprobs"][0]) == ["a"]
 
 
-def test_sampling_fields_reach_the_engine() -> None:
-    server = FakeServer()
-    fields = {
-        "temperature": 0.5,
-        "top_p": 0.9,
-        "top_k": 40,
-        "min_p": 0.05,
-        "repetition_penalty": 1.1,
-        "presence_penalty": 0.5,
-        "frequency_penalty": -0.5,
-        "logit_bias": {"104": -100},
-        "seed": 7,
-    }
-    ask(CHAT, chat("hi", **fields), server)
-    [sampling] = server.engine.samplings
-    assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p) == (0.5, 0.9, 40, 0.05)
-    assert (sampling.repeat_penalty, sampling.presence_penalty, sampling.frequency_penalty) == (
-        1.1,
-        0.5,
-        -0.5,
-    )
-    assert sampling.logit_bias == {104: -100.0}
-    assert sampling.seed == 7
-
-
-def test_a_random_seed_is_told() -> None:
-    server = FakeServer()
-
-    async def post(client: Client) -> str:
-        return str((await client.post(CHAT, json=chat("hi"))).headers["X-Shimmy-Seed"])
-
-    told = asyncio.run(_with_client(server, post))
-    assert server.engine.samplings[0].seed == int(told)
-
-
 def test_messages_reach_the_template() -> None:
     messages = [
         {"role": "developer", "content": "be brief"},
@@ -256,7 +220,7 @@ def test_any_content_type_is_json() -> None:
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         return (await client.post(CHAT, data=json.dumps(chat("hi")), headers=headers)).status_code
 
-    assert asyncio.run(_with_client(FakeServer(), post)) == 200
+    assert asyncio.run(with_client(FakeServer(), post)) == 200
 
 
 def test_models(tmp_path: Path) -> None:
@@ -267,7 +231,7 @@ def test_models(tmp_path: Path) -> None:
         listed = await (await client.get("/v1/models")).get_json()
         return listed, await (await client.get("/v1/models/org/two")).get_json()
 
-    listed, one = asyncio.run(_with_client(server, get))
+    listed, one = asyncio.run(with_client(server, get))
     assert [model["id"] for model in listed["data"]] == ["echo", "org/two"]
     assert listed["data"][0]["created"] == int(tmp_path.stat().st_mtime)
     assert listed["data"][1].items() <= one.items()
@@ -282,7 +246,7 @@ def test_a_model_that_is_loaded_tells_its_defaults() -> None:
         await client.post(CHAT, json=chat("hi"))
         return before, await (await client.get("/v1/models/echo")).get_json()
 
-    before, after = asyncio.run(_with_client(server, get))
+    before, after = asyncio.run(with_client(server, get))
     assert (before["context"], before["sampling_defaults"], before["chat_template"]) == (None, None, None)
     assert after["context"] == CONTEXT
     assert after["sampling_defaults"] == {
@@ -316,42 +280,3 @@ def test_a_bug_in_a_stream_tells_nothing_of_itself(caplog: pytest.LogCaptureFixt
     assert json.loads(last)["error"]["code"] == "internal_error"
     assert "secret" not in last + caplog.text
     assert "ValueError" in caplog.text
-
-
-def _headers(body: dict[str, Any], server: FakeServer | None = None, path: str = CHAT) -> tuple[int, Any]:
-    async def post(client: Client) -> tuple[int, Any]:
-        response = await client.post(path, json=body)
-        return response.status_code, response.headers
-
-    found: tuple[int, Any] = asyncio.run(_with_client(server or FakeServer(), post))
-    return found
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_unknown_fields_are_told_in_a_header(stream: bool) -> None:
-    body = chat("hi", stream=stream, colour=1, a_b=2) | {"new\r\nline": 3}
-    status, headers = _headers(body)
-    assert status == 200
-    assert headers[IGNORED_HEADER] == "colour, a_b, new%0D%0Aline"
-    assert IGNORED_HEADER not in _headers(chat("hi", stream=stream, user="me"))[1]
-
-
-def test_strict_servers_refuse_unknown_fields_only() -> None:
-    def strict() -> FakeServer:
-        return FakeServer(settings=Settings(strict=True))
-
-    assert _headers(chat("hi", colour=1), strict())[0] == 400
-    known = {"user": "me", "store": True, "metadata": {}, "tools": [], "n": 1, "stream_options": None}
-    assert _headers(chat("hi", **known), strict())[0] == 200
-
-
-def test_defaults_of_file_settings_and_request() -> None:
-    server = FakeServer(settings=Settings(sampling={"top_p": 0.5}))
-    server.metadata = {
-        "general.sampling.temp": 0.6,
-        "general.sampling.top_p": 0.9,
-        "general.sampling.top_k": 20,
-    }
-    ask(CHAT, chat("hi", top_k=0), server)
-    [sampling] = server.engine.samplings
-    assert (sampling.temperature, sampling.top_p, sampling.top_k) == (0.6, 0.5, 0)

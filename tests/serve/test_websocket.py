@@ -91,6 +91,19 @@ def test_cancel(name: Any) -> None:
     talk(use, server)
 
 
+def test_cancel_right_behind_the_request() -> None:
+    server = FakeServer()
+    server.engine.prefill.clear()
+
+    async def use(client: WebSocketClient) -> None:
+        for _ in range(3):
+            client.send({"id": 1, "prompt": "hi"})
+            client.send({"cancel": 1})
+            assert await client.receive() == {"id": 1, "done": True, "done_reason": "cancelled"}
+
+    talk(use, server)
+
+
 def test_cancel_while_loading() -> None:
     server = FakeServer()
     server.engine.loading.clear()

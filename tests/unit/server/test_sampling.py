@@ -1,4 +1,4 @@
-"""Who decides how tokens are chosen: the request, the settings, the model's file, OpenAI's defaults."""
+"""Who decides how tokens are chosen: the request, the settings, the model's file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shimmy.settings import Settings
 NEUTRAL = SamplingDefaults()
 
 
-def test_openai_s_defaults() -> None:
+def test_where_nobody_says_anything() -> None:
     chosen = choose_sampling([SamplingFields()], NEUTRAL, 100)
     assert (chosen.temperature, chosen.top_p, chosen.top_k, chosen.min_p) == (1.0, 1.0, 0, 0.0)
     assert (chosen.repeat_penalty, chosen.presence_penalty, chosen.frequency_penalty) == (1.0, 0.0, 0.0)
