@@ -15,7 +15,7 @@ import typer
 from shimmy.cli.migration import OLD_FLAGS, check_environment
 from shimmy.plugins import Plugins, load_plugins
 from shimmy.settings import Settings, check_plugin_settings, load_settings, settings_table
-from shimmy.settings_table import SettingInfo, Shape
+from shimmy.settings.table import SettingInfo, Shape
 
 if TYPE_CHECKING:
     from shimmy.gguf.card import ModelCard

@@ -13,7 +13,7 @@ from shimmy.cli.common import SERVING, bootstrap, settings_options
 from shimmy.cli.output import print_json, print_table
 from shimmy.plugins import Plugins
 from shimmy.settings import Origin, Settings, settings_table
-from shimmy.settings_sources import FILE_NAME, PLUGIN_TABLES, table_name, user_config_file
+from shimmy.settings.sources import PLUGIN_TABLES, default_files, table_name
 
 SECRET = "****"  # noqa: S105 - what is shown instead of one
 
@@ -58,7 +58,7 @@ def _of_plugins(settings: Settings, plugins: Plugins) -> Iterator[tuple[str, Any
 
 def _file_in_use(settings: Settings) -> Path | None:
     """The file that is named, else the nearest of the usual ones, as it was read."""
-    named = [settings.config] if settings.config else [Path(FILE_NAME), user_config_file()]
+    named = [settings.config] if settings.config else default_files()
     return next((file.absolute() for file in named if file.is_file()), None)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from shimmy.settings import settings_table
-from shimmy.settings_sources import user_config_file
+from shimmy.settings.sources import user_config_file
 
 PLUGIN = """
     from pydantic import BaseModel, SecretStr
