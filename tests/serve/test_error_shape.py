@@ -161,7 +161,7 @@ def test_models_that_cannot_be_loaded(stream: bool) -> None:
 def test_engines_that_die() -> None:
     server = FakeServer()
     server.engine.error = (0, WorkerDiedError("gone.", hint="Send it again."))
-    error = check(server, "POST", CHAT, 503, "engine_restarting", json=chat())
+    error = check(server, "POST", CHAT, 503, "engine_died", json=chat())
     assert error["message"] == "gone. Send it again."
 
 
