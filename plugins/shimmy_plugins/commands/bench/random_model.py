@@ -101,5 +101,5 @@ def vocabulary(size: int) -> dict[str, Any]:
 
 
 def _letters() -> Iterable[tuple[str, ...]]:
-    for length in itertools.count(1):
+    for length in itertools.count():
         yield from itertools.product(_LETTERS, repeat=length)

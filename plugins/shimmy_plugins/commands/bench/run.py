@@ -16,7 +16,7 @@ from shimmy_plugins.commands.bench.ceilings import CeilingProbe
 from shimmy_plugins.commands.bench.costs import read_costs
 from shimmy_plugins.commands.bench.engine_runner import load_runner
 from shimmy_plugins.commands.bench.noise import Meter
-from shimmy_plugins.commands.bench.peers import Setup, choose_peer
+from shimmy_plugins.commands.bench.peers import KV_TYPES, Setup, choose_peer
 from shimmy_plugins.commands.bench.report import Report
 from shimmy_plugins.commands.bench.results import measure
 from shimmy_plugins.commands.bench.samples import Rules
@@ -46,7 +46,11 @@ def run(request: Request, settings: Settings, plugins: Plugins, tell: Callable[[
     """
     if not request.cases:
         raise ConfigError("nothing to measure: --prompt-tokens and --generate are both 0.")
-    # First, so that a missing one is noticed before minutes of measuring.
+    if request.peer_kv_type not in KV_TYPES:
+        raise ConfigError(
+            f"--peer-kv-type is {request.peer_kv_type!r}; expected one of: {', '.join(KV_TYPES)}."
+        )
+    # Before anything slow, so that a missing one is noticed at once.
     peer = choose_peer(request.peer) if request.peer else None
     threads = settings.threads or default_threads()
     with ExitStack() as stack:

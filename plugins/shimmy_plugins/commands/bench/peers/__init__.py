@@ -11,6 +11,8 @@ from shimmy.errors import ConfigError, did_you_mean
 from shimmy_plugins.commands.bench.noise import Meter
 from shimmy_plugins.commands.bench.workload import Runner
 
+KV_TYPES = ("f16", "f32")
+
 
 @dataclass(frozen=True, slots=True)
 class Setup:
@@ -22,7 +24,7 @@ class Setup:
     """Positions of each sequence."""
     sequences: int
     kv_type: str
-    """``f16`` or ``f32``."""
+    """One of :data:`KV_TYPES`."""
 
 
 class Peer(Protocol):
