@@ -70,7 +70,7 @@ def test_table(bench):
 
 def test_a_busy_machine_leaves_dashes_and_a_note(bench, monkeypatch):
     monkeypatch.setattr("shimmy_plugins.commands.bench.noise.foreign_share", lambda *_: 0.4)
-    small = ("--prompt-tokens", "4", "--generate", "0", "--repetitions", "1", "--threads", "1")
+    small = ("--prompt-tokens", "4", "--generate", "0", "--repetitions", "1", "--threads", "1", "--wait", "0")
     code, out, err = bench(ZOO, *small)
     assert code == 0
     assert out.splitlines()[-1].split()[-2:] == ["0", "3"]

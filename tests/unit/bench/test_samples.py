@@ -4,8 +4,8 @@ from itertools import count
 
 import pytest
 
-from shimmy_plugins.commands.bench.noise import Meter, Reading, Timed, foreign_share
-from shimmy_plugins.commands.bench.samples import PATIENCE, Rules, collect
+from shimmy_plugins.commands.bench.noise import MOMENT, Meter, Patience, Reading, Timed, foreign_share
+from shimmy_plugins.commands.bench.samples import TRIES, Rules, collect
 from shimmy_plugins.commands.bench.summary import Summary, summarize
 
 
@@ -67,7 +67,7 @@ def test_disturbed_samples_are_dropped_and_replaced():
 
 def test_a_machine_that_stays_busy_is_given_up():
     samples = collect([lambda: Timed(1.0, 0.5)], Rules(repetitions=4, warmup=0))
-    assert (len(samples.kept), len(samples.dropped)) == (0, 4 * PATIENCE)
+    assert (len(samples.kept), len(samples.dropped)) == (0, 4 * TRIES)
     assert samples.summary(lambda seconds: seconds[0]) is None
 
 
@@ -86,6 +86,26 @@ def test_pairs_take_turns_and_stay_pairs():
     samples = collect([measure("ours", 1), measure("theirs", 3)], Rules(repetitions=2, warmup=0))
     assert order == ["ours", "theirs", "theirs", "ours"]
     assert samples.summary(lambda seconds: seconds[1] / seconds[0]) == Summary(3, 3, 3, 2)
+
+
+def test_after_a_dropped_sample_others_may_finish():
+    shares, waits = iter([0.9, 0.0, 0.0]), []
+    collect([lambda: Timed(1.0, next(shares))], Rules(2, warmup=0), settle=lambda: waits.append(1))
+    assert len(waits) == 1
+
+
+def test_patience_ends_with_quiet_or_with_time(monkeypatch):
+    slept = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    busy = [Reading(0.0, 0.0, 0.0), Reading(1.0, 1.0, 0.0)]
+    quiet = [Reading(0.0, 0.0, 0.0), Reading(1.0, 0.0, 0.0)]
+    readings = iter(busy + quiet + busy * 9)
+    patience = Patience(Meter(read=lambda: next(readings), cpus=1), 0.05, seconds=3 * MOMENT)
+    patience.wait()
+    assert slept == [MOMENT] * 2
+    patience.wait()
+    patience.wait()
+    assert slept == [MOMENT] * 3
 
 
 def test_one_disturbed_sample_drops_its_pair():

@@ -33,6 +33,9 @@ def command(
     max_foreign: Annotated[
         float, typer.Option(min=0, max=100, help="Drop samples during which others used more CPU, in %.")
     ] = 5.0,
+    wait: Annotated[
+        float, typer.Option(min=0, help="Seconds per row to wait for others to finish, in all.")
+    ] = 30.0,
     vs: Annotated[str | None, typer.Option(help="Measure in turns with llama.cpp or ik_llama.cpp.")] = None,
     peer_kv_type: Annotated[str, typer.Option(help="The other engine's KV cache: f16 or f32.")] = "f16",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -52,7 +55,7 @@ def command(
             numbers("--batch", batch, least=1),
             numbers("--depth", depth, least=0),
         ),
-        rules=Rules(repetitions or (15 if vs else 10), warmup, max_foreign / 100),
+        rules=Rules(repetitions or (15 if vs else 10), warmup, max_foreign / 100, wait),
         peer=vs,
         peer_kv_type=peer_kv_type,
         command=("shimmy", *sys.argv[1:]),

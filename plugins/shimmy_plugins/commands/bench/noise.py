@@ -11,6 +11,8 @@ import psutil
 
 #: The system counts processor time in steps of this many seconds, for each processor.
 TICK = 0.01
+#: A stretch of seconds without others that is taken for a quiet machine.
+MOMENT = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,24 @@ class Meter:
 
     def _reading(self) -> Reading:
         return Reading(time.perf_counter(), _busy(), sum(map(_used, self._processes)))
+
+
+class Patience:
+    """Waits for others to finish, ``seconds`` in all."""
+
+    def __init__(self, meter: Meter, max_foreign: float, seconds: float) -> None:
+        self._meter = meter
+        self._max_foreign = max_foreign
+        self._left = seconds
+
+    def wait(self) -> None:
+        """Until others used little of the machine for a moment, or patience ends."""
+        while self._left > 0:
+            with self._meter.window() as window:
+                time.sleep(MOMENT)
+            self._left -= MOMENT
+            if window.result().foreign <= self._max_foreign:
+                return
 
 
 def foreign_share(before: Reading, after: Reading, cpus: int) -> float:

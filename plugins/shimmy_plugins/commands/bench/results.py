@@ -8,7 +8,7 @@ from functools import partial
 from itertools import tee
 
 from shimmy_plugins.commands.bench.ceilings import CeilingProbe
-from shimmy_plugins.commands.bench.noise import Timed
+from shimmy_plugins.commands.bench.noise import Meter, Patience, Timed
 from shimmy_plugins.commands.bench.samples import Rules, Samples, collect
 from shimmy_plugins.commands.bench.summary import Summary
 from shimmy_plugins.commands.bench.workload import Case, Prompter, Prompts, Runner, run_case
@@ -43,6 +43,7 @@ def measure(
     prompter: Prompter,
     rules: Rules,
     probe: CeilingProbe,
+    meter: Meter,
     progress: Callable[[Case], None],
 ) -> list[Result]:
     """All cases one after the other; the machine's ceilings are looked at between them."""
@@ -52,7 +53,8 @@ def measure(
         probe.measure()
         prompts = tee(prompter.for_samples(case), len(runners))
         measures = [partial(_sample, runner, case, p) for runner, p in zip(runners, prompts, strict=True)]
-        results.append(Result(case, collect(measures, rules)))
+        patience = Patience(meter, rules.max_foreign, rules.wait)
+        results.append(Result(case, collect(measures, rules, patience.wait)))
     probe.measure()
     return results
 

@@ -71,6 +71,7 @@ def run(request: Request, settings: Settings, plugins: Plugins, tell: Callable[[
             Prompter(ours.ready.vocabulary),
             request.rules,
             probe,
+            meter,
             lambda case: tell(f"{case.label}, batch {case.batch}, depth {case.depth}"),
         )
         return Report(

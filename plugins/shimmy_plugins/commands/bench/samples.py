@@ -9,7 +9,7 @@ from shimmy_plugins.commands.bench.noise import Timed
 from shimmy_plugins.commands.bench.summary import Summary, summarize
 
 #: At most this many times the wanted number is tried before a busy machine is accepted as one.
-PATIENCE = 3
+TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +20,8 @@ class Rules:
     warmup: int = 1
     max_foreign: float = 0.05
     """Samples with a larger share of foreign processor time are dropped."""
+    wait: float = 0.0
+    """Seconds, for each case, to spend waiting for a quiet machine after dropped samples."""
 
 
 @dataclass(slots=True)
@@ -40,17 +42,20 @@ class Samples:
         return found.median if found else 0.0
 
 
-def collect(measures: Sequence[Callable[[], Timed]], rules: Rules) -> Samples:
+def collect(
+    measures: Sequence[Callable[[], Timed]], rules: Rules, settle: Callable[[], None] = lambda: None
+) -> Samples:
     """Call all measures in turn until ``rules.repetitions`` rounds are clean.
 
     Every other round goes backwards, so that none is always the first. One sample that is not
-    clean drops its round. Gives up after :data:`PATIENCE` times the rounds wanted.
+    clean drops its round, and ``settle`` is called, which may wait. Gives up after :data:`TRIES`
+    times the rounds wanted.
     """
     for _ in range(rules.warmup):
         for measure in measures:
             measure()
     samples = Samples()
-    for number in range(PATIENCE * rules.repetitions):
+    for number in range(TRIES * rules.repetitions):
         if len(samples.kept) == rules.repetitions:
             break
         order = range(len(measures)) if number % 2 == 0 else reversed(range(len(measures)))
@@ -58,4 +63,6 @@ def collect(measures: Sequence[Callable[[], Timed]], rules: Rules) -> Samples:
         row = tuple(taken[index] for index in range(len(measures)))
         clean = all(timed.foreign <= rules.max_foreign for timed in row)
         (samples.kept if clean else samples.dropped).append(row)
+        if not clean:
+            settle()
     return samples
