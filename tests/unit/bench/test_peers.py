@@ -76,6 +76,42 @@ def test_llama_server_gets_room_for_all_sequences():
     assert given[given.index("--cache-type-v") + 1] == "f16"
 
 
+PROGRAM = """#!{python}
+import sys
+if "--version" in sys.argv:
+    sys.exit("version: 7 (abc)")
+if "broken" in sys.argv[sys.argv.index("--model") + 1]:
+    sys.exit("no such model")
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Healthy(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Healthy).serve_forever()
+"""
+
+
+@pytest.fixture
+def llama_server(monkeypatch, tmp_path) -> LlamaServer:
+    program = tmp_path / "llama-server"
+    program.write_text(PROGRAM.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return LlamaServer()
+
+
+def test_llama_server_is_awaited_and_ended(llama_server):
+    runner = llama_server.start(SETUP, Meter())
+    assert runner.description == "llama.cpp, version: 7 (abc)"
+    runner.close()
+
+
+def test_llama_server_that_cannot_load_says_so(llama_server):
+    broken = Setup(Path("broken.gguf"), threads=2, context=100, sequences=3, kv_type="f16")
+    with pytest.raises(EngineError, match=r"(?s)ended while loading the model.*no such model"):
+        llama_server.start(broken, Meter())
+
+
 LIBRARY = """
     from types import SimpleNamespace as Record
 
