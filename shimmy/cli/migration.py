@@ -35,7 +35,6 @@ GONE_FLAGS = {
 #: Commands that are gone, unless a plugin brings them back.
 GONE_COMMANDS = {
     "gpu-info": "`shimmy probe` loads a model and says which engine computes it, and why.",
-    "bench": "`shimmy probe` times a few tokens; `shimmy generate --json` counts those of a real answer.",
     "init": "`pip install shimmy-llm`, then `shimmy serve`: one line is all a container or a host needs.",
 }
 
