@@ -25,6 +25,9 @@ R = TypeVar("R", bound=msgspec.Struct)
 MOST_NAMED = 16
 LONGEST_NAME = 64
 
+#: Whole numbers below are exact as floats.
+_EXACT_BELOW = 2**53
+
 _log = logging.getLogger(__name__)
 
 
@@ -72,6 +75,7 @@ def read_request(fields: Mapping[str, Any], kind: type[R], rules: FieldRules, *,
         RequestError: a field of wrong type or out of range, an unsupported one, or, if ``strict``,
             one that nobody knows.
     """
+    fields = _with_whole_numbers(fields)
     for name, changes_nothing in rules.unsupported.items():
         value = _value_at(fields, name)
         if value is not None and not changes_nothing(value):
@@ -122,6 +126,17 @@ def _unknown_fields(names: list[str], known: set[str]) -> RequestError:
         hint=did_you_mean(names[0], known),
         param=names[0],
     )
+
+
+def _with_whole_numbers(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields with 1.0 as 1: in JSON both are the same number. Lists are left as they are."""
+    return {name: _whole(value) for name, value in fields.items()}
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT_BELOW:
+        return int(value)
+    return _with_whole_numbers(value) if isinstance(value, dict) else value
 
 
 def _value_at(fields: Mapping[str, Any], name: str) -> Any:

@@ -19,12 +19,16 @@ their pages can read answers.
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 from collections.abc import Iterable
-from urllib.parse import urlsplit
 
 from shimmy.server.errors import ForbiddenError
 from shimmy.server.listen import is_loopback
+
+#: ``host``, ``host:port``, ``[address]`` or ``[address]:port``.
+_NETLOC = re.compile(r"(?:\[([0-9a-f:.%]+)\]|([^\[\]:]+))(?::\d*)?")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([^/?#]+)/?", re.IGNORECASE)
 
 
 class Guard:
@@ -40,14 +44,14 @@ class Guard:
         self, bound: Iterable[str], allowed_hosts: Iterable[str] = (), allowed_origins: Iterable[str] = ()
     ) -> None:
         self._beyond_loopback = not all(is_loopback(host) for host in bound)
-        self._hosts = {_host_name(host) for host in allowed_hosts}
+        self._hosts = {_name_in(host) or host.lower() for host in allowed_hosts}
         if self._beyond_loopback:
             self._hosts.add(socket.gethostname().lower())
         self._origins = {origin.lower().rstrip("/") for origin in allowed_origins}
 
     def check(self, host: str | None, origin: str | None) -> ForbiddenError | None:
         """What is wrong with a request of these headers, or None."""
-        if host is None or not self._host_allowed(_host_name(host)):
+        if host is None or not self._host_allowed(_name_in(host)):
             return ForbiddenError(
                 f"the request is for host {host!r}, which is not a name of this server.",
                 hint="Use localhost, or add the name to the allowed_hosts setting.",
@@ -65,7 +69,9 @@ class Guard:
         """Whether pages of ``origin`` get CORS headers."""
         return origin is not None and (origin.lower() in self._origins or "*" in self._origins)
 
-    def _host_allowed(self, name: str) -> bool:
+    def _host_allowed(self, name: str | None) -> bool:
+        if name is None:
+            return False
         if is_loopback(name) or name.endswith(".localhost") or name in self._hosts or "*" in self._hosts:
             return True
         return self._beyond_loopback and _is_address(name)
@@ -73,16 +79,16 @@ class Guard:
     def _origin_allowed(self, origin: str, host: str) -> bool:
         if self.may_read(origin):
             return True
-        netloc = urlsplit(origin).netloc
-        return netloc.lower() == host.lower() or is_loopback(_host_name(netloc))
+        if (parts := _ORIGIN.fullmatch(origin)) is None:
+            return False
+        return parts[1].lower() == host.lower() or is_loopback(_name_in(parts[1]) or "")
 
 
-def _host_name(netloc: str) -> str:
-    """The host of ``host:port`` in lower case, without brackets and trailing dot."""
-    netloc = netloc.lower()
-    if netloc.startswith("["):
-        return netloc[1:].partition("]")[0]
-    return netloc.partition(":")[0].rstrip(".")
+def _name_in(netloc: str) -> str | None:
+    """The host of ``host:port`` in lower case, without brackets and trailing dot; None: it is malformed."""
+    if (parts := _NETLOC.fullmatch(netloc.lower())) is None:
+        return None
+    return str(parts[1] or parts[2].rstrip("."))
 
 
 def _is_address(name: str) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import reprlib
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,10 +21,11 @@ if TYPE_CHECKING:
 
 Temperature: TypeAlias = Annotated[float, Meta(ge=0, le=2)]
 Fraction: TypeAlias = Annotated[float, Meta(ge=0, le=1)]
-#: -1 is another spelling of 0, "all".
-TopK: TypeAlias = Annotated[int, Meta(ge=-1)]
+#: -1 is another spelling of 0, "all". No vocabulary comes near the upper bound.
+TopK: TypeAlias = Annotated[int, Meta(ge=-1, le=2**31 - 1)]
 Penalty: TypeAlias = Annotated[float, Meta(ge=-2, le=2)]
-RepeatPenalty: TypeAlias = Annotated[float, Meta(gt=0, le=10)]
+#: Logits are divided by it in single precision: much less and they are no numbers any more.
+RepeatPenalty: TypeAlias = Annotated[float, Meta(ge=0.01, le=10)]
 Seed: TypeAlias = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 Bias: TypeAlias = Annotated[float, Meta(ge=-100, le=100)]
 #: An empty stop string would end every answer before it begins.
@@ -30,6 +33,8 @@ StopString: TypeAlias = Annotated[str, Meta(min_length=1)]
 
 MAX_STOPS = 16
 _SEED_BITS = 31
+#: Digits of the largest token id there could be. Python refuses to read numbers of thousands.
+_ID_DIGITS = 10
 
 #: Where a model file recommends what, as converters write it, and what may stand there.
 _IN_FILES: Mapping[str, tuple[str, Any]] = {
@@ -120,6 +125,17 @@ def choose_sampling(
     )
 
 
+def choice_seed(seed: int, number: int) -> int:
+    """The seed of one of several answers to a prompt; the first has the request's own.
+
+    Hashed, since with ``seed + 1`` the second answer would be the first one of the next request.
+    """
+    if number == 0:
+        return seed
+    digest = hashlib.blake2b(f"{seed}/{number}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, signed=True)
+
+
 def check_token_ids(ids: Sequence[int], vocabulary: int, param: str) -> None:
     """Raise RequestError unless all ``ids`` are of this vocabulary."""
     wrong = [token for token in ids if not 0 <= token < vocabulary]
@@ -143,8 +159,10 @@ def _recommended(metadata: Mapping[str, Any], key: str, kind: Any) -> Any:
 
 def _logit_bias(biases: Mapping[str, float], vocabulary: int) -> dict[int, float]:
     wrong = [token for token in biases if not (token.isascii() and token.isdigit())]
+    wrong += [token for token in biases if len(token) > _ID_DIGITS]
     if wrong:
-        raise RequestError(f"logit_bias has the key {wrong[0]!r}; expected token ids.", param="logit_bias")
+        shown = reprlib.repr(wrong[0])
+        raise RequestError(f"logit_bias has the key {shown}; expected token ids.", param="logit_bias")
     by_id = {int(token): bias for token, bias in biases.items()}
     check_token_ids(list(by_id), vocabulary, "logit_bias")
     return by_id

@@ -13,6 +13,7 @@ import pytest
 from quart.typing import TestClientProtocol as Client
 
 from shimmy.errors import EngineError
+from shimmy.server.sampling import choice_seed
 from shimmy.settings import Settings
 from tests.serve.fake_engine import CONTEXT, FakeServer, chat
 
@@ -133,7 +134,7 @@ def test_several_prompts_and_several_choices() -> None:
         (3, "cd"),
     ]
     assert answer["usage"] == {"prompt_tokens": 4, "completion_tokens": 8, "total_tokens": 12}
-    assert sorted(s.seed for s in server.engine.samplings) == [5, 5, 6, 6]
+    assert sorted(s.seed for s in server.engine.samplings) == sorted([5, choice_seed(5, 1)] * 2)
 
 
 def test_several_choices_stream_side_by_side() -> None:

@@ -131,3 +131,16 @@ def test_names_are_shown_safely() -> None:
     assert not set(shown) & set("\r\n,: ")
     assert len(shown_names(["x" * 10_000])[0]) == LONGEST_NAME
     assert shown_names([str(number) for number in range(100)])[MOST_NAMED:] == ["..."]
+
+
+def test_whole_floats_are_whole_numbers() -> None:
+    request = read_request({"size": 2.0, "inner": {"depth": 3.0}}, Order, RULES, strict=True).request
+    assert (request.size, request.inner) == (2, Inner(3))
+    for size in (2.5, 1e300):
+        with pytest.raises(RequestError, match="size"):
+            read(size=size)
+
+
+def test_nesting_without_end() -> None:
+    with pytest.raises(RequestError, match="not valid JSON"):
+        read_object('{"size": ' + "[" * 100_000 + "]" * 100_000 + "}")

@@ -6,11 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import gguf
+import msgspec
 import pytest
 
 from shimmy.errors import RequestError
 from shimmy.gguf.reader import open_gguf
-from shimmy.server.sampling import SamplingDefaults, SamplingFields, choose_sampling, sampling_defaults
+from shimmy.server.sampling import (
+    SamplingDefaults,
+    SamplingFields,
+    choice_seed,
+    choose_sampling,
+    sampling_defaults,
+)
 from shimmy.settings import Settings
 
 NEUTRAL = SamplingDefaults()
@@ -78,7 +85,25 @@ def test_seeds() -> None:
     assert all(0 <= seed < 2**31 for seed in drawn)
 
 
-@pytest.mark.parametrize("key", ["100", "-1", "x", "", "1.0", "²"])
+def test_seeds_of_several_answers() -> None:
+    seeds = [choice_seed(5, number) for number in range(100)]
+    assert seeds[0] == 5
+    assert len(set(seeds)) == 100
+    assert seeds == [choice_seed(5, number) for number in range(100)]
+    assert set(seeds).isdisjoint(choice_seed(6, number) for number in range(100))
+    assert all(-(2**63) <= seed < 2**63 for seed in seeds)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("top_k", 10**30), ("top_k", 2**31), ("repeat_penalty", 1e-40), ("repeat_penalty", 0)],
+)
+def test_numbers_no_engine_can_take(field: str, value: float) -> None:
+    with pytest.raises(msgspec.ValidationError, match=field):
+        msgspec.convert({field: value}, SamplingFields)
+
+
+@pytest.mark.parametrize("key", ["100", "-1", "x", "", "1.0", "²", "1" * 5000, "0" * 5000])
 def test_biases_are_for_tokens_of_the_model(key: str) -> None:
     with pytest.raises(RequestError) as caught:
         choose_sampling([SamplingFields(logit_bias={key: 1.0})], NEUTRAL, 100)

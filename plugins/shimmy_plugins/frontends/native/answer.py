@@ -52,10 +52,10 @@ async def prepare(context: ServerContext, fields: Mapping[str, Any], frontend: s
     model = await context.models.load(await context.find_model(wanted.model))
     loaded = time.monotonic_ns()
     if chat is None:
-        tokens = await model.text.encode(wanted.prompt or "")
+        tokens = await model.text.encode(wanted.prompt or "", model.facts.context)
         stops, default = wanted.all_stops, RAW_TOKENS
     else:
-        tokens = await model.text.encode_chat(template_messages(chat))
+        tokens = await model.text.encode_chat(template_messages(chat), model.facts.context)
         stops, default = (*wanted.all_stops, *model.text.chat_stops), None
     request = GenerationRequest(
         frontend=frontend,

@@ -6,24 +6,24 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-import msgspec
+from msgspec.structs import replace
 from quart import Blueprint, Response, request
 
 from shimmy.errors import ShimmyError
 from shimmy.server import sse
-from shimmy.server.body import Body, read_object, read_request
+from shimmy.server.body import Body, FieldRules, read_object, read_request
 from shimmy.server.context import ServerContext
 from shimmy.server.generation import GenerationRequest, room_for_answer
 from shimmy.server.models import ServedModel
 from shimmy.server.reply import annotate, json_response
-from shimmy.server.sampling import choose_sampling
+from shimmy.server.sampling import choice_seed, choose_sampling
 from shimmy_plugins.frontends.openai.errors import error_body
 from shimmy_plugins.frontends.openai.example import example
 from shimmy_plugins.frontends.openai.listing import loaded_facts, model_list, model_object
 from shimmy_plugins.frontends.openai.prompts import Prompts, chat_prompts, completion_prompts
 from shimmy_plugins.frontends.openai.render import CHAT, TEXT, Style, new_answer
 from shimmy_plugins.frontends.openai.respond import Job, streamed, whole
-from shimmy_plugins.frontends.openai.schema import RULES, ChatRequest, CompletionRequest
+from shimmy_plugins.frontends.openai.schema import CHAT_RULES, TEXT_RULES, ChatRequest, CompletionRequest
 
 #: OpenAI's default length of a text completion; a chat may fill the context.
 COMPLETION_TOKENS = 16
@@ -39,12 +39,12 @@ class OpenAIFrontend:
 
         @routes.post("/v1/chat/completions")
         async def chat_completions() -> Response:
-            body = await _body(context, ChatRequest)
+            body = await _body(context, ChatRequest, CHAT_RULES)
             return await _complete(context, body, CHAT, chat_prompts, default_tokens=None)
 
         @routes.post("/v1/completions")
         async def completions() -> Response:
-            body = await _body(context, CompletionRequest)
+            body = await _body(context, CompletionRequest, TEXT_RULES)
             return await _complete(context, body, TEXT, completion_prompts, COMPLETION_TOKENS)
 
         @routes.get("/v1/models")
@@ -66,11 +66,13 @@ class OpenAIFrontend:
         return example(url, model)
 
 
-async def _body(context: ServerContext, kind: type[R]) -> Body[R]:
+async def _body(context: ServerContext, kind: type[R], rules: FieldRules) -> Body[R]:
     # Any content type: `curl -d` without a header says "form".
     data = await request.get_data()
     assert isinstance(data, bytes)
-    return read_request(read_object(data), kind, RULES, strict=context.settings.strict)
+    body = read_request(read_object(data), kind, rules, strict=context.settings.strict)
+    body.request.check()
+    return body
 
 
 async def _complete(
@@ -94,7 +96,7 @@ async def _complete(
             tokens=tokens,
             max_tokens=room_for_answer(model.facts, len(tokens), wanted.answer_tokens, default_tokens),
             # Other choices of the same prompt need other random numbers.
-            sampling=msgspec.structs.replace(chosen, seed=chosen.seed + number),
+            sampling=replace(chosen, seed=choice_seed(chosen.seed, number)),
             stops=prompts.stops,
             stream=bool(wanted.stream),
         )

@@ -20,7 +20,7 @@ class Prompts:
 
 async def chat_prompts(request: ChatRequest, model: ServedModel) -> Prompts:
     """A chat, as the only prompt."""
-    tokens = await model.text.encode_chat(template_messages(request.messages))
+    tokens = await model.text.encode_chat(template_messages(request.messages), model.facts.context)
     return Prompts([tokens], (*request.stops, *model.text.chat_stops))
 
 
@@ -29,7 +29,7 @@ async def completion_prompts(request: CompletionRequest, model: ServedModel) -> 
     prompts: list[list[int]] = []
     for prompt in request.prompts:
         if isinstance(prompt, str):
-            prompts.append(await model.text.encode(prompt))
+            prompts.append(await model.text.encode(prompt, model.facts.context))
         else:
             check_token_ids(prompt, model.facts.vocabulary, "prompt")
             prompts.append(prompt)

@@ -15,6 +15,7 @@ from shimmy.server.unsupported import FORMATS, PROMPTS, SAMPLERS, TOOLS
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
 TokenIds: TypeAlias = list[int]
 
+#: Of one request: prompts times answers to each.
 MAX_CHOICES = 128
 
 
@@ -31,7 +32,23 @@ class _CommonFields(SamplingFields, frozen=True, kw_only=True):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    """Another spelling of ``max_tokens``."""
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
+
+    def check(self) -> None:
+        """Raise RequestError where fields do not go together."""
+        if self.stream_options is not None and not self.stream:
+            raise RequestError(
+                "stream_options is given, but stream is not true.",
+                hint="Leave it out, or ask for a stream.",
+                param="stream_options",
+            )
+
+    @property
+    def answer_tokens(self) -> int | None:
+        """The longest answer asked for; None leaves it open."""
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     @property
     def include_usage(self) -> bool:
@@ -43,14 +60,17 @@ class ChatRequest(_CommonFields, frozen=True, kw_only=True):
     """The body of POST /v1/chat/completions."""
 
     messages: Annotated[list[Message], Meta(min_length=1)]
-    max_completion_tokens: Count | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
 
-    @property
-    def answer_tokens(self) -> int | None:
-        """The longest answer asked for; None leaves it to the context."""
-        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+    def check(self) -> None:
+        super().check()
+        if self.top_logprobs and not self.logprobs:
+            raise RequestError(
+                f"top_logprobs is {self.top_logprobs}, but logprobs is not true.",
+                hint="Set logprobs to true.",
+                param="top_logprobs",
+            )
 
     @property
     def alternatives(self) -> int | None:
@@ -64,9 +84,16 @@ class CompletionRequest(_CommonFields, frozen=True, kw_only=True):
     prompt: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
 
-    @property
-    def answer_tokens(self) -> int | None:
-        return self.max_tokens
+    def check(self) -> None:
+        super().check()
+        prompts, each = len(self.prompts), self.n or 1
+        if prompts * each > MAX_CHOICES:
+            raise RequestError(
+                f"{prompts} prompts with {each} answers each are {prompts * each} choices; "
+                f"a request may have {MAX_CHOICES}.",
+                hint="Send several requests.",
+                param="prompt" if prompts > MAX_CHOICES else "n",
+            )
 
     @property
     def alternatives(self) -> int | None:
@@ -87,33 +114,43 @@ class CompletionRequest(_CommonFields, frozen=True, kw_only=True):
         return [item for item in self.prompt if not isinstance(item, int)]
 
 
-RULES = FieldRules(
-    unsupported={
-        **SAMPLERS,
-        **TOOLS,
-        **FORMATS,
-        **PROMPTS,
-        "modalities": neutral([], ["text"]),
-        "audio": neutral(),
-        "verbosity": neutral("medium"),
-        "web_search_options": neutral(),
-        "echo": neutral(False),
-        "best_of": neutral(1),
+_UNSUPPORTED = {
+    **SAMPLERS,
+    **TOOLS,
+    **FORMATS,
+    **PROMPTS,
+    "modalities": neutral([], ["text"]),
+    "audio": neutral(),
+    "verbosity": neutral("medium"),
+    "web_search_options": neutral(),
+    "echo": neutral(False),
+    "best_of": neutral(1),
+}
+
+#: For the provider's books, its caches, its speed.
+_IDLE = frozenset(
+    {
+        "user",
+        "store",
+        "metadata",
+        "service_tier",
+        "safety_identifier",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "cache_prompt",
+        "prediction",
+        # Without tools there are no calls.
+        "parallel_tool_calls",
+    }
+)
+
+CHAT_RULES = FieldRules(_UNSUPPORTED | {"prompt": neutral("", [])}, _IDLE)
+TEXT_RULES = FieldRules(
+    _UNSUPPORTED
+    | {
+        "messages": neutral([]),
+        # Here logprobs is the number.
+        "top_logprobs": neutral(0),
     },
-    # For the provider's books, its caches, its speed.
-    idle=frozenset(
-        {
-            "user",
-            "store",
-            "metadata",
-            "service_tier",
-            "safety_identifier",
-            "prompt_cache_key",
-            "prompt_cache_retention",
-            "cache_prompt",
-            "prediction",
-            # Without tools there are no calls.
-            "parallel_tool_calls",
-        }
-    ),
+    _IDLE,
 )
