@@ -131,6 +131,17 @@ class Catalog:
             problem = f"{KEY} makes {name!r} a name of another model, but {error.message}"
             raise ModelNotFoundError(problem, hint=error.hint, param="model") from None
 
+    def target(self, name: str | None) -> str | None:
+        """The name of the model that ``name`` means, None for the default one. Looks at no file.
+
+        A name that no source knows stays as it is.
+        """
+        wanted = None if name is None else self._served.get(name, name)
+        if wanted is None:
+            return None
+        known = self._scanned().find(wanted)
+        return known[0] if known else wanted
+
     def default(self) -> ModelCard:
         """The model to use when none is named: ``base_gguf`` if that is set, else the first by name.
 

@@ -49,6 +49,8 @@ class ServerContext:
     async def find_model(self, name: str | None) -> ModelCard:
         """The model of this name, the default one for None.
 
+        One that is loaded is found without its file, which may be gone by now.
+
         Raises:
             ModelNotFoundError: no model has this name, or there is none at all.
         """
@@ -57,13 +59,18 @@ class ServerContext:
 
     async def list_models(self) -> list[ModelCard]:
         """All models there are, loaded or not."""
-        return await asyncio.to_thread(self.catalog.models)
+        cards = {card.name: card for card in await asyncio.to_thread(self.catalog.models)}
+        cards |= {card.name: card for card in self.models.cards()}
+        return sorted(cards.values(), key=lambda card: card.name)
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
         """Run a request; see :func:`shimmy.server.generation.generate`."""
         return generate(request, self.models, self.plugins)
 
     def _find_model(self, name: str | None) -> ModelCard:
+        known = self.catalog.target(name) or self.default.name
+        if known and (model := self.models.loaded(known)):
+            return model.card
         return self.catalog.default() if name is None else self.catalog.get(name)
 
 

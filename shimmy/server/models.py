@@ -8,6 +8,7 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from shimmy.errors import ShimmyError
@@ -30,6 +31,8 @@ class Engine(Protocol):
     ready: Ready | None
     progress: Progress | None
     stats: Stats | None
+    error: ShimmyError | None
+    """Why it is not ready, if it failed."""
 
     async def start(self) -> Ready: ...
 
@@ -52,7 +55,11 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """What the pool knows of one model: ``state`` is queued or the engine's, ``error`` why it failed."""
+    """What the pool knows of one model.
+
+    ``state`` is queued or the engine's; ``error`` is why it failed, or fails to come back;
+    ``path`` its file, which may be gone while it is served.
+    """
 
     name: str
     state: str
@@ -60,6 +67,7 @@ class ModelState:
     stats: Stats | None = None
     facts: Ready | None = None
     error: ShimmyError | None = None
+    path: Path | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -115,6 +123,10 @@ class ModelPool:
         """The model of this name if it is ready, without loading it."""
         slot = self._slots.get(name)
         return slot.loading.result() if slot and _is_loaded(slot) else None
+
+    def cards(self) -> list[ModelCard]:
+        """The cards of all models that are ready."""
+        return [slot.card for slot in self._slots.values() if _is_loaded(slot)]
 
     async def load(self, card: ModelCard) -> ServedModel:
         """The model, loaded now if it is not yet. Raises what made loading fail."""
@@ -245,4 +257,7 @@ def _state(slot: _Slot) -> ModelState:
     state = engine.state if slot.admitted else "queued"
     if state == "ready" and not slot.loading.done():
         state = "loading"  # the engine is ready, the tokenizer is not
-    return ModelState(slot.card.name, state, engine.progress, engine.stats, engine.ready)
+    error = None if state == "ready" else engine.error
+    return ModelState(
+        slot.card.name, state, engine.progress, engine.stats, engine.ready, error, slot.card.path
+    )

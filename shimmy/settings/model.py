@@ -92,7 +92,7 @@ class SamplingTable(BaseModel):
     min_p: Annotated[float, Interval(ge=0, le=1)] | None = Field(
         default=None, description="Least probability, relative to the likeliest token, likewise."
     )
-    repeat_penalty: Annotated[float, Interval(gt=0, le=10)] | None = Field(
+    repeat_penalty: Annotated[float, Interval(ge=0.01, le=10)] | None = Field(
         default=None, description="Penalty on tokens seen before, likewise; 1 is none."
     )
 

@@ -14,7 +14,7 @@ from quart import Quart
 
 from shimmy.discovery.catalog import ModelCard
 from shimmy.engine.protocol import Progress, Ready, Sampling, Stats, TokenEvent
-from shimmy.errors import ModelNotFoundError, did_you_mean
+from shimmy.errors import ModelNotFoundError, ShimmyError, did_you_mean
 from shimmy.plugins import Plugins, load_plugins
 from shimmy.server.app import create_app
 from shimmy.server.context import ServerContext
@@ -73,7 +73,8 @@ class FakeEngine:
         self.pause_after: int | None = None
         self.paused = False
         self.load_error: Exception | None = None
-        self.error: tuple[int, Exception] | None = None
+        self.fails: tuple[int, Exception] | None = None
+        self.error: ShimmyError | None = None
         self.loading, self.prefill = asyncio.Event(), asyncio.Event()
         self.loading.set()
         self.prefill.set()
@@ -109,9 +110,9 @@ class FakeEngine:
                 if number == self.pause_after:
                     self.paused = True
                     await asyncio.Event().wait()
-                if self.error and events[0].id >= self.error[0]:
+                if self.fails and events[0].id >= self.fails[0]:
                     finished = True
-                    raise self.error[1]
+                    raise self.fails[1]
                 finished = events[-1].finish is not None
                 yield events
         finally:
@@ -143,6 +144,9 @@ class FakeCatalog:
 
     def models(self) -> list[ModelCard]:
         return list(self.cards.values())
+
+    def target(self, name: str | None) -> str | None:
+        return name
 
     def get(self, name: str) -> ModelCard:
         if name not in self.cards:

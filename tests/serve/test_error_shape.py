@@ -163,14 +163,14 @@ def test_models_that_cannot_be_loaded(stream: bool) -> None:
 
 def test_engines_that_die() -> None:
     server = FakeServer()
-    server.engine.error = (0, WorkerDiedError("gone.", hint="Send it again."))
+    server.engine.fails = (0, WorkerDiedError("gone.", hint="Send it again."))
     error = check(server, "POST", CHAT, 503, "engine_died", json=chat())
     assert error["message"] == "gone. Send it again."
 
 
 def test_bugs_tell_nothing_of_themselves(caplog: pytest.LogCaptureFixture) -> None:
     server = FakeServer()
-    server.engine.error = (0, ValueError("secret prompt"))
+    server.engine.fails = (0, ValueError("secret prompt"))
     error = check(server, "POST", CHAT, 500, "internal_error", json=chat())
     assert "secret" not in error["message"] + caplog.text
     assert "ValueError" in caplog.text

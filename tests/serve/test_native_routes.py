@@ -204,7 +204,7 @@ def test_stream() -> None:
 @pytest.mark.parametrize("error", [EngineError("the engine failed."), ValueError("secret prompt")])
 def test_an_error_in_a_stream_is_its_last_frame(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     server = FakeServer()
-    server.engine.error = (2, error)
+    server.engine.fails = (2, error)
     *_, before, last = events(server, prompt="hello")
     assert "token" in json.loads(before)
     frame = json.loads(last)

@@ -12,10 +12,13 @@ from typing import Any
 import pytest
 from quart.typing import TestClientProtocol as Client
 
+from shimmy.engine.protocol import TokenEvent
 from shimmy.errors import EngineError
+from shimmy.server.generation import Piece
 from shimmy.server.sampling import choice_seed
 from shimmy.settings import Settings
-from tests.serve.fake_engine import CONTEXT, FakeServer, chat
+from shimmy_plugins.frontends.openai.render import TEXT, new_answer
+from tests.serve.fake_engine import CONTEXT, ByteTokenizer, FakeServer, chat, facts
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 #: How the fake template renders chat("hi").
@@ -206,6 +209,20 @@ def test_completion_logprobs() -> None:
     assert list(logprobs["top_logprobs"][0]) == ["a"]
 
 
+def test_completion_logprobs_spell_parts_of_characters() -> None:
+    """Each byte is a token here: as texts, both of this character would be one key."""
+    logprobs = ask(COMPLETIONS, {"prompt": "a\u4e2d", "logprobs": 1})["choices"][0]["logprobs"]
+    assert logprobs["tokens"] == ["a", r"bytes:\xe4", r"bytes:\xb8", r"bytes:\xad"]
+
+
+def test_completion_alternatives_that_are_parts_of_characters_stay_apart() -> None:
+    tops = [(0xE4, -0.5), (0xB8, -1.0)]
+    piece = Piece("", [TokenEvent(0, 0xE4, None, -0.5, tops)], 1, "stop")
+    answer = new_answer(TEXT, "echo", facts(), ByteTokenizer())
+    choice = TEXT.choice(0, [piece], answer)
+    assert choice["logprobs"]["top_logprobs"] == [{r"bytes:\xe4": -0.5, r"bytes:\xb8": -1.0}]
+
+
 def test_messages_reach_the_template() -> None:
     messages = [
         {"role": "developer", "content": "be brief"},
@@ -263,7 +280,7 @@ def test_a_model_that_is_loaded_tells_its_defaults() -> None:
 
 def test_an_error_in_a_stream_is_its_last_event() -> None:
     server = FakeServer()
-    server.engine.error = (3, EngineError("the engine failed."))
+    server.engine.fails = (3, EngineError("the engine failed."))
     *_, before, last = events(CHAT, chat("hi"), server)
     assert "error" not in before
     assert json.loads(last)["error"] == {
@@ -276,7 +293,7 @@ def test_an_error_in_a_stream_is_its_last_event() -> None:
 
 def test_a_bug_in_a_stream_tells_nothing_of_itself(caplog: pytest.LogCaptureFixture) -> None:
     server = FakeServer()
-    server.engine.error = (3, ValueError("secret prompt"))
+    server.engine.fails = (3, ValueError("secret prompt"))
     last = events(CHAT, chat("hi"), server)[-1]
     assert json.loads(last)["error"]["code"] == "internal_error"
     assert "secret" not in last + caplog.text

@@ -165,14 +165,14 @@ def test_what_is_wrong_is_told_and_the_connection_lives_on(message: Any, code: s
 
 def test_errors_carry_the_id() -> None:
     server = FakeServer()
-    server.engine.error = (2, EngineError("the engine failed."))
+    server.engine.fails = (2, EngineError("the engine failed."))
     *_, last = talk(lambda client: client.ask({"id": "a", "prompt": "hello"}), server)
     assert last == {"id": "a", "error": "the engine failed.", "code": "engine_error", "param": None}
 
 
 def test_bugs_tell_nothing_of_themselves(caplog: pytest.LogCaptureFixture) -> None:
     server = FakeServer()
-    server.engine.error = (2, ValueError("secret prompt"))
+    server.engine.fails = (2, ValueError("secret prompt"))
     *_, last = talk(lambda client: client.ask({"prompt": "hello"}), server)
     assert last["code"] == "internal_error"
     assert "secret" not in last["error"] + caplog.text

@@ -177,6 +177,16 @@ def test_aliases_of_the_users_own(model):
     assert (catalog.aliases("tiny"), catalog.aliases("big")) == (["gpt-4"], ["mine"])
 
 
+def test_the_model_a_name_means_is_known_without_its_file(model):
+    found = model("tiny.gguf")
+    catalog = catalog_of(found, served_model_name=["tiny=gpt-4", "mine"])
+    catalog.names()
+    found.path.unlink()
+    assert [catalog.target(name) for name in ("tiny", "gpt-4", str(found.path))] == ["tiny"] * 3
+    assert [catalog.target(name) for name in ("mine", None)] == [None, None]
+    assert catalog.target("stranger") == "stranger"
+
+
 def test_aliases_of_models_that_are_not_there(model):
     catalog = catalog_of(model("tiny.gguf"), served_model_name=["lost=x"])
     with pytest.raises(

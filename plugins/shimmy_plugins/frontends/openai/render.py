@@ -139,9 +139,9 @@ class TextStyle:
             offsets.append(offset)
             offset += len(text)
         return {
-            "tokens": texts,
+            "tokens": [_spelled(tokenizer, token) for token, _, _ in known],
             "token_logprobs": [logprob for _, logprob, _ in known],
-            "top_logprobs": [{_text(tokenizer, t): logprob for t, logprob in top} for _, _, top in known],
+            "top_logprobs": [{_spelled(tokenizer, t): logprob for t, logprob in top} for _, _, top in known],
             "text_offset": offsets,
         }
 
@@ -165,3 +165,11 @@ def _text(tokenizer: Tokenizer, token: int) -> str:
     """A token as text; control tokens by their name, as they add none."""
     data = tokenizer.token_bytes(token)
     return data.decode("utf-8", "replace") if data else tokenizer.token_text(token)
+
+
+def _spelled(tokenizer: Tokenizer, token: int) -> str:
+    """A token as a text of its own; parts of characters as OpenAI spells them: ``bytes:\\xe4\\xb8``."""
+    try:
+        return tokenizer.token_bytes(token).decode() or tokenizer.token_text(token)
+    except UnicodeDecodeError:
+        return "bytes:" + tokenizer.token_bytes(token).decode("ascii", "backslashreplace")
