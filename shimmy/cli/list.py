@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from shimmy.cli.common import FINDING, bootstrap, settings_options
-from shimmy.cli.output import print_json, print_table, readable_count, readable_size
+from shimmy.cli.output import print_json, print_table, printable, readable_count, readable_size
 from shimmy.discovery.catalog import Catalog, ModelCard, Skipped
 
 
@@ -33,7 +33,7 @@ def command(
         print_json(listing)
         return
     if short:
-        print("".join(f"{card.name}\n" for card in models), end="")
+        print("".join(f"{printable(card.name)}\n" for card in models), end="")
     elif models:
         headers = ("name", "size", "parameters", "quantization", "context", "path")
         print_table(headers, [_model_row(card) for card in models])

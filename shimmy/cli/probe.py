@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from shimmy.cli.common import ENGINE, FINDING, NAMING, TEXT, bootstrap, find_model, settings_options
-from shimmy.cli.output import print_error, print_facts, print_json
+from shimmy.cli.output import print_error, print_facts, print_json, printable
 from shimmy.errors import ModelNotFoundError
 
 _log = logging.getLogger(__name__)
@@ -46,5 +46,5 @@ def command(
     if json:
         print_json(report)
         return
-    print(f"ok: loaded {card.name}\n")
+    print(f"ok: loaded {printable(card.name)}\n")
     print_facts(as_facts(report))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from shimmy.cli.common import SERVING, bootstrap, settings_options
-from shimmy.cli.output import is_terminal
+from shimmy.cli.output import is_terminal, printable
 from shimmy.cli.progress import LoadingBar
 from shimmy.server.listen import listen
 
@@ -98,5 +98,5 @@ def banner(model: ServedModel, example: str | None) -> str:
         "engine": f"{facts.backend}, {facts.precision}: {facts.description}",
         "context": f"{facts.context} tokens",
     }
-    lines = [f"  {name:8} {value}" for name, value in rows.items()]
+    lines = [f"  {name:8} {printable(value)}" for name, value in rows.items()]
     return "\n".join([*lines, "", "Try:", f"  {example}"] if example else lines)

@@ -1,5 +1,6 @@
 """The catalog over sources made on the spot; files are tiny but real GGUF."""
 
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -267,3 +268,13 @@ def test_sources_are_asked_once_and_files_reread_when_changed(model, monkeypatch
     assert toys.scans == 1
     catalog.refresh()
     assert toys.scans == 2
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names of files are text there")
+def test_files_whose_names_are_no_text_are_skipped(model):
+    good, bad = model("good.gguf"), model("b\udcffd.gguf")
+    catalog = catalog_of(bad, good)
+    assert catalog.names() == ["good"]
+    assert catalog.default().name == "good"
+    [row] = catalog.skipped
+    assert (row.path, "UTF-8" in row.reason) == (bad.path, True)
