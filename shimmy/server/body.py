@@ -28,6 +28,9 @@ LONGEST_NAME = 64
 #: Whole numbers below are exact as floats.
 _EXACT_BELOW = 2**53
 
+#: Objects inside a request that may hold numbers: ``options.logit_bias``. Clients may nest far deeper.
+_DEEPEST = 2
+
 _log = logging.getLogger(__name__)
 
 
@@ -128,15 +131,15 @@ def _unknown_fields(names: list[str], known: set[str]) -> RequestError:
     )
 
 
-def _with_whole_numbers(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _with_whole_numbers(fields: Mapping[str, Any], depth: int = _DEEPEST) -> dict[str, Any]:
     """The fields with 1.0 as 1: in JSON both are the same number. Lists are left as they are."""
-    return {name: _whole(value) for name, value in fields.items()}
+    return {name: _whole(value, depth) for name, value in fields.items()}
 
 
-def _whole(value: Any) -> Any:
+def _whole(value: Any, depth: int) -> Any:
     if isinstance(value, float) and value.is_integer() and abs(value) < _EXACT_BELOW:
         return int(value)
-    return _with_whole_numbers(value) if isinstance(value, dict) else value
+    return _with_whole_numbers(value, depth - 1) if depth and isinstance(value, dict) else value
 
 
 def _value_at(fields: Mapping[str, Any], name: str) -> Any:

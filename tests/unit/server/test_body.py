@@ -144,3 +144,8 @@ def test_whole_floats_are_whole_numbers() -> None:
 def test_nesting_without_end() -> None:
     with pytest.raises(RequestError, match="not valid JSON"):
         read_object('{"size": ' + "[" * 100_000 + "]" * 100_000 + "}")
+
+
+def test_fields_nobody_knows_may_be_nested_deeply() -> None:
+    fields = read_object('{"size": 1, "deep": ' + '{"a":' * 800 + "1" + "}" * 801)
+    assert read_request(fields, Order, RULES, strict=False).ignored == ("deep",)
