@@ -103,7 +103,7 @@ class OutOfMemoryError(EngineError):
 
 class WorkerDiedError(EngineError):
     status = 503
-    code = "engine_restarting"
+    code = "engine_died"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -33,7 +33,7 @@ from shimmy.specs import (
 if TYPE_CHECKING:
     import typer
     from pydantic import BaseModel
-    from quart import Request, ResponseReturnValue
+    from quart import Request, ResponseReturnValue, Websocket
 
     from shimmy.discovery.catalog import FoundModel, ModelCard
     from shimmy.events import ModelLoaded, ModelUnloaded, RequestFinished, RequestStarted
@@ -155,7 +155,7 @@ class Plugins:
         answer: FoundModel | None = self._question("resolve_model", name=name)
         return answer
 
-    def handle_error(self, error: Exception, request: Request) -> ResponseReturnValue | None:
+    def handle_error(self, error: Exception, request: Request | Websocket) -> ResponseReturnValue | None:
         answer: ResponseReturnValue | None = self._question("handle_error", error=error, request=request)
         return answer
 

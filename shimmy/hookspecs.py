@@ -16,7 +16,7 @@ from pluggy import HookspecMarker
 
 if TYPE_CHECKING:
     import typer
-    from quart import Request, ResponseReturnValue
+    from quart import Request, ResponseReturnValue, Websocket
 
     from shimmy.discovery.catalog import FoundModel, ModelCard
     from shimmy.events import ModelLoaded, ModelUnloaded, RequestFinished, RequestStarted
@@ -108,7 +108,7 @@ def resolve_model(name: str) -> FoundModel | None:
 
 
 @hookspec(firstresult=True)
-def handle_error(error: Exception, request: Request) -> ResponseReturnValue | None:
+def handle_error(error: Exception, request: Request | Websocket) -> ResponseReturnValue | None:
     """Answer a failed request instead of the frontend's own error body. Runs in: server."""
 
 

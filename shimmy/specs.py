@@ -78,11 +78,18 @@ class DiscoverySourceSpec:
 
 @dataclass(frozen=True, slots=True)
 class FrontendSpec:
-    """An API. ``routes`` are all it serves ("POST /v1/completions"): two claims are an error."""
+    """An API. ``routes`` are all it serves ("POST /v1/completions"): two claims are an error.
+
+    A WebSocket is claimed as the GET request that opens it.
+    """
 
     name: str
     routes: tuple[str, ...]
     load: Callable[[], Frontend]
+    always_on: bool = False
+    """Whether it is served even when the ``frontends`` setting names only others."""
+    public: tuple[str, ...] = ()
+    """Those of the routes, without parameters, that need no API key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The ``shimmy`` command. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration.
+"""The ``shimmy`` command. Exit codes: 0 done, 1 failed, 2 wrong usage or configuration, 130 interrupted.
 
 This module stays light: ``--version`` answers, and a clash of packages is noticed, before any
 library is imported.
@@ -12,6 +12,9 @@ from collections.abc import Sequence
 
 from shimmy import __version__
 
+#: Exit codes: something failed; Ctrl-C.
+FAILURE, INTERRUPTED = 1, 130
+
 CLASH = """\
 error: this environment also holds the unrelated distribution {name!r}, whose import package has the same \
 name as ours; files of the two are mixed.
@@ -20,6 +23,22 @@ hint: pip uninstall shimmy && pip install --force-reinstall shimmy-llm"""
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
+    try:
+        open_standard_streams()
+        code = _run(arguments)
+        # Here, where it can still be told that nothing more can be written.
+        sys.stdout.flush()
+        return code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except OSError as error:
+        _give_up_output()
+        if not isinstance(error, BrokenPipeError):  # else the reader has seen enough
+            print(f"error: {error.strerror}: {error.filename or 'the output'}.", file=sys.stderr)
+        return FAILURE
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     # Not list(): once imported, the submodule of that name hides the builtin in this package.
     arguments = tuple(sys.argv[1:] if arguments is None else arguments)
     if name := foreign_shimmy(sys.path):
@@ -31,6 +50,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from shimmy.cli.app import run
 
     return run(arguments)
+
+
+def open_standard_streams() -> None:
+    """Standard streams that are closed lead nowhere from now on.
+
+    Else a socket or pipe would take their numbers, and a worker would inherit it as its own.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            # The lowest free number: this one.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
+
+
+def _give_up_output() -> None:
+    """Python writes what is left when it ends, and would complain again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def foreign_shimmy(folders: Sequence[str]) -> str | None:

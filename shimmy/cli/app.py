@@ -1,7 +1,8 @@
-"""The Typer app: global options, and commands that are imported when they are used."""
+"""The Typer app: global options, commands that are imported when they are used, exit codes."""
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -13,12 +14,17 @@ from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
 from shimmy import __version__
-from shimmy.cli.common import bootstrap, settings_options
+from shimmy.cli.common import ROOT, bootstrap, settings_options
+from shimmy.cli.migration import advice_on
+from shimmy.cli.output import print_error
 from shimmy.errors import ConfigError, ShimmyError
 from shimmy.registry import Registry
 
 #: The core's commands, as ``--help`` lists them. ``shimmy.cli.NAME`` holds a function ``command``.
-COMMANDS = ("serve", "generate", "list", "discover", "plugins")
+COMMANDS = ("serve", "generate", "list", "discover", "probe", "plugins", "config")
+
+#: Exit codes besides 0: something failed; usage or configuration is wrong; Ctrl-C.
+FAILURE, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
 
 class Commands(TyperGroup):
@@ -33,6 +39,13 @@ class Commands(TyperGroup):
             return self._core_command(cmd_name)
         self._add_all(ctx)
         return self.commands.get(cmd_name)
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            # Not every version of Typer gives it this code.
+            raise typer.Exit(INTERRUPTED) from None
 
     def _core_command(self, name: str) -> Any:
         if name not in self.commands:
@@ -73,7 +86,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@settings_options("plugins.enabled", "plugins.disabled", "strict_plugins", "log_level")
+@settings_options(*ROOT, old=("model_paths", "max_ctx"))
 def _root(
     config: Annotated[Path | None, typer.Option(metavar="FILE", help="Read this shimmy.toml.")] = None,
     version: Annotated[
@@ -93,13 +106,18 @@ def build() -> Any:
 
 def run(arguments: Sequence[str]) -> int:
     """Run one command; prints what shimmy itself raises and returns the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        # Names of files, and models' answers, may hold what the terminal's encoding does not.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         build().main(args=list(arguments), prog_name="shimmy")
     except ShimmyError as error:
-        print(f"error: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"hint: {error.hint}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
+        print_error("error", error)
+        return WRONG_USAGE if isinstance(error, ConfigError) else FAILURE
     except SystemExit as ending:
-        return ending.code if isinstance(ending.code, int) else 0
+        code = ending.code if isinstance(ending.code, int) else 0
+        if code == WRONG_USAGE and (advice := advice_on(arguments)):
+            print(f"hint: {advice}", file=sys.stderr)
+        return code
     return 0

@@ -5,18 +5,44 @@ from __future__ import annotations
 import functools
 import inspect
 import logging
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from shimmy.cli.migration import OLD_FLAGS, check_environment
 from shimmy.plugins import Plugins, load_plugins
 from shimmy.settings import Settings, check_plugin_settings, load_settings, settings_table
-from shimmy.settings_table import SettingInfo, Shape
+from shimmy.settings.table import SettingInfo, Shape
+
+if TYPE_CHECKING:
+    from shimmy.gguf.card import ModelCard
+
+#: Settings that are flags of ``shimmy`` itself and come before the command; all others, which serving
+#: takes; and those that several commands take, by what they decide.
+ROOT = ("plugins.enabled", "plugins.disabled", "strict_plugins", "log_level")
+SERVING = tuple(key for key in settings_table() if key not in ROOT)
+FINDING = ("base_gguf", "model_paths", "models_dir")
+NAMING = ("served_model_name",)
+TEXT = ("chat_template", "pre_tokenizer")
+ENGINE = (
+    "engine_backend",
+    "precision",
+    "threads",
+    "max_ctx",
+    "rope_scale",
+    "kv_memory",
+    "max_sequences",
+    "step_tokens",
+)
+SAMPLING = tuple(key for key in settings_table() if key.startswith("sampling."))
 
 
-def settings_options(*keys: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def settings_options(
+    *keys: str, old: Iterable[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command one option per named setting; :func:`bootstrap` reads them from its context.
 
     The command itself does not receive them::
@@ -24,9 +50,12 @@ def settings_options(*keys: str) -> Callable[[Callable[..., None]], Callable[...
         @settings_options("host", "port")
         def command(ctx: typer.Context) -> None:
             settings, plugins = bootstrap(ctx)
+
+    Flags of old are taken too, without being shown: those of ``keys``, and of the settings ``old``.
     """
     table = settings_table()
     options = {_parameter(key): _option(table[key]) for key in keys}
+    options |= {_old(key): _old_option(table[key]) for key in (*keys, *old) if key in OLD_FLAGS}
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
@@ -54,8 +83,9 @@ def bootstrap(ctx: typer.Context) -> tuple[Settings, Plugins]:
         ConfigError: anything about the settings is wrong.
         PluginError: two claims to one name; or a failed plugin, if those are to be fatal.
     """
-    given = ctx.find_root().params | ctx.params
-    flags = {key: given.get(_parameter(key)) for key in settings_table()}
+    check_environment()
+    given = _given(ctx.find_root().params) | _given(ctx.params)
+    flags = {key: given.get(_parameter(key), given.get(_old(key))) for key in settings_table()}
     settings = load_settings(flags, config=_path(given.get("config")))
     _set_up_logging(settings.log_level)
     plugins = load_plugins(settings.plugin_choice)
@@ -63,9 +93,31 @@ def bootstrap(ctx: typer.Context) -> tuple[Settings, Plugins]:
     return settings, plugins
 
 
+def find_model(settings: Settings, plugins: Plugins, name: str | None) -> ModelCard:
+    """The model of this name, the default one for None.
+
+    Raises:
+        ModelNotFoundError: there is none; with the names that come near.
+        ModelError: the file is there, but is no language model that shimmy can run.
+    """
+    from shimmy.discovery.catalog import Catalog
+
+    catalog = Catalog(settings, plugins)
+    return catalog.default() if name is None else catalog.get(name)
+
+
+def _given(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given; None and nothing stand for those that were not."""
+    return {name: value for name, value in parameters.items() if value not in (None, (), [])}
+
+
 def _parameter(key: str) -> str:
     """The name of a setting's option among a command's parameters."""
     return key.replace(".", "_")
+
+
+def _old(key: str) -> str:
+    return f"old_{_parameter(key)}"
 
 
 def _option(info: SettingInfo) -> Any:
@@ -84,11 +136,23 @@ def _option(info: SettingInfo) -> Any:
     return Annotated[str | None, typer.Option(info.flag, metavar=metavar, help=text)]
 
 
+def _old_option(info: SettingInfo) -> Any:
+    kind = list[str] if info.shape in (Shape.NAMES, Shape.PATHS) else str
+    return Annotated[kind | None, typer.Option(OLD_FLAGS[info.key], hidden=True)]
+
+
 def _path(value: str | Path | None) -> Path | None:
     return None if value is None else Path(value)
 
 
+class _StandardError(logging.Handler):
+    """Writes to what ``sys.stderr`` is at that time: a progress bar on it steps aside for a line."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
+
+
 def _set_up_logging(level: str) -> None:
-    logging.basicConfig(format="%(levelname)s: %(message)s")
+    logging.basicConfig(format="%(levelname)s: %(message)s", handlers=[_StandardError()])
     for name in ("shimmy", "shimmy_plugins"):
         logging.getLogger(name).setLevel(level.upper())

@@ -8,19 +8,20 @@ from typing import Annotated
 
 import typer
 
-from shimmy.cli.common import bootstrap, settings_options
+from shimmy.cli.common import FINDING, NAMING, bootstrap, settings_options
 from shimmy.cli.list import print_no_models, print_skipped
 from shimmy.cli.output import print_json, print_table, readable_size
 from shimmy.discovery.catalog import Catalog, ModelCard, Searched, Skipped
 
 
-@settings_options("base_gguf", "model_paths", "models_dir")
+@settings_options(*FINDING, *NAMING)
 def command(
     ctx: typer.Context,
     everything: Annotated[
         bool, typer.Option("--all", help="Also show what was skipped, and why, and all places searched.")
     ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    llm_only: Annotated[bool, typer.Option(hidden=True)] = False,  # noqa: ARG001 - what is found always is
 ) -> None:
     """Show what each source of models found, and where."""
     catalog = Catalog(*bootstrap(ctx))

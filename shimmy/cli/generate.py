@@ -2,89 +2,160 @@
 
 from __future__ import annotations
 
-import secrets
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shimmy.cli.common import bootstrap, settings_options
+from shimmy.cli.common import (
+    ENGINE,
+    FINDING,
+    NAMING,
+    SAMPLING,
+    TEXT,
+    bootstrap,
+    find_model,
+    settings_options,
+)
+from shimmy.cli.output import print_json
 
 if TYPE_CHECKING:
-    from shimmy.engine.engine import Engine
-    from shimmy.engine.protocol import Sampling
-    from shimmy.text.tokenizer import Tokenizer
+    from shimmy.cli.inprocess import Answer
+    from shimmy.engine.protocol import Submit
+    from shimmy.server.text import ModelText
+
+#: Tokens of an answer that has no end of its own, where nobody says how many.
+RAW_TOKENS = 64
 
 # Typer shows parameter names, so they are those of the HTTP API.
 
 
-@settings_options("engine_backend", "threads", "max_ctx", "models_dir")
+@settings_options(*SAMPLING, *FINDING, *NAMING, *TEXT, *ENGINE)
 def command(
     ctx: typer.Context,
-    name: Annotated[str, typer.Argument(help="A model of `shimmy list`.")],
-    prompt: Annotated[str, typer.Option(help="What to answer, or to continue with --raw.")],
+    prompt: Annotated[
+        str, typer.Option(metavar="TEXT", help="What to answer, or to continue; - reads standard input.")
+    ],
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="A model of `shimmy list`; default: that which `serve` loads."),
+    ] = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt, without chat template.")] = False,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 64,
-    temperature: Annotated[float, typer.Option(min=0, max=2, help="0 takes the likeliest token.")] = 1.0,
-    top_p: Annotated[float, typer.Option(min=0, max=1, help="Draw from this share of likelihood.")] = 1.0,
-    top_k: Annotated[int, typer.Option(min=0, help="Draw from this many tokens; 0: from all.")] = 0,
-    seed: Annotated[int | None, typer.Option(min=0, help="Repeats an answer; default: random.")] = None,
+    system: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="What the model is told before the prompt.")
+    ] = None,
+    stream: Annotated[
+        bool, typer.Option("--stream/--no-stream", help="Print words as they come, or the whole at its end.")
+    ] = True,
+    max_tokens: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Longest answer; default: to its end, with --raw 64."),
+    ] = None,
+    stop: Annotated[
+        list[str] | None, typer.Option(metavar="TEXT", help="End before this text. May be repeated.")
+    ] = None,
+    presence_penalty: Annotated[
+        float, typer.Option(min=-2, max=2, metavar="VALUE", help="Penalty on tokens answered before, once.")
+    ] = 0.0,
+    frequency_penalty: Annotated[
+        float,
+        typer.Option(min=-2, max=2, metavar="VALUE", help="Penalty on tokens answered before, each time."),
+    ] = 0.0,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=-(2**63), max=2**63 - 1, metavar="N", help="Repeats an answer; default: random."),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the answer and its facts as JSON.")] = False,
 ) -> None:
     """Answer a prompt on standard output, word by word."""
-    from shimmy.discovery.catalog import Catalog
-    from shimmy.engine.load import load_engine
-    from shimmy.engine.protocol import EngineSettings, Sampling
-    from shimmy.gguf.reader import open_gguf
-    from shimmy.text.tokenizer import load_tokenizer
-
-    settings, plugins = bootstrap(ctx)
-    card = Catalog(settings, plugins).get(name)
-    with open_gguf(card.path) as file:
-        metadata = file.metadata
-    tokenizer = load_tokenizer(metadata, plugins.tokenizers)
-    tokens = _prompt_tokens(prompt, metadata, tokenizer, raw=raw)
-    engine = load_engine(
-        card.path, card.name, EngineSettings.of(settings), plugins, lambda _phase, _done, _total: None
-    ).engine
-    sampling = Sampling(
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
-        seed=secrets.randbits(63) if seed is None else seed,
-    )
-    try:
-        for piece in _answer(engine, tokenizer, tokens, max_tokens, sampling):
-            sys.stdout.write(piece)
-            sys.stdout.flush()
-        sys.stdout.write("\n")
-    finally:
-        engine.close()
-
-
-def _prompt_tokens(prompt: str, metadata: Mapping[str, Any], tokenizer: Tokenizer, *, raw: bool) -> list[int]:
-    """The prompt as a user's turn where the model has a chat template, else as it stands."""
-    from shimmy.text.chat import chat_template_of, encode_chat
-
-    template = None if raw else chat_template_of(metadata, tokenizer)
-    if template is None:
-        return tokenizer.encode(prompt)
-    return encode_chat(template.render([{"role": "user", "content": prompt}]), tokenizer)
-
-
-def _answer(
-    engine: Engine, tokenizer: Tokenizer, tokens: list[int], max_tokens: int, sampling: Sampling
-) -> Iterator[str]:
-    """The pieces of text of one answer, as the engine makes them."""
+    from shimmy.cli.inprocess import Answer, loaded_engine
     from shimmy.engine.protocol import Submit
+    from shimmy.server.generation import room_for_answer
+    from shimmy.server.sampling import SamplingFields, choose_sampling
+    from shimmy.server.text import read_text
     from shimmy.text.stream import TextStream
 
-    text = TextStream(tokenizer)
-    engine.submit(Submit(1, tokens, max_tokens, sampling, sorted(tokenizer.stop_ids)))
-    while not engine.idle:
-        for event in engine.step():
-            if event.error:
-                raise event.error.to_error()
-            if event.token is not None:
-                yield text.push([event.token])
-    yield text.flush()
+    settings, plugins = bootstrap(ctx)
+    card = find_model(settings, plugins, name)
+    text = read_text(card, settings, plugins)
+    told = None if system is None else _given("--system", system)
+    asked = _ask(text, _given("--prompt", prompt), told, raw=raw)
+    # Before the load, which takes longest: an empty stop is refused here.
+    shown = TextStream(text.tokenizer, (*(stop or ()), *asked.stops))
+    fields = SamplingFields(presence_penalty=presence_penalty, frequency_penalty=frequency_penalty, seed=seed)
+    sampling = choose_sampling([fields], text.sampling, text.tokenizer.vocab_size)
+    with loaded_engine(card, settings, plugins, quiet=json) as loaded:
+        room = room_for_answer(loaded.ready, len(asked.tokens), max_tokens, asked.default_tokens)
+        request = Submit(1, asked.tokens, room, sampling, sorted(text.stop_ids))
+        answer = Answer(loaded.engine, shown, request)
+        if json:
+            response = "".join(answer)
+            print_json({"model": card.name, "response": response, **_facts(request, answer)})
+        else:
+            _print(answer, stream=stream)
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A prompt as the engine takes it, and how its answer ends where nothing else is said."""
+
+    tokens: list[int]
+    stops: tuple[str, ...] = ()
+    default_tokens: int | None = None
+    """None: to the end."""
+
+
+def _ask(text: ModelText, prompt: str, system: str | None, *, raw: bool) -> _Asked:
+    """The prompt as a user's turn, or, raw or for a model without a chat template, as it stands.
+
+    Raises:
+        TemplateError: the template refuses the messages, or ``system`` is given and there is none.
+    """
+    if raw and system is not None:
+        raise typer.BadParameter("it needs a chat template; leave out --raw.", param_hint="'--system'")
+    if not raw and text.chat.template is None and system is None:
+        note = f"the prompt is continued as it stands, as with --raw: {text.chat.reason}"
+        print(f"note: {note}", file=sys.stderr)
+        raw = True
+    if raw:
+        return _Asked(text.tokenizer.encode(prompt, parse_special=True), default_tokens=RAW_TOKENS)
+    messages = [{"role": "user", "content": prompt}]
+    if system is not None:
+        messages.insert(0, {"role": "system", "content": system})
+    return _Asked(text.chat.require().encode(messages, text.tokenizer), text.chat_stops)
+
+
+def _print(answer: Iterable[str], *, stream: bool) -> None:
+    """Print the answer's text as it comes, or the whole at its end."""
+    if not stream:
+        print("".join(answer))
+        return
+    try:
+        for piece in answer:
+            print(piece, end="", flush=True)
+    finally:
+        # Also after Ctrl-C: whatever comes next begins a line.
+        print(flush=True)
+
+
+def _facts(request: Submit, answer: Answer) -> dict[str, Any]:
+    """What there is to tell of an answer besides its text."""
+    usage = {
+        "prompt_tokens": len(request.tokens),
+        "completion_tokens": answer.tokens,
+        "total_tokens": len(request.tokens) + answer.tokens,
+    }
+    return {"done_reason": answer.finish, "seed": request.sampling.seed, "usage": usage}
+
+
+def _given(flag: str, text: str) -> str:
+    """The text, from standard input if it is ``-``, less the end of its last line."""
+    try:
+        if text == "-":
+            return sys.stdin.buffer.read().decode().removesuffix("\n").removesuffix("\r")
+        text.encode()
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
+        raise typer.BadParameter(f"it is not UTF-8: {error.reason}.", param_hint=f"'{flag}'") from None
+    return text

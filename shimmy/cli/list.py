@@ -8,17 +8,18 @@ from typing import Annotated
 
 import typer
 
-from shimmy.cli.common import bootstrap, settings_options
-from shimmy.cli.output import print_json, print_table, readable_count, readable_size
+from shimmy.cli.common import FINDING, bootstrap, settings_options
+from shimmy.cli.output import print_json, print_table, printable, readable_count, readable_size
 from shimmy.discovery.catalog import Catalog, ModelCard, Skipped
 
 
-@settings_options("base_gguf", "model_paths", "models_dir")
+@settings_options(*FINDING)
 def command(
     ctx: typer.Context,
     everything: Annotated[
         bool, typer.Option("--all", help="Also list what is no usable model, and why.")
     ] = False,
+    short: Annotated[bool, typer.Option("--short", "-s", help="Print names only, one a line.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the models that can be served."""
@@ -31,7 +32,9 @@ def command(
             listing["skipped"] = [dataclasses.asdict(row) for row in skipped]
         print_json(listing)
         return
-    if models:
+    if short:
+        print("".join(f"{printable(card.name)}\n" for card in models), end="")
+    elif models:
         headers = ("name", "size", "parameters", "quantization", "context", "path")
         print_table(headers, [_model_row(card) for card in models])
     else:

@@ -2,47 +2,43 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import logging
+import sys
+from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING
 
 import typer
 
-from shimmy.cli.common import bootstrap, settings_options
+from shimmy.cli.common import SERVING, bootstrap, settings_options
+from shimmy.cli.output import is_terminal, printable
+from shimmy.cli.progress import LoadingBar
 from shimmy.server.listen import listen
 
 if TYPE_CHECKING:
+    from quart import Quart
+
+    from shimmy.server.context import ServerContext
     from shimmy.server.models import ServedModel
+
+#: Seconds between two looks at how far a load is.
+LOOK_SECONDS = 0.1
 
 _log = logging.getLogger(__name__)
 
 
-@settings_options(
-    "host",
-    "port",
-    "bind_address",
-    "allowed_hosts",
-    "allowed_origins",
-    "frontends",
-    "base_gguf",
-    "models_dir",
-    "engine_backend",
-    "precision",
-    "threads",
-    "max_ctx",
-    "kv_memory",
-    "max_sequences",
-    "max_loaded_models",
-)
+@settings_options(*SERVING)
 def command(ctx: typer.Context) -> None:
     """Serve the models at hand over HTTP, until Ctrl-C."""
     settings, plugins = bootstrap(ctx)
     # Before the imports below: whoever connects meanwhile waits a moment instead of being refused.
     listener = listen(*settings.address)
     print(f"shimmy listens on {listener.url}", flush=True)
-    if not listener.loopback_only:
+    if not listener.loopback_only and settings.api_key is None and settings.api_key_file is None:
         _log.warning(
-            "reachable from other machines without any authentication: whoever reaches port %d can use it.",
+            "reachable from other machines without any authentication: whoever reaches port %d can use it. "
+            "Set api_key or api_key_file.",
             listener.port,
         )
     # While modules are made the collector finds nothing, and looking takes a tenth of the start.
@@ -57,11 +53,41 @@ def command(ctx: typer.Context) -> None:
     gc.freeze()
     gc.enable()
 
+    bar = show_loading(app, context)
+
     def on_ready(model: ServedModel) -> None:
+        bar.close()
         examples = (each.frontend.example(listener.url, model) for each in frontends)
         print(banner(model, next(filter(None, examples), None)), flush=True)
 
     run(app, context, listener, on_ready)
+
+
+def show_loading(app: Quart, context: ServerContext) -> LoadingBar:
+    """A bar that follows the load of the default model while ``app`` is served, where one can be seen."""
+    bar = LoadingBar("loading")
+    if is_terminal(sys.stderr):
+
+        @app.while_serving
+        async def _() -> AsyncGenerator[None, None]:
+            following = asyncio.create_task(_follow(context, bar))
+            yield
+            following.cancel()
+            bar.close()
+
+    return bar
+
+
+async def _follow(context: ServerContext, bar: LoadingBar) -> None:
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        states = [state for state in context.models.states() if state.name == context.default.name]
+        if any(state.state in ("ready", "failed") for state in states) or context.default.error:
+            bar.close()
+            return
+        for state in states:
+            if state.progress:
+                bar.update(state.progress.phase, state.progress.done, state.progress.total)
 
 
 def banner(model: ServedModel, example: str | None) -> str:
@@ -72,5 +98,5 @@ def banner(model: ServedModel, example: str | None) -> str:
         "engine": f"{facts.backend}, {facts.precision}: {facts.description}",
         "context": f"{facts.context} tokens",
     }
-    lines = [f"  {name:8} {value}" for name, value in rows.items()]
+    lines = [f"  {name:8} {printable(value)}" for name, value in rows.items()]
     return "\n".join([*lines, "", "Try:", f"  {example}"] if example else lines)

@@ -80,10 +80,10 @@ class Catalog:
             ConfigError: a setting names a file that does not exist, or one model as another is called.
         """
         reports = ask_sources(self._plugins.discovery_sources, self._settings, seconds=self._seconds)
-        found, vanished = _unique(report for report in reports if isinstance(report, FoundModel))
+        found, unusable = _unique(report for report in reports if isinstance(report, FoundModel))
         skipped = [report for report in reports if isinstance(report, Skipped)]
         searched = tuple(report for report in reports if isinstance(report, Searched))
-        scan = _Scan(*name_models(found), (*skipped, *vanished), searched)
+        scan = _Scan(*name_models(found), (*skipped, *unusable), searched)
         check_served_names(self._served, scan.models)
         with self._lock:
             self._scan = scan
@@ -130,6 +130,17 @@ class Catalog:
         except ModelNotFoundError as error:
             problem = f"{KEY} makes {name!r} a name of another model, but {error.message}"
             raise ModelNotFoundError(problem, hint=error.hint, param="model") from None
+
+    def target(self, name: str | None) -> str | None:
+        """The name of the model that ``name`` means, None for the default one. Looks at no file.
+
+        A name that no source knows stays as it is.
+        """
+        wanted = None if name is None else self._served.get(name, name)
+        if wanted is None:
+            return None
+        known = self._scanned().find(wanted)
+        return known[0] if known else wanted
 
     def default(self) -> ModelCard:
         """The model to use when none is named: ``base_gguf`` if that is set, else the first by name.
@@ -202,21 +213,35 @@ class Catalog:
 
 
 def _unique(reports: Iterable[FoundModel]) -> tuple[list[FoundModel], list[Skipped]]:
-    """The files that are there, each once: one found again, or through a link, lends the first its names."""
+    """The usable files, each once: one found again, or through a link, lends the first its names."""
     found: dict[object, FoundModel] = {}
-    vanished: list[Skipped] = []
+    unusable: list[Skipped] = []
     for report in reports:
+        if not _is_text(str(report.path)):
+            unusable.append(
+                Skipped(report.path, report.source, "its name, or that of its folder, is not UTF-8.")
+            )
+            continue
         try:
             status = report.path.stat()
         except OSError as error:
-            vanished.append(unreadable(error, report.source, report.path))
+            unusable.append(unreadable(error, report.source, report.path))
             continue
         # Where a file system has no numbers for files, the path must do.
         key = (status.st_dev, status.st_ino) if status.st_ino else report.path.resolve()
         first = found.setdefault(key, report)
         names = {report.name, *report.aliases} - {first.name, *first.aliases}
         found[key] = replace(first, aliases=(*first.aliases, *sorted(names)))
-    return list(found.values()), vanished
+    return list(found.values()), unusable
+
+
+def _is_text(name: str) -> bool:
+    """Whether JSON can hold the name: Python reads bytes that are not UTF-8 as lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _card_memory() -> Path:

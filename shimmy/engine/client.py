@@ -36,6 +36,8 @@ log = logging.getLogger("shimmy.engine")
 
 #: Seconds a worker gets to end by itself when its stdin closes.
 GRACE = 3.0
+#: Seconds before each attempt to replace a worker that died; the last one repeats.
+RESTART_PAUSES = (0.0, 0.5, 2.0, 8.0, 30.0)
 
 
 class _Stream:
@@ -69,8 +71,8 @@ class _Stream:
 class EngineClient:
     """One engine worker process, as the server's event loop sees it.
 
-    ``state`` is stopped, loading, ready, restarting or failed. A worker that dies is started again
-    once at once; if that start fails too, the next request tries again.
+    ``state`` is stopped, loading, ready, restarting or failed. A worker that dies is started again,
+    if need be after ever longer pauses; a request that comes in between tries at once.
     """
 
     def __init__(self, model_name: str, model_path: Path, settings: EngineSettings) -> None:
@@ -86,6 +88,7 @@ class EngineClient:
         self._streams: dict[int, _Stream] = {}
         self._process: asyncio.subprocess.Process | None = None
         self._starting: asyncio.Task[Ready] | None = None
+        self._restarting: asyncio.Task[None] | None = None
         self._reader: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -103,6 +106,8 @@ class EngineClient:
         if self._starting is None or self._starting.done():
             self.state = "loading" if self.state in ("stopped", "failed") else self.state
             self._starting = asyncio.create_task(self._start())
+            # Retrieved here so that a failure nobody waits for any more does not warn; state tells of it.
+            self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
         # Shielded: a client that goes away must not take down the load others wait for.
         return await asyncio.shield(self._starting)
 
@@ -137,8 +142,9 @@ class EngineClient:
     async def close(self) -> None:
         """End the worker: its stdin closes, then it has a few seconds."""
         self._closing = True
-        if self._starting:
-            self._starting.cancel()
+        for task in (self._restarting, self._starting):
+            if task:
+                task.cancel()
         process = self._process
         if process and process.returncode is None:
             if process.stdin:
@@ -148,10 +154,8 @@ class EngineClient:
             except TimeoutError:
                 process.kill()
                 await process.wait()
-        if self._reader:
-            await asyncio.gather(self._reader, return_exceptions=True)
-        if self._starting:
-            await asyncio.gather(self._starting, return_exceptions=True)
+        tasks = [task for task in (self._reader, self._restarting, self._starting) if task]
+        await asyncio.gather(*tasks, return_exceptions=True)
         self.state = "stopped"
         self.ready = None
 
@@ -224,9 +228,17 @@ class EngineClient:
             return
         log.error("%s", error)
         self.state = "restarting"
-        self._starting = asyncio.create_task(self._start())
-        # Retrieved here so that a failed restart nobody waits for does not warn; state tells of it.
-        self._starting.add_done_callback(lambda task: task.cancelled() or task.exception())
+        if self._restarting is None or self._restarting.done():
+            self._restarting = asyncio.create_task(self._restart())
+
+    async def _restart(self) -> None:
+        for pause in itertools.chain(RESTART_PAUSES, itertools.repeat(RESTART_PAUSES[-1])):
+            await asyncio.sleep(pause)
+            try:
+                await self.start()
+                return
+            except ShimmyError as error:
+                log.error("the engine of %r cannot be started again: %s", self.model_name, error)
 
     def _died(self, status: int, *, while_loading: bool) -> WorkerDiedError:
         how = f"signal {-status}" if status < 0 else f"exit status {status}"

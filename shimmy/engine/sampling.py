@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from shimmy.engine.protocol import Sampling
 
+#: Below it the likeliest token is taken: F32 would tell no others from impossible ones.
+LEAST_TEMPERATURE = 1e-5
 _MASK = 0xFFFFFFFF
 F32 = NDArray[np.float32]
 
@@ -68,7 +70,7 @@ def choose(logits: F32, row: RowSampling) -> Chosen:
     best_id = int(np.argmax(scores))
     if not np.isfinite(scores[best_id]):  # argmax stops at the first NaN
         return Chosen(-1)
-    token = best_id if p.temperature <= 0 else _draw(scores, row)
+    token = best_id if p.temperature < LEAST_TEMPERATURE else _draw(scores, row)
     if p.logprobs is None:
         return Chosen(token)
     logprobs = log_softmax(logits)

@@ -1,8 +1,8 @@
 """Decides which tokens of which sequences the next step computes.
 
 Continuous batching: sequences join and leave between steps. Every decoding sequence gets its
-token first, then prompts are computed in chunks, first come first served. When KV memory runs
-out the sequence admitted last gives its blocks back and is computed again later.
+token first, then prompts are computed in chunks. When KV memory runs out the sequence admitted
+last gives its blocks back and is computed again later.
 """
 
 from __future__ import annotations
@@ -58,36 +58,39 @@ class Scheduler:
 
     def next_step(self) -> list[Work]:
         """Choose the next step's rows and give their sequences the blocks they need."""
-        budget = self.step_tokens
+        self._admit()
         work: list[Work] = []
-        waiting = len(self.waiting)
-        # Decoding sequences have one pending token, so sorting by need puts them first (stable).
-        for sequence in sorted(self.running, key=lambda s: s.pending > 1):
-            if budget and sequence in self.running and (count := self._fit(sequence, budget)):
-                work.append(Work(sequence, count))
-                budget -= count
-        short_of_memory = len(self.waiting) > waiting  # something was preempted: admit nobody now
-        while budget and self.waiting and len(self.running) < self.max_sequences and not short_of_memory:
-            sequence = self.waiting[0]
-            if self._blocks_for(sequence, len(sequence.tokens)) > self.pool.available:
-                break
-            self.running.append(self.waiting.popleft())
-            count = self._fit(sequence, budget)
-            work.append(Work(sequence, count))
-            budget -= count
-        # A preemption while fitting a later sequence may have taken an earlier one's blocks.
+        for sequence in [s for s in self.running if s.pending == 1]:
+            self._add(work, sequence, 1)
+        prompts = [s for s in self.running if s.pending > 1]
+        counts = share_out([s.pending for s in prompts], self.step_tokens - len(work))
+        for sequence, count in zip(prompts, counts, strict=True):
+            self._add(work, sequence, count)
+        # Fitting a later sequence may have preempted one that was chosen before.
         return [w for w in work if w.sequence in self.running]
 
-    def _fit(self, sequence: Sequence, budget: int) -> int:
-        """Take blocks for the next tokens of a sequence; returns how many tokens (0: it was preempted)."""
-        count = min(sequence.pending, budget)
+    def _admit(self) -> None:
+        """Let waiting sequences in, as long as there are blocks for all of every prompt that is in."""
+        promised = sum(self._blocks_for(s, len(s.tokens)) for s in self.running)
+        while self.waiting and len(self.running) < self.max_sequences:
+            promised += self._blocks_for(self.waiting[0], len(self.waiting[0].tokens))
+            if promised > self.pool.available:
+                return
+            self.running.append(self.waiting.popleft())
+
+    def _add(self, work: list[Work], sequence: Sequence, count: int) -> None:
+        if count and sequence in self.running and self._fit(sequence, count):
+            work.append(Work(sequence, count))
+
+    def _fit(self, sequence: Sequence, count: int) -> bool:
+        """Take blocks for a sequence's next ``count`` tokens; False if it was preempted for want of them."""
         while (need := self._blocks_for(sequence, sequence.computed + count)) > self.pool.available:
             victim = self.running[-1]
             self._preempt(victim)
             if victim is sequence:
-                return 0
+                return False
         sequence.blocks += [self.pool.take() for _ in range(need)]
-        return count
+        return True
 
     def _blocks_for(self, sequence: Sequence, length: int) -> int:
         return max(-(-length // self.block_tokens) - len(sequence.blocks), 0)
@@ -101,6 +104,24 @@ class Scheduler:
     def _release(self, sequence: Sequence) -> None:
         self.pool.give_back(sequence.blocks)
         sequence.blocks = []
+
+
+def share_out(pending: list[int], budget: int) -> list[int]:
+    """How many tokens of each prompt a step computes, the prompts in order of arrival.
+
+    The oldest gets three quarters of the budget and what nobody else needs; the rest goes to the
+    prompts with least to do. So a short prompt does not wait for all of a long one before it, and
+    a long one is not held up for ever by short ones.
+    """
+    counts = [0] * len(pending)
+    if not pending:
+        return counts
+    counts[0] = min(pending[0], budget - min(sum(pending[1:]), budget // 4))
+    budget -= counts[0]
+    for index in sorted(range(1, len(pending)), key=pending.__getitem__):
+        counts[index] = min(pending[index], budget)
+        budget -= counts[index]
+    return counts
 
 
 def make_batch(work: list[Work]) -> Batch:

@@ -29,7 +29,8 @@ _FLOAT_IDS = {np.dtype(np.float32): 0, np.dtype(np.float16): 1}
 class RawTensor:
     """A tensor as it is to stand in the file: bytes, ggml type id, shape in NumPy order."""
 
-    data: bytes
+    data: bytes | memoryview
+    """A memoryview, of bytes, may share its memory with other tensors."""
     ggml_id: int
     shape: tuple[int, ...]
 

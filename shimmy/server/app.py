@@ -7,13 +7,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from quart import Quart, Response, request
+from quart import Quart, Response, has_websocket_context, request, websocket
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing.exceptions import WebsocketMismatch
 
 from shimmy.errors import ShimmyError, did_you_mean
 from shimmy.plugins import check_routes
 from shimmy.server.errors import HTTPError, internal_error
-from shimmy.server.guard import Guard, GuardedApp
+from shimmy.server.gate import Gate
+from shimmy.server.guard import Guard
+from shimmy.server.keys import key_ring
 from shimmy.server.listen import LOOPBACK
 
 if TYPE_CHECKING:
@@ -42,6 +45,7 @@ def create_app(
 
     Raises:
         PluginError: two of the chosen frontends claim one route.
+        ConfigError: there should be API keys, but there are none.
     """
     app = Quart("shimmy", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
@@ -55,7 +59,9 @@ def create_app(
     errors = _Errors(context.plugins, frontends)
     app.register_error_handler(Exception, errors.respond)
     guard = Guard(bound, context.settings.allowed_hosts, context.settings.allowed_origins)
-    app.asgi_app = GuardedApp(app.asgi_app, guard, errors.body)  # type: ignore[method-assign,assignment]
+    keys = key_ring(context.settings)
+    public = {route for each in frontends for route in each.spec.public}
+    app.asgi_app = Gate(app.asgi_app, guard, keys, public, errors.body)  # type: ignore[method-assign,assignment]
 
     @app.while_serving
     async def report_life() -> AsyncGenerator[None, None]:
@@ -74,8 +80,8 @@ def choose_frontends(plugins: Plugins, names: Iterable[str] | None) -> list[Moun
     does not silently switch off what watches over the server.
     """
     wanted = None if names is None else set(names)
-    loaded = [Mounted(spec, spec.load()) for spec in plugins.frontends]
-    return [each for each in loaded if wanted is None or each.spec.name in wanted or each.frontend.always_on]
+    specs = [spec for spec in plugins.frontends if wanted is None or spec.name in wanted or spec.always_on]
+    return [Mounted(spec, spec.load()) for spec in specs]
 
 
 def plain_error_body(error: ShimmyError) -> Any:
@@ -92,10 +98,11 @@ class _Errors:
 
     async def respond(self, error: Exception) -> ResponseReturnValue:
         """A plugin's answer if one has any, else the responsible frontend's."""
-        if (answer := self._plugins.handle_error(error, request)) is not None:
+        asked = _asked()
+        if (answer := self._plugins.handle_error(error, asked)) is not None:
             return answer
         known = self._known(error)
-        response = Response(self.body(request.path, known), known.status, content_type="application/json")
+        response = Response(self.body(asked.path, known), known.status, content_type="application/json")
         if isinstance(error, MethodNotAllowed) and error.valid_methods:
             response.headers["Allow"] = ", ".join(error.valid_methods)
         return response
@@ -119,16 +126,19 @@ class _Errors:
             return error
         if isinstance(error, HTTPException):
             return self._http_error(error)
-        return internal_error(error, f"{request.method} {request.path}")
+        return internal_error(error, f"{_asked().method} {_asked().path}")
 
     def _http_error(self, error: HTTPException) -> HTTPError:
         status = error.code or 500
-        method, path = request.method, request.path
+        method, path = _asked().method, _asked().path
         if status == 404:
             known = {route.partition(" ")[2] for each in self._mounted for route in each.spec.routes}
             return HTTPError(
                 404, "route_not_found", f"there is no {path!r} here.", hint=did_you_mean(path, known)
             )
+        if isinstance(error, WebsocketMismatch):
+            hint = "Open a WebSocket." if not has_websocket_context() else "Send an HTTP request."
+            return HTTPError(426, "wrong_protocol", f"{path!r} speaks another protocol.", hint=hint)
         if isinstance(error, MethodNotAllowed):
             hint = f"Use {' or '.join(sorted(error.valid_methods or ()))}."
             return HTTPError(405, "method_not_allowed", f"{method} is not for {path!r}.", hint=hint)
@@ -136,6 +146,11 @@ class _Errors:
             limit = f"the request body is larger than {MAX_BODY_BYTES // 2**20} MiB."
             return HTTPError(413, "request_too_large", limit, hint="Send less text.")
         return HTTPError(status, "http_error", f"{error.name}.")
+
+
+def _asked() -> Any:
+    """The request, or the WebSocket, that is being served."""
+    return websocket if has_websocket_context() else request
 
 
 def _shared_segments(path: str, route: str) -> int:

@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 class Frontend(Protocol):
     """An API: the routes it serves and the shape of its errors. One object serves one app."""
 
-    always_on: bool
-    """Whether it is served even when the ``frontends`` setting names only others."""
-
     def blueprint(self, context: ServerContext) -> Blueprint:
         """The routes. Handlers raise :class:`ShimmyError`; the app turns it into a response."""
         ...
@@ -52,6 +49,8 @@ class ServerContext:
     async def find_model(self, name: str | None) -> ModelCard:
         """The model of this name, the default one for None.
 
+        One that is loaded is found without its file, which may be gone by now.
+
         Raises:
             ModelNotFoundError: no model has this name, or there is none at all.
         """
@@ -60,13 +59,18 @@ class ServerContext:
 
     async def list_models(self) -> list[ModelCard]:
         """All models there are, loaded or not."""
-        return await asyncio.to_thread(self.catalog.models)
+        cards = {card.name: card for card in await asyncio.to_thread(self.catalog.models)}
+        cards |= {card.name: card for card in self.models.cards()}
+        return sorted(cards.values(), key=lambda card: card.name)
 
     def generate(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
         """Run a request; see :func:`shimmy.server.generation.generate`."""
         return generate(request, self.models, self.plugins)
 
     def _find_model(self, name: str | None) -> ModelCard:
+        known = self.catalog.target(name) or self.default.name
+        if known and (model := self.models.loaded(known)):
+            return model.card
         return self.catalog.default() if name is None else self.catalog.get(name)
 
 

@@ -28,6 +28,13 @@ class ForbiddenError(RequestError):
     code = "forbidden"
 
 
+class UnauthorizedError(RequestError):
+    """The request carries no valid API key."""
+
+    status = 401
+    code = "invalid_api_key"
+
+
 class StoppingError(ShimmyError):
     """The server is shutting down and takes no more requests."""
 

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from shimmy.errors import ContextLengthError, RequestError, WorkerDiedError
 from shimmy.events import RequestFinished, RequestStarted
@@ -163,21 +163,35 @@ async def merge(
 
     Ends all of them when one fails or the reader closes this generator.
     """
-    waiting = {asyncio.ensure_future(anext(stream)): index for index, stream in enumerate(streams)}
+    # Room for one piece: a slow reader slows all streams down.
+    feed: _Feed = asyncio.Queue(maxsize=1)
+    feeding = [asyncio.create_task(_fill(feed, index, stream)) for index, stream in enumerate(streams)]
+    running = len(feeding)
     try:
-        while waiting:
-            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                index = waiting.pop(task)
-                try:
-                    piece = task.result()
-                except StopAsyncIteration:
-                    continue
-                yield index, piece
-                waiting[asyncio.ensure_future(anext(streams[index]))] = index
+        while running:
+            came = await feed.get()
+            if came is None:
+                running -= 1
+            elif isinstance(came, Exception):
+                raise came
+            else:
+                yield came
     finally:
-        for task in waiting:
+        for task in feeding:
             task.cancel()
-        await asyncio.gather(*waiting, return_exceptions=True)
-        for stream in streams:
-            await stream.aclose()
+        await asyncio.gather(*feeding, return_exceptions=True)
+
+
+#: Pieces with the indexes of their streams; what made a stream fail; None at the end of one.
+_Feed: TypeAlias = asyncio.Queue[tuple[int, Piece] | Exception | None]
+
+
+async def _fill(feed: _Feed, index: int, stream: AsyncGenerator[Piece, None]) -> None:
+    end = None
+    try:
+        async with aclosing(stream):
+            async for piece in stream:
+                await feed.put((index, piece))
+    except Exception as error:
+        end = error
+    await feed.put(end)

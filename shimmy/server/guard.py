@@ -1,4 +1,4 @@
-"""Keeps web pages of strangers out: an ASGI wrapper over HTTP and WebSocket connections alike.
+"""Keeps web pages of strangers out: which ``Host`` and ``Origin`` headers are let in.
 
 A browser will carry a stranger's page to a local server in two ways. *DNS rebinding*: the page's
 own host name suddenly resolves to 127.0.0.1, so the request carries a foreign name in ``Host``.
@@ -19,22 +19,16 @@ their pages can read answers.
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any, TypeAlias
-from urllib.parse import urlsplit
+from collections.abc import Iterable
 
-from shimmy.errors import ShimmyError
 from shimmy.server.errors import ForbiddenError
 from shimmy.server.listen import is_loopback
 
-Scope: TypeAlias = MutableMapping[str, Any]
-Send: TypeAlias = Callable[[Any], Awaitable[None]]
-ASGIApp: TypeAlias = Callable[[Any, Any, Any], Awaitable[None]]
-Headers: TypeAlias = list[tuple[bytes, bytes]]
-
-_CORS_METHODS = b"GET, POST, OPTIONS"
-_CORS_MAX_AGE = b"600"
+#: ``host``, ``host:port``, ``[address]`` or ``[address]:port``.
+_NETLOC = re.compile(r"(?:\[([0-9a-f:.%]+)\]|([^\[\]:]+))(?::\d*)?")
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://([^/?#]+)/?", re.IGNORECASE)
 
 
 class Guard:
@@ -50,14 +44,14 @@ class Guard:
         self, bound: Iterable[str], allowed_hosts: Iterable[str] = (), allowed_origins: Iterable[str] = ()
     ) -> None:
         self._beyond_loopback = not all(is_loopback(host) for host in bound)
-        self._hosts = {_host_name(host) for host in allowed_hosts}
+        self._hosts = {_name_in(host) or host.lower() for host in allowed_hosts}
         if self._beyond_loopback:
             self._hosts.add(socket.gethostname().lower())
         self._origins = {origin.lower().rstrip("/") for origin in allowed_origins}
 
     def check(self, host: str | None, origin: str | None) -> ForbiddenError | None:
         """What is wrong with a request of these headers, or None."""
-        if host is None or not self._host_allowed(_host_name(host)):
+        if host is None or not self._host_allowed(_name_in(host)):
             return ForbiddenError(
                 f"the request is for host {host!r}, which is not a name of this server.",
                 hint="Use localhost, or add the name to the allowed_hosts setting.",
@@ -75,7 +69,9 @@ class Guard:
         """Whether pages of ``origin`` get CORS headers."""
         return origin is not None and (origin.lower() in self._origins or "*" in self._origins)
 
-    def _host_allowed(self, name: str) -> bool:
+    def _host_allowed(self, name: str | None) -> bool:
+        if name is None:
+            return False
         if is_loopback(name) or name.endswith(".localhost") or name in self._hosts or "*" in self._hosts:
             return True
         return self._beyond_loopback and _is_address(name)
@@ -83,86 +79,16 @@ class Guard:
     def _origin_allowed(self, origin: str, host: str) -> bool:
         if self.may_read(origin):
             return True
-        netloc = urlsplit(origin).netloc
-        return netloc.lower() == host.lower() or is_loopback(_host_name(netloc))
+        if (parts := _ORIGIN.fullmatch(origin)) is None:
+            return False
+        return parts[1].lower() == host.lower() or is_loopback(_name_in(parts[1]) or "")
 
 
-class GuardedApp:
-    """An ASGI app behind a :class:`Guard`.
-
-    ``error_body`` writes the JSON of a refusal, given the path that was asked for.
-    """
-
-    def __init__(self, app: ASGIApp, guard: Guard, error_body: Callable[[str, ShimmyError], bytes]) -> None:
-        self._app = app
-        self._guard = guard
-        self._error_body = error_body
-
-    async def __call__(self, scope: Scope, receive: Any, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket"):
-            await self._app(scope, receive, send)
-            return
-        host, origin = _header(scope, b"host"), _header(scope, b"origin")
-        if error := self._guard.check(host, origin):
-            await self._refuse(scope, send, error)
-        elif scope["type"] == "http" and origin is not None and self._guard.may_read(origin):
-            await self._serve_cors(scope, receive, send, origin)
-        else:
-            await self._app(scope, receive, send)
-
-    async def _refuse(self, scope: Scope, send: Send, error: ShimmyError) -> None:
-        if scope["type"] == "websocket":
-            # Closing before accepting is a 403 to the client.
-            await send({"type": "websocket.close", "code": 1008})
-            return
-        headers = [(b"content-type", b"application/json")]
-        await _respond(send, error.status, headers, self._error_body(scope["path"], error))
-
-    async def _serve_cors(self, scope: Scope, receive: Any, send: Send, origin: str) -> None:
-        cors = [(b"access-control-allow-origin", origin.encode("latin1")), (b"vary", b"Origin")]
-        if scope["method"] == "OPTIONS" and _header(scope, b"access-control-request-method"):
-            await _respond(send, 204, cors + _preflight_headers(scope))
-            return
-
-        async def send_with_cors(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message["headers"], *cors]}
-            await send(message)
-
-        await self._app(scope, receive, send_with_cors)
-
-
-def _preflight_headers(scope: Scope) -> Headers:
-    wanted = _header(scope, b"access-control-request-headers") or "content-type"
-    headers = [
-        (b"access-control-allow-methods", _CORS_METHODS),
-        (b"access-control-allow-headers", wanted.encode("latin1")),
-        (b"access-control-max-age", _CORS_MAX_AGE),
-    ]
-    if _header(scope, b"access-control-request-private-network"):
-        headers.append((b"access-control-allow-private-network", b"true"))
-    return headers
-
-
-async def _respond(send: Send, status: int, headers: Headers, body: bytes = b"") -> None:
-    headers = [*headers, (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-def _header(scope: Scope, name: bytes) -> str | None:
-    for key, value in scope["headers"]:
-        if key.lower() == name:
-            return str(value.decode("latin1"))
-    return None
-
-
-def _host_name(netloc: str) -> str:
-    """The host of ``host:port`` in lower case, without brackets and trailing dot."""
-    netloc = netloc.lower()
-    if netloc.startswith("["):
-        return netloc[1:].partition("]")[0]
-    return netloc.partition(":")[0].rstrip(".")
+def _name_in(netloc: str) -> str | None:
+    """The host of ``host:port`` in lower case, without brackets and trailing dot; None: it is malformed."""
+    if (parts := _NETLOC.fullmatch(netloc.lower())) is None:
+        return None
+    return str(parts[1] or parts[2].rstrip("."))
 
 
 def _is_address(name: str) -> bool:

@@ -8,11 +8,12 @@ import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from shimmy.errors import ShimmyError
 from shimmy.events import ModelLoaded, ModelUnloaded
-from shimmy.server.errors import StoppingError
+from shimmy.server.errors import StoppingError, internal_error
 
 if TYPE_CHECKING:
     from shimmy.discovery.catalog import ModelCard
@@ -30,6 +31,8 @@ class Engine(Protocol):
     ready: Ready | None
     progress: Progress | None
     stats: Stats | None
+    error: ShimmyError | None
+    """Why it is not ready, if it failed."""
 
     async def start(self) -> Ready: ...
 
@@ -52,7 +55,11 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class ModelState:
-    """What the pool knows of one model: ``state`` is queued or the engine's, ``error`` why it failed."""
+    """What the pool knows of one model.
+
+    ``state`` is queued or the engine's; ``error`` is why it failed, or fails to come back;
+    ``path`` its file, which may be gone while it is served.
+    """
 
     name: str
     state: str
@@ -60,6 +67,7 @@ class ModelState:
     stats: Stats | None = None
     facts: Ready | None = None
     error: ShimmyError | None = None
+    path: Path | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -103,8 +111,22 @@ class ModelPool:
         self._failures: dict[str, ShimmyError] = {}
         self._room = asyncio.Lock()
         self._clock = itertools.count()
-        self.stopping = False
+        self.stops = asyncio.Event()
+        """Set when the server ends."""
+
+    @property
+    def stopping(self) -> bool:
         """Whether new requests are refused because the server ends."""
+        return self.stops.is_set()
+
+    def loaded(self, name: str) -> ServedModel | None:
+        """The model of this name if it is ready, without loading it."""
+        slot = self._slots.get(name)
+        return slot.loading.result() if slot and _is_loaded(slot) else None
+
+    def cards(self) -> list[ModelCard]:
+        """The cards of all models that are ready."""
+        return [slot.card for slot in self._slots.values() if _is_loaded(slot)]
 
     async def load(self, card: ModelCard) -> ServedModel:
         """The model, loaded now if it is not yet. Raises what made loading fail."""
@@ -140,14 +162,14 @@ class ModelPool:
 
     async def drain(self, seconds: float) -> None:
         """Refuse new requests and give the running ones some time to end."""
-        self.stopping = True
+        self.stops.set()
         waits = [slot.idle.wait() for slot in (*self._slots.values(), *self._retired) if slot.users]
         with suppress(TimeoutError):
             await asyncio.wait_for(asyncio.gather(*waits), seconds)
 
     async def close(self) -> None:
         """End all engines at once, whatever they are doing."""
-        self.stopping = True
+        self.stops.set()
         ending = list(self._slots.values())
         slots = (*ending, *self._retired)
         for slot in slots:
@@ -178,10 +200,12 @@ class ModelPool:
             if self._slots.get(card.name) is slot:
                 del self._slots[card.name]
             await slot.engine.close()
-            if isinstance(error, ShimmyError):
-                _log.error("model %s cannot be loaded: %s", card.name, error)
-                self._failures[card.name] = error
-            raise
+            if not isinstance(error, Exception):
+                raise
+            known = error if isinstance(error, ShimmyError) else internal_error(error, f"loading {card.name}")
+            _log.error("model %s cannot be loaded: %s", card.name, known)
+            self._failures[card.name] = known
+            raise known from error
         self._failures.pop(card.name, None)
         self._plugins.model_loaded(
             ModelLoaded(
@@ -209,9 +233,12 @@ class ModelPool:
         self._report_unloaded(slot, reason)
 
     def _report_unloaded(self, slot: _Slot, reason: str) -> None:
-        loaded = slot.loading.done() and not slot.loading.cancelled() and not slot.loading.exception()
-        if loaded:
+        if _is_loaded(slot):
             self._plugins.model_unloaded(ModelUnloaded(slot.card.name, reason))
+
+
+def _is_loaded(slot: _Slot) -> bool:
+    return slot.loading.done() and not slot.loading.cancelled() and not slot.loading.exception()
 
 
 async def _loaded(slot: _Slot) -> ServedModel:
@@ -230,4 +257,7 @@ def _state(slot: _Slot) -> ModelState:
     state = engine.state if slot.admitted else "queued"
     if state == "ready" and not slot.loading.done():
         state = "loading"  # the engine is ready, the tokenizer is not
-    return ModelState(slot.card.name, state, engine.progress, engine.stats, engine.ready)
+    error = None if state == "ready" else engine.error
+    return ModelState(
+        slot.card.name, state, engine.progress, engine.stats, engine.ready, error, slot.card.path
+    )

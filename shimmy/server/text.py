@@ -1,11 +1,15 @@
-"""The text side of a served model: its tokenizer and chat template, which live in the server."""
+"""The text side of a served model: its tokenizer, chat template and sampling, which live in the server."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
+
+from shimmy.server.sampling import SamplingDefaults, sampling_defaults
+from shimmy.text.fit import check_fits, longest_token
 
 if TYPE_CHECKING:
     from shimmy.discovery.catalog import ModelCard
@@ -15,12 +19,13 @@ if TYPE_CHECKING:
     from shimmy.text.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ModelText:
-    """Prompts in, tokens out."""
+    """Prompts in, tokens out; and how tokens are chosen for requests that do not say."""
 
     tokenizer: Tokenizer
     chat: ChosenTemplate
+    sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
 
     @property
     def stop_ids(self) -> frozenset[int]:
@@ -32,18 +37,43 @@ class ModelText:
         """Texts that end an answer in a chat, for templates whose turns end without a token."""
         return self.chat.template.stops if self.chat.template else ()
 
-    async def encode(self, prompt: str) -> list[int]:
-        """Tokens of a prompt written out by the client, control tokens included, BOS added."""
-        # In a thread: a long prompt must not hold up everyone else's stream.
-        return await asyncio.to_thread(self.tokenizer.encode, prompt, add_special=True, parse_special=True)
+    async def encode(self, prompt: str, context: int) -> list[int]:
+        """Tokens of a prompt written out by the client, control tokens included, BOS added.
 
-    async def encode_chat(self, messages: Sequence[Mapping[str, Any]]) -> list[int]:
+        Raises:
+            ContextLengthError: it is far too long for a context of so many tokens.
+        """
+        # In a thread: a long prompt must not hold up everyone else's stream.
+        return await asyncio.to_thread(self._encode, prompt, context)
+
+    async def encode_chat(self, messages: Sequence[Mapping[str, Any]], context: int) -> list[int]:
         """Tokens of chat messages, rendered by the model's template.
 
         Raises:
+            ContextLengthError: they are far too long for a context of so many tokens.
             TemplateError: the model has no template, or its template refuses the messages.
         """
-        return await asyncio.to_thread(self.chat.require().encode, messages, self.tokenizer)
+        return await asyncio.to_thread(self._encode_chat, messages, context)
+
+    def _encode(self, prompt: str, context: int) -> list[int]:
+        self._check_fits(prompt, context)
+        return self.tokenizer.encode(prompt, add_special=True, parse_special=True)
+
+    def _encode_chat(self, messages: Sequence[Mapping[str, Any]], context: int) -> list[int]:
+        template = self.chat.require()
+        if sum(len(message["content"]) for message in messages) > context:
+            # Rendered once more than need be: everything behind it takes far longer.
+            self._check_fits(template.render(messages), context)
+        return template.encode(messages, self.tokenizer)
+
+    def _check_fits(self, text: str, context: int) -> None:
+        # No texts but long ones are worth a look at the vocabulary.
+        if len(text) > context:
+            check_fits(text, self._longest_token, context)
+
+    @cached_property
+    def _longest_token(self) -> int:
+        return longest_token(self.tokenizer)
 
 
 def read_text(card: ModelCard, settings: Settings, plugins: Plugins) -> ModelText:
@@ -55,4 +85,5 @@ def read_text(card: ModelCard, settings: Settings, plugins: Plugins) -> ModelTex
     with open_gguf(card.path) as file:
         metadata = file.metadata
     tokenizer = load_tokenizer(metadata, plugins.tokenizers, pre_tokenizer=settings.pre_tokenizer)
-    return ModelText(tokenizer, choose_template(metadata, card, tokenizer, plugins, settings.chat_template))
+    template = choose_template(metadata, card, tokenizer, plugins, settings.chat_template)
+    return ModelText(tokenizer, template, sampling_defaults(metadata, settings))

@@ -4,7 +4,7 @@ import pytest
 
 from shimmy.cli.docs import markdown
 from shimmy.settings import load_settings, settings_table
-from shimmy.settings_sources import OTHER_VARIABLES
+from shimmy.settings.sources import OTHER_VARIABLES
 from tests.docs.pages import page, snippets
 
 PAGE = "configuration.md"

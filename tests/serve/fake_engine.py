@@ -21,6 +21,7 @@ from shimmy.server.context import ServerContext
 from shimmy.server.listen import Listener, listen
 from shimmy.server.models import ModelPool
 from shimmy.server.run import server_config
+from shimmy.server.sampling import sampling_defaults
 from shimmy.server.text import ModelText
 from shimmy.settings import Settings
 from shimmy.text.chat import make_template
@@ -71,8 +72,9 @@ class FakeEngine:
         self.endless = False
         self.pause_after: int | None = None
         self.paused = False
-        self.load_error: ShimmyError | None = None
-        self.error: tuple[int, Exception] | None = None
+        self.load_error: Exception | None = None
+        self.fails: tuple[int, Exception] | None = None
+        self.error: ShimmyError | None = None
         self.loading, self.prefill = asyncio.Event(), asyncio.Event()
         self.loading.set()
         self.prefill.set()
@@ -108,9 +110,9 @@ class FakeEngine:
                 if number == self.pause_after:
                     self.paused = True
                     await asyncio.Event().wait()
-                if self.error and events[0].id >= self.error[0]:
+                if self.fails and events[0].id >= self.fails[0]:
                     finished = True
-                    raise self.error[1]
+                    raise self.fails[1]
                 finished = events[-1].finish is not None
                 yield events
         finally:
@@ -143,6 +145,9 @@ class FakeCatalog:
     def models(self) -> list[ModelCard]:
         return list(self.cards.values())
 
+    def target(self, name: str | None) -> str | None:
+        return name
+
     def get(self, name: str) -> ModelCard:
         if name not in self.cards:
             raise ModelNotFoundError(
@@ -167,6 +172,8 @@ class FakeServer:
     ) -> None:
         self.settings = settings or Settings()
         self.plugins = plugins or load_plugins()
+        self.metadata: dict[str, Any] = {}
+        """What the files of all models say of sampling."""
         self.engines: dict[str, FakeEngine] = {}
         self.template, self.template_stops = template, template_stops
         self.catalog = FakeCatalog(*(names or ("echo",)))
@@ -190,7 +197,8 @@ class FakeServer:
         if self.template is None:
             return ModelText(tokenizer, ChosenTemplate(None, None, "it is a test."))
         template = make_template(self.template, tokenizer, name="echo", stops=self.template_stops)
-        return ModelText(tokenizer, ChosenTemplate(template, "own", "it is a test."))
+        defaults = sampling_defaults(self.metadata, self.settings)
+        return ModelText(tokenizer, ChosenTemplate(template, "own", "it is a test."), defaults)
 
     @contextlib.asynccontextmanager
     async def listening(self) -> AsyncIterator[Listener]:

@@ -1,7 +1,7 @@
 """One shape per API for every error: status, code and parameter, whatever went wrong where.
 
-The OpenAI routes answer {"error": {message, type, param, code}}; everything else answers the same
-without ``type``.
+The OpenAI routes answer {"error": {message, type, param, code}}, shimmy's own {"error": message, param,
+code}, and everything else as OpenAI without ``type``.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ from shimmy import hookimpl
 from shimmy.errors import OutOfMemoryError, WorkerDiedError
 from shimmy.plugins import load_plugins
 from shimmy.server import app as app_module
+from shimmy.settings import Settings
 from tests.serve.fake_engine import FakeServer, chat
 
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+CHAT, COMPLETIONS, GENERATE = "/v1/chat/completions", "/v1/completions", "/api/generate"
 LONG = "x" * 300
 
 
@@ -38,10 +39,14 @@ def check(
 ) -> dict[str, Any]:
     """Assert an error of the right shape; its members."""
     found, body, _ = request(server, method, path, **options)
-    members = {"message", "param", "code"} | ({"type"} if path.startswith("/v1") else set())
-    assert set(body) == {"error"}
-    error: dict[str, Any] = body["error"]
-    assert set(error) == members
+    if path.startswith(("/api", "/ws")):
+        assert set(body) == {"error", "param", "code"}
+        error: dict[str, Any] = {**body, "message": body["error"]}
+    else:
+        members = {"message", "param", "code"} | ({"type"} if path.startswith("/v1") else set())
+        assert set(body) == {"error"}
+        error = body["error"]
+        assert set(error) == members
     assert (found, error["code"]) == (status, code)
     if "type" in error:
         assert error["type"] == ("invalid_request_error" if status < 500 else "server_error")
@@ -57,13 +62,23 @@ def check(
         ("POST", CHAT, {}, 400, "invalid_request", "messages"),
         ("POST", CHAT, chat(tools=[{"type": "function"}]), 400, "invalid_request", "tools"),
         ("POST", CHAT, chat(LONG), 400, "context_length_exceeded", "prompt"),
+        ("POST", CHAT, chat("x" * 2**20), 400, "context_length_exceeded", "prompt"),
         ("POST", CHAT, chat(max_tokens=1000), 400, "context_length_exceeded", "max_tokens"),
         ("POST", CHAT, chat(logit_bias={"999": 1}), 400, "invalid_request", "logit_bias"),
         ("POST", CHAT, chat(logit_bias={"x": 1}), 400, "invalid_request", "logit_bias"),
         ("POST", CHAT, chat([{"type": "image_url"}]), 400, "invalid_request", "messages[0].content[0]"),
         ("POST", COMPLETIONS, {"prompt": ""}, 400, "invalid_request", "prompt"),
         ("POST", COMPLETIONS, {"prompt": [1, 999]}, 400, "invalid_request", "prompt"),
+        ("POST", COMPLETIONS, {"prompt": ["x"] * 129}, 400, "invalid_request", "prompt"),
+        ("POST", COMPLETIONS, {"prompt": "x" * 2**20}, 400, "context_length_exceeded", "prompt"),
         ("POST", COMPLETIONS, {"prompt": "x", "echo": True}, 400, "invalid_request", "echo"),
+        ("POST", GENERATE, {"prompt": "hi", "model": "ecko"}, 404, "model_not_found", "model"),
+        ("POST", GENERATE, {"prompt": "hi", "top_p": 2}, 400, "invalid_request", "top_p"),
+        ("POST", GENERATE, {"prompt": LONG}, 400, "context_length_exceeded", "prompt"),
+        ("POST", GENERATE, {"prompt": "hi", "tools": [{}]}, 400, "invalid_request", "tools"),
+        ("GET", GENERATE, None, 405, "method_not_allowed", None),
+        ("POST", "/api/chat", {}, 404, "route_not_found", None),
+        ("GET", "/ws/generate", None, 426, "wrong_protocol", None),
         ("GET", CHAT, None, 405, "method_not_allowed", None),
         ("POST", "/v1/embeddings", {}, 404, "route_not_found", None),
         ("GET", "/nowhere", None, 404, "route_not_found", None),
@@ -122,6 +137,23 @@ def test_strangers_are_refused_in_the_same_shape() -> None:
     check(FakeServer(), "GET", "/health", 403, "forbidden", headers={"Origin": "https://evil.example"})
 
 
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, GENERATE, "/metrics", "/ws/generate", "/nowhere"])
+def test_whoever_has_no_key_is_refused_in_the_same_shape(path: str) -> None:
+    """Whatever there is behind the door, or not."""
+    server = FakeServer(settings=Settings(api_key="right"))
+    check(server, "POST", path, 401, "invalid_api_key", json={})
+
+
+def test_watching_needs_no_key() -> None:
+    server = FakeServer(settings=Settings(api_key="right"))
+    assert request(server, "GET", "/health")[0] == 200
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS, GENERATE])
+def test_bodies_that_are_no_json(path: str) -> None:
+    check(FakeServer(), "POST", path, 400, "invalid_request", data="[" * 100_000)
+
+
 @pytest.mark.parametrize("stream", [False, True])
 def test_models_that_cannot_be_loaded(stream: bool) -> None:
     server = FakeServer()
@@ -131,14 +163,14 @@ def test_models_that_cannot_be_loaded(stream: bool) -> None:
 
 def test_engines_that_die() -> None:
     server = FakeServer()
-    server.engine.error = (0, WorkerDiedError("gone.", hint="Send it again."))
-    error = check(server, "POST", CHAT, 503, "engine_restarting", json=chat())
+    server.engine.fails = (0, WorkerDiedError("gone.", hint="Send it again."))
+    error = check(server, "POST", CHAT, 503, "engine_died", json=chat())
     assert error["message"] == "gone. Send it again."
 
 
 def test_bugs_tell_nothing_of_themselves(caplog: pytest.LogCaptureFixture) -> None:
     server = FakeServer()
-    server.engine.error = (0, ValueError("secret prompt"))
+    server.engine.fails = (0, ValueError("secret prompt"))
     error = check(server, "POST", CHAT, 500, "internal_error", json=chat())
     assert "secret" not in error["message"] + caplog.text
     assert "ValueError" in caplog.text

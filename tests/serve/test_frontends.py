@@ -12,16 +12,15 @@ from quart import Blueprint
 from shimmy import hookimpl
 from shimmy.errors import PluginError, RequestError, ShimmyError
 from shimmy.events import RequestFinished, RequestStarted
-from shimmy.plugins import load_plugins
+from shimmy.plugins import PluginChoice, load_plugins
 from shimmy.server.context import ServerContext
+from shimmy.settings import Settings
 from shimmy.specs import FrontendSpec
 from tests.serve.fake_engine import FakeServer, chat
 
 
 class Shouting:
     """An API of a third party: one route, errors in capitals."""
-
-    always_on = False
 
     def blueprint(self, context: ServerContext) -> Blueprint:
         routes = Blueprint("shouting", __name__)
@@ -144,3 +143,45 @@ def test_no_report_holds_text() -> None:
     plugin = Plugin("GET /shout/{name}")
     _events(FakeServer(plugins=load_plugins(extra=[plugin])), chat("my secret"))
     assert "secret" not in repr(plugin.events)
+
+
+def _statuses(server: FakeServer, *paths: str) -> list[int]:
+    async def scenario() -> list[int]:
+        async with server.app.test_app() as running:
+            return [(await running.test_client().get(path)).status_code for path in paths]
+
+    return asyncio.run(scenario())
+
+
+def test_only_the_chosen_apis_are_served_and_what_watches_over_them() -> None:
+    paths = ("/v1/models", "/api/models", "/ws/generate", "/health")
+    assert _statuses(FakeServer(), *paths) == [200, 200, 426, 200]
+    chosen = FakeServer(settings=Settings(frontends=["openai"]))
+    assert _statuses(chosen, *paths) == [200, 404, 404, 200]
+    blind = load_plugins(PluginChoice(disabled=("frontend-ops",)))
+    assert _statuses(FakeServer(plugins=blind), *paths) == [200, 200, 426, 404]
+
+
+def test_apis_that_are_not_served_are_not_loaded() -> None:
+    def load() -> Any:
+        raise AssertionError("loaded")
+
+    class Unwanted:
+        @hookimpl
+        def register_api_frontends(self, register: Callable[[FrontendSpec], None]) -> None:
+            register(FrontendSpec("unwanted", ("POST /v1/completions",), load))
+
+    plugins = load_plugins(extra=[Unwanted()])
+    server = FakeServer(settings=Settings(frontends=["openai"]), plugins=plugins)
+    assert _statuses(server, "/v1/models") == [200]
+
+
+def test_a_third_party_s_routes_need_a_key_unless_it_says_otherwise() -> None:
+    class Plugin:
+        @hookimpl
+        def register_api_frontends(self, register: Callable[[FrontendSpec], None]) -> None:
+            routes = ("GET /shout/{name}",)
+            register(FrontendSpec("shouting", routes, Shouting, public=("GET /shout/echo",)))
+
+    server = FakeServer("echo", "two", settings=Settings(api_key="k"), plugins=load_plugins(extra=[Plugin()]))
+    assert _statuses(server, "/shout/echo", "/shout/two") == [200, 401]

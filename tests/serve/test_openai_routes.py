@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from quart.typing import TestClientProtocol as Client
 
+from shimmy.engine.protocol import TokenEvent
 from shimmy.errors import EngineError
-from tests.serve.fake_engine import CONTEXT, FakeServer, chat
+from shimmy.server.generation import Piece
+from shimmy.server.sampling import choice_seed
+from shimmy.settings import Settings
+from shimmy_plugins.frontends.openai.render import TEXT, new_answer
+from tests.serve.fake_engine import CONTEXT, ByteTokenizer, FakeServer, chat, facts
 
 CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
 #: How the fake template renders chat("hi").
@@ -20,7 +27,7 @@ ECHO = "user: hi\n"
 
 def ask(path: str, body: dict[str, Any], server: FakeServer | None = None) -> Any:
     """The JSON of a successful answer."""
-    return asyncio.run(_with_client(server or FakeServer(), lambda client: _post(client, path, body)))
+    return asyncio.run(with_client(server or FakeServer(), lambda client: _post(client, path, body)))
 
 
 def events(path: str, body: dict[str, Any], server: FakeServer | None = None) -> list[str]:
@@ -35,7 +42,7 @@ def events(path: str, body: dict[str, Any], server: FakeServer | None = None) ->
         assert all(frame.startswith("data: ") for frame in frames)
         return [frame.removeprefix("data: ") for frame in frames]
 
-    return asyncio.run(_with_client(server or FakeServer(), post))
+    return asyncio.run(with_client(server or FakeServer(), post))
 
 
 def chunks(path: str, body: dict[str, Any], server: FakeServer | None = None) -> list[Any]:
@@ -45,7 +52,7 @@ def chunks(path: str, body: dict[str, Any], server: FakeServer | None = None) ->
     return [json.loads(frame) for frame in frames]
 
 
-async def _with_client(server: FakeServer, use: Callable[[Client], Awaitable[Any]]) -> Any:
+async def with_client(server: FakeServer, use: Callable[[Client], Awaitable[Any]]) -> Any:
     async with server.app.test_app() as running:
         return await use(running.test_client())
 
@@ -130,7 +137,7 @@ def test_several_prompts_and_several_choices() -> None:
         (3, "cd"),
     ]
     assert answer["usage"] == {"prompt_tokens": 4, "completion_tokens": 8, "total_tokens": 12}
-    assert sorted(s.seed for s in server.engine.samplings) == [5, 5, 6, 6]
+    assert sorted(s.seed for s in server.engine.samplings) == sorted([5, choice_seed(5, 1)] * 2)
 
 
 def test_several_choices_stream_side_by_side() -> None:
@@ -202,39 +209,18 @@ def test_completion_logprobs() -> None:
     assert list(logprobs["top_logprobs"][0]) == ["a"]
 
 
-def test_sampling_fields_reach_the_engine() -> None:
-    server = FakeServer()
-    fields = {
-        "temperature": 0.5,
-        "top_p": 0.9,
-        "top_k": 40,
-        "min_p": 0.05,
-        "repetition_penalty": 1.1,
-        "presence_penalty": 0.5,
-        "frequency_penalty": -0.5,
-        "logit_bias": {"104": -100},
-        "seed": 7,
-    }
-    ask(CHAT, chat("hi", **fields), server)
-    [sampling] = server.engine.samplings
-    assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p) == (0.5, 0.9, 40, 0.05)
-    assert (sampling.repeat_penalty, sampling.presence_penalty, sampling.frequency_penalty) == (
-        1.1,
-        0.5,
-        -0.5,
-    )
-    assert sampling.logit_bias == {104: -100.0}
-    assert sampling.seed == 7
+def test_completion_logprobs_spell_parts_of_characters() -> None:
+    """Each byte is a token here: as texts, both of this character would be one key."""
+    logprobs = ask(COMPLETIONS, {"prompt": "a\u4e2d", "logprobs": 1})["choices"][0]["logprobs"]
+    assert logprobs["tokens"] == ["a", r"bytes:\xe4", r"bytes:\xb8", r"bytes:\xad"]
 
 
-def test_a_random_seed_is_told() -> None:
-    server = FakeServer()
-
-    async def post(client: Client) -> str:
-        return str((await client.post(CHAT, json=chat("hi"))).headers["X-Shimmy-Seed"])
-
-    told = asyncio.run(_with_client(server, post))
-    assert server.engine.samplings[0].seed == int(told)
+def test_completion_alternatives_that_are_parts_of_characters_stay_apart() -> None:
+    tops = [(0xE4, -0.5), (0xB8, -1.0)]
+    piece = Piece("", [TokenEvent(0, 0xE4, None, -0.5, tops)], 1, "stop")
+    answer = new_answer(TEXT, "echo", facts(), ByteTokenizer())
+    choice = TEXT.choice(0, [piece], answer)
+    assert choice["logprobs"]["top_logprobs"] == [{r"bytes:\xe4": -0.5, r"bytes:\xb8": -1.0}]
 
 
 def test_messages_reach_the_template() -> None:
@@ -252,23 +238,49 @@ def test_any_content_type_is_json() -> None:
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         return (await client.post(CHAT, data=json.dumps(chat("hi")), headers=headers)).status_code
 
-    assert asyncio.run(_with_client(FakeServer(), post)) == 200
+    assert asyncio.run(with_client(FakeServer(), post)) == 200
 
 
-def test_models() -> None:
+def test_models(tmp_path: Path) -> None:
+    server = FakeServer("echo", "org/two")
+    server.catalog.cards["echo"] = replace(server.catalog.cards["echo"], path=tmp_path)
+
     async def get(client: Client) -> tuple[Any, Any]:
         listed = await (await client.get("/v1/models")).get_json()
         return listed, await (await client.get("/v1/models/org/two")).get_json()
 
-    listed, one = asyncio.run(_with_client(FakeServer("echo", "org/two"), get))
+    listed, one = asyncio.run(with_client(server, get))
     assert [model["id"] for model in listed["data"]] == ["echo", "org/two"]
-    assert one == listed["data"][1]
+    assert listed["data"][0]["created"] == int(tmp_path.stat().st_mtime)
+    assert listed["data"][1].items() <= one.items()
     assert one["object"] == "model"
+
+
+def test_a_model_that_is_loaded_tells_its_defaults() -> None:
+    server = FakeServer(settings=Settings(sampling={"top_k": 7}))
+
+    async def get(client: Client) -> tuple[Any, Any]:
+        before = await (await client.get("/v1/models/echo")).get_json()
+        await client.post(CHAT, json=chat("hi"))
+        return before, await (await client.get("/v1/models/echo")).get_json()
+
+    before, after = asyncio.run(with_client(server, get))
+    assert (before["context"], before["sampling_defaults"], before["chat_template"]) == (None, None, None)
+    assert after["context"] == CONTEXT
+    assert after["sampling_defaults"] == {
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "top_k": 7,
+        "min_p": 0.0,
+        "repeat_penalty": 1.0,
+    }
+    assert after["chat_template"] == {"name": "own", "reason": "it is a test."}
+    assert server.engine.samplings[0].top_k == 7
 
 
 def test_an_error_in_a_stream_is_its_last_event() -> None:
     server = FakeServer()
-    server.engine.error = (3, EngineError("the engine failed."))
+    server.engine.fails = (3, EngineError("the engine failed."))
     *_, before, last = events(CHAT, chat("hi"), server)
     assert "error" not in before
     assert json.loads(last)["error"] == {
@@ -281,7 +293,7 @@ def test_an_error_in_a_stream_is_its_last_event() -> None:
 
 def test_a_bug_in_a_stream_tells_nothing_of_itself(caplog: pytest.LogCaptureFixture) -> None:
     server = FakeServer()
-    server.engine.error = (3, ValueError("secret prompt"))
+    server.engine.fails = (3, ValueError("secret prompt"))
     last = events(CHAT, chat("hi"), server)[-1]
     assert json.loads(last)["error"]["code"] == "internal_error"
     assert "secret" not in last + caplog.text

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 from quart.typing import TestClientProtocol as Client
 
 from shimmy import hookimpl
-from shimmy.errors import GGUFError
+from shimmy.errors import EngineError, GGUFError
 from shimmy.plugins import PluginChoice, load_plugins
 from shimmy.settings import Settings
 from shimmy.specs import MetricSpec
@@ -75,6 +77,47 @@ def test_health_tells_why_loading_failed_and_the_next_request_tries_again() -> N
             server.engine.load_error = None
             assert (await client.post("/v1/chat/completions", json=chat())).status_code == 200
             assert (await get(client, "/ready"))[0] == 200
+
+    asyncio.run(scenario())
+
+
+def test_health_tells_what_keeps_an_engine_from_coming_back() -> None:
+    server = FakeServer()
+
+    async def scenario() -> None:
+        async with server.app.test_app() as running:
+            client = running.test_client()
+            await server.context.default.load(server.context)
+            server.engine.state, server.engine.error = "restarting", EngineError("no memory for it.")
+            _, body = await get(client, "/ready")
+            assert body["status"] == "restarting"
+            assert body["models"][0]["error"] == {"message": "no memory for it.", "code": "engine_error"}
+            server.engine.state = "ready"
+            status, body = await get(client, "/ready")
+            assert (status, "error" in body["models"][0]) == (200, False)
+
+    asyncio.run(scenario())
+
+
+def test_a_loaded_model_is_served_without_its_file(tmp_path: Path) -> None:
+    server = FakeServer()
+    path = tmp_path / "echo.gguf"
+    path.touch()
+    server.catalog.cards["echo"] = replace(server.catalog.cards["echo"], path=path)
+
+    async def scenario() -> None:
+        async with server.app.test_app() as running:
+            client = running.test_client()
+            assert (await client.post("/v1/chat/completions", json=chat())).status_code == 200
+            assert "warning" not in (await get(client, "/health"))[1]["models"][0]
+            path.unlink()
+            server.catalog.cards.clear()
+            assert (await client.post("/v1/chat/completions", json=chat())).status_code == 200
+            assert (await get(client, "/v1/models/echo"))[0] == 200
+            assert [model["id"] for model in (await get(client, "/v1/models"))[1]["data"]] == ["echo"]
+            status, body = await get(client, "/ready")
+            assert status == 200
+            assert "its file is gone" in body["models"][0]["warning"]
 
     asyncio.run(scenario())
 

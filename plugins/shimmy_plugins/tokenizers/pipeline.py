@@ -82,5 +82,7 @@ class _Encoder:
         self._moved = {new_ids[text]: token for text, token in whole.items() if new_ids[text] != token}
 
     def ids(self, text: str) -> list[int]:
-        ids: list[int] = self._encoder.encode(without_surrogates(text), add_special_tokens=False).ids
+        # A batch of one: alone, a text is encoded under Python's lock, which would hold up the server.
+        [encoding] = self._encoder.encode_batch_fast([without_surrogates(text)], add_special_tokens=False)
+        ids: list[int] = encoding.ids
         return [self._moved.get(token, token) for token in ids] if self._moved else ids

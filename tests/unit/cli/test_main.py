@@ -7,20 +7,8 @@ from pathlib import Path
 import pytest
 
 from shimmy import __version__
-from shimmy.cli import foreign_shimmy, main
+from shimmy.cli import foreign_shimmy
 from shimmy.cli.app import COMMANDS
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str]):
-    """``run("list", "--all")`` -> (exit code, standard output, standard error)."""
-
-    def run_it(*arguments: str) -> tuple[int, str, str]:
-        code = main(arguments)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run_it
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["-V"], ["--log-level", "error", "--version"]])

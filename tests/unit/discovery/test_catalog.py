@@ -1,5 +1,6 @@
 """The catalog over sources made on the spot; files are tiny but real GGUF."""
 
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -177,6 +178,16 @@ def test_aliases_of_the_users_own(model):
     assert (catalog.aliases("tiny"), catalog.aliases("big")) == (["gpt-4"], ["mine"])
 
 
+def test_the_model_a_name_means_is_known_without_its_file(model):
+    found = model("tiny.gguf")
+    catalog = catalog_of(found, served_model_name=["tiny=gpt-4", "mine"])
+    catalog.names()
+    found.path.unlink()
+    assert [catalog.target(name) for name in ("tiny", "gpt-4", str(found.path))] == ["tiny"] * 3
+    assert [catalog.target(name) for name in ("mine", None)] == [None, None]
+    assert catalog.target("stranger") == "stranger"
+
+
 def test_aliases_of_models_that_are_not_there(model):
     catalog = catalog_of(model("tiny.gguf"), served_model_name=["lost=x"])
     with pytest.raises(
@@ -257,3 +268,13 @@ def test_sources_are_asked_once_and_files_reread_when_changed(model, monkeypatch
     assert toys.scans == 1
     catalog.refresh()
     assert toys.scans == 2
+
+
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names of files are text there")
+def test_files_whose_names_are_no_text_are_skipped(model):
+    good, bad = model("good.gguf"), model("b\udcffd.gguf")
+    catalog = catalog_of(bad, good)
+    assert catalog.names() == ["good"]
+    assert catalog.default().name == "good"
+    [row] = catalog.skipped
+    assert (row.path, "UTF-8" in row.reason) == (bad.path, True)

@@ -9,6 +9,7 @@ import pytest
 from shimmy.engine.blocks import BlockPool
 from shimmy.engine.engine import Engine
 from shimmy.engine.protocol import Sampling, Submit
+from shimmy.engine.scheduler import share_out
 from shimmy.errors import ContextLengthError, OutOfMemoryError, RequestError
 from tests.unit.engine.fake_plan import VOCABULARY, FakePlan, expected, successor
 
@@ -80,6 +81,36 @@ def test_decoding_goes_on_while_a_prompt_is_computed() -> None:
     assert plan.steps[-1].slots.tolist() == [0] + [1] * 7
     tokens, _ = run(engine)
     assert tokens[2] == expected(list(range(30)), 1)
+
+
+def test_a_short_prompt_does_not_wait_for_a_long_one_before_it() -> None:
+    engine = make_engine(context=64, step_tokens=8)
+    submit(engine, 1, [n % VOCABULARY for n in range(60)], 1)
+    engine.step()
+    submit(engine, 2, [9, 9], 1)
+    events = engine.step()
+    assert [event.id for event in events] == [2]
+    tokens, _ = run(engine)
+    assert tokens[1] == expected([n % VOCABULARY for n in range(60)], 1)
+
+
+@pytest.mark.parametrize(
+    ("pending", "budget", "counts"),
+    [
+        ([], 128, []),
+        ([500], 128, [128]),
+        ([50], 128, [50]),
+        ([500, 20], 128, [108, 20]),
+        ([500, 500], 128, [96, 32]),
+        ([500, 500, 20], 128, [96, 12, 20]),
+        ([10, 500], 128, [10, 118]),
+        ([500, 9], 3, [3, 0]),
+    ],
+)
+def test_the_oldest_prompt_gets_most_and_the_shortest_others_the_rest(
+    pending: list[int], budget: int, counts: list[int]
+) -> None:
+    assert share_out(pending, budget) == counts
 
 
 def test_stop_id_ends_a_request_and_is_not_emitted() -> None:

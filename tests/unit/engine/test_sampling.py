@@ -51,6 +51,11 @@ def test_temperature_zero_is_the_largest_and_ties_go_to_the_lower_id() -> None:
     assert pick([0.0, 3.0, 3.0, 1.0], temperature=0.0) == 1
 
 
+@pytest.mark.parametrize("temperature", [1e-6, 1e-44, 1e-46, 1e-300])
+def test_a_temperature_too_small_to_tell_is_greedy(temperature: float) -> None:
+    assert pick([0.0, 3.0, 2.999, 1.0], temperature=temperature) == 1
+
+
 def test_same_seed_and_index_same_token() -> None:
     logits = list(np.random.default_rng(0).normal(size=100))
     first = [pick(logits, index=n, seed=3) for n in range(50)]

@@ -101,6 +101,28 @@ def test_killed_worker_fails_its_requests_and_serves_the_next() -> None:
     asyncio.run(scenario())
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_a_replacement_that_dies_too_is_replaced_again(caplog: pytest.LogCaptureFixture) -> None:
+    async def scenario() -> None:
+        async with running() as client:
+            await client.start()
+            first = client.pid
+            assert first
+            os.kill(first, signal.SIGKILL)
+            while client.pid in (None, first):
+                await asyncio.sleep(0.01)
+            assert client.pid
+            os.kill(client.pid, signal.SIGKILL)
+            while client.state != "ready":  # nobody asks for it
+                await asyncio.sleep(0.01)
+            ids, wanted = prompts()[0]
+            assert await answer(client, ids, 4) == (wanted[:4], "length")
+
+    asyncio.run(scenario())
+    assert "cannot be started again" in caplog.text
+    assert "signal 9" in caplog.text
+
+
 def test_the_worker_ends_with_its_client() -> None:
     async def scenario() -> int:
         async with running() as client:

@@ -49,11 +49,13 @@ class Stream:
     def __init__(self, *texts: str, error: Exception | None = None) -> None:
         self.texts, self.error = texts, error
         self.ended = False
+        self.given = 0
 
     async def pieces(self) -> AsyncGenerator[Piece, None]:
         try:
             for text in self.texts:
                 await asyncio.sleep(0)
+                self.given += 1
                 yield Piece(text, [], 0)
             if self.error:
                 raise self.error
@@ -90,5 +92,26 @@ def test_merge_ends_all_when_its_reader_leaves() -> None:
         await anext(merged)
         await merged.aclose()
         assert all(stream.ended for stream in streams)
+
+    asyncio.run(scenario())
+
+
+def test_merge_of_many() -> None:
+    async def scenario() -> list[int]:
+        streams = [Stream(*"abc").pieces() for _ in range(500)]
+        return [index async for index, _ in merge(streams)]
+
+    assert sorted(asyncio.run(scenario())) == sorted([*range(500)] * 3)
+
+
+def test_merge_waits_for_its_reader() -> None:
+    async def scenario() -> None:
+        stream = Stream(*"abcdefgh")
+        merged = merge([stream.pieces()])
+        await anext(merged)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert stream.given <= 4
+        await merged.aclose()
 
     asyncio.run(scenario())

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shimmy import hookimpl
-from shimmy.errors import EngineError
+from shimmy.errors import EngineError, ShimmyError
 from shimmy.events import ModelLoaded, ModelUnloaded
 from shimmy.plugins import PluginChoice, load_plugins
 from shimmy.server.errors import StoppingError
@@ -205,5 +205,36 @@ def test_closing_while_loading() -> None:
         with pytest.raises(StoppingError):
             await load
         assert pool.journal.entries == []
+
+    asyncio.run(scenario())
+
+
+def test_a_bug_while_loading_is_a_failed_load(caplog: pytest.LogCaptureFixture) -> None:
+    """Known by its name only: the message of an unforeseen error may hold anything."""
+
+    async def scenario() -> None:
+        pool = Pool()
+        pool.engines["a"].load_error = ValueError("secret")
+        with pytest.raises(ShimmyError, match="internal error"):
+            await pool.models.load(pool.card("a"))
+        assert pool.states() == {"a": "failed"}
+        assert pool.models.loaded("a") is None
+
+    asyncio.run(scenario())
+    assert "ValueError" in caplog.text
+    assert "secret" not in caplog.text
+
+
+def test_loaded() -> None:
+    async def scenario() -> None:
+        pool = Pool()
+        assert pool.models.loaded("a") is None
+        pool.engines["a"].loading.clear()
+        loading = asyncio.create_task(pool.models.load(pool.card("a")))
+        await eventually(lambda: pool.engines["a"].starts)
+        assert pool.models.loaded("a") is None
+        pool.engines["a"].loading.set()
+        model = await loading
+        assert pool.models.loaded("a") is model
 
     asyncio.run(scenario())

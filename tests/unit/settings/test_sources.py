@@ -7,7 +7,7 @@ import pytest
 
 from shimmy.errors import ConfigError
 from shimmy.settings import load_settings
-from shimmy.settings_sources import user_config_file
+from shimmy.settings.sources import user_config_file
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ import pytest
 from pydantic import ValidationError
 
 from shimmy.errors import ConfigError
-from shimmy.settings import OBSOLETE_VALUES, Address, Settings, load_settings, settings_table
-from shimmy.settings_values import parse_size
+from shimmy.settings import Address, Settings, load_settings, settings_table
+from shimmy.settings.model import OBSOLETE_VALUES
+from shimmy.settings.values import parse_size
 
 
 @pytest.mark.parametrize(
@@ -127,3 +128,11 @@ def test_one_name_in_four_spellings():
     info = settings_table()["max_ctx"]
     assert (info.flag, info.variable, info.key) == ("--max-ctx", "SHIMMY_MAX_CTX", "max_ctx")
     assert len({info.flag for info in settings_table().values()}) == len(settings_table())
+
+
+def test_a_wrong_secret_is_not_shown(tmp_path):
+    file = tmp_path / "secret.toml"
+    file.write_text("api_key = 271828")
+    with pytest.raises(ConfigError, match="api_key is a secret not shown here") as caught:
+        load_settings(config=file)
+    assert "271828" not in str(caught.value)

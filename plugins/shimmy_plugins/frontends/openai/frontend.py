@@ -2,55 +2,60 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
-import msgspec
+from msgspec.structs import replace
 from quart import Blueprint, Response, request
 
-from shimmy.discovery.catalog import ModelCard
 from shimmy.errors import ShimmyError
 from shimmy.server import sse
+from shimmy.server.body import Body, FieldRules, read_object, read_request
 from shimmy.server.context import ServerContext
 from shimmy.server.generation import GenerationRequest, room_for_answer
 from shimmy.server.models import ServedModel
+from shimmy.server.reply import annotate, json_response
+from shimmy.server.sampling import choice_seed, choose_sampling
 from shimmy_plugins.frontends.openai.errors import error_body
 from shimmy_plugins.frontends.openai.example import example
-from shimmy_plugins.frontends.openai.prompts import Prompts, chat_prompts, completion_prompts, sampling
+from shimmy_plugins.frontends.openai.listing import loaded_facts, model_list, model_object
+from shimmy_plugins.frontends.openai.prompts import Prompts, chat_prompts, completion_prompts
 from shimmy_plugins.frontends.openai.render import CHAT, TEXT, Style, new_answer
 from shimmy_plugins.frontends.openai.respond import Job, streamed, whole
-from shimmy_plugins.frontends.openai.schema import ChatRequest, CompletionRequest, R, parse_request
+from shimmy_plugins.frontends.openai.schema import CHAT_RULES, TEXT_RULES, ChatRequest, CompletionRequest
 
 #: OpenAI's default length of a text completion; a chat may fill the context.
 COMPLETION_TOKENS = 16
 
+R = TypeVar("R", ChatRequest, CompletionRequest)
+
 
 class OpenAIFrontend:
     """OpenAI's API for one server."""
-
-    always_on = False
 
     def blueprint(self, context: ServerContext) -> Blueprint:
         routes = Blueprint("openai", __name__)
 
         @routes.post("/v1/chat/completions")
         async def chat_completions() -> Response:
-            body = await _body(ChatRequest)
+            body = await _body(context, ChatRequest, CHAT_RULES)
             return await _complete(context, body, CHAT, chat_prompts, default_tokens=None)
 
         @routes.post("/v1/completions")
         async def completions() -> Response:
-            body = await _body(CompletionRequest)
+            body = await _body(context, CompletionRequest, TEXT_RULES)
             return await _complete(context, body, TEXT, completion_prompts, COMPLETION_TOKENS)
 
         @routes.get("/v1/models")
         async def models() -> Response:
-            cards = await context.list_models()
-            return _json({"object": "list", "data": [_model_object(card) for card in cards]})
+            return json_response(await asyncio.to_thread(model_list, await context.list_models()))
 
         @routes.get("/v1/models/<path:name>")
         async def model(name: str) -> Response:
-            return _json(_model_object(await context.find_model(name)))
+            card = await context.find_model(name)
+            known = await asyncio.to_thread(model_object, card)
+            return json_response(known | loaded_facts(context.models.loaded(card.name)))
 
         return routes
 
@@ -61,61 +66,45 @@ class OpenAIFrontend:
         return example(url, model)
 
 
-async def _body(kind: type[R]) -> R:
+async def _body(context: ServerContext, kind: type[R], rules: FieldRules) -> Body[R]:
     # Any content type: `curl -d` without a header says "form".
     data = await request.get_data()
     assert isinstance(data, bytes)
-    return parse_request(data, kind)
+    body = read_request(read_object(data), kind, rules, strict=context.settings.strict)
+    body.request.check()
+    return body
 
 
 async def _complete(
     context: ServerContext,
-    body: R,
+    body: Body[R],
     style: Style,
     prompts_of: Callable[[R, ServedModel], Awaitable[Prompts]],
     default_tokens: int | None,
 ) -> Response:
-    card = await context.find_model(body.model)
+    wanted = body.request
+    card = await context.find_model(wanted.model)
     model = await context.models.load(card)
-    prompts = await prompts_of(body, model)
-    chosen = sampling(body, model.facts.vocabulary)
+    prompts = await prompts_of(wanted, model)
+    chosen = choose_sampling(
+        [wanted], model.text.sampling, model.facts.vocabulary, logprobs=wanted.alternatives
+    )
     choices = [
         GenerationRequest(
             frontend="openai",
             card=card,
             tokens=tokens,
-            max_tokens=room_for_answer(model.facts, len(tokens), body.answer_tokens, default_tokens),
+            max_tokens=room_for_answer(model.facts, len(tokens), wanted.answer_tokens, default_tokens),
             # Other choices of the same prompt need other random numbers.
-            sampling=msgspec.structs.replace(chosen, seed=chosen.seed + number),
+            sampling=replace(chosen, seed=choice_seed(chosen.seed, number)),
             stops=prompts.stops,
-            stream=bool(body.stream),
+            stream=bool(wanted.stream),
         )
         for tokens in prompts.tokens
-        for number in range(body.n or 1)
+        for number in range(wanted.n or 1)
     ]
     answer = new_answer(style, card.name, model.facts, model.text.tokenizer)
     prompt_tokens = sum(len(tokens) for tokens in prompts.tokens)
-    job = Job(context, style, answer, choices, prompt_tokens, body.include_usage)
-    response = sse.event_stream(streamed(job)) if body.stream else await whole(job)
-    # Enough to repeat an answer that was sampled with a seed of ours.
-    response.headers["X-Shimmy-Seed"] = str(chosen.seed)
-    return response
-
-
-def _model_object(card: ModelCard) -> dict[str, Any]:
-    """A model as OpenAI lists it, and a few facts OpenAI's clients ignore."""
-    return {
-        "id": card.name,
-        "object": "model",
-        "created": 0,
-        "owned_by": card.source,
-        "architecture": card.architecture,
-        "quantization": card.quantization,
-        "parameters": card.parameters,
-        "size_bytes": card.size_bytes,
-        "context_length": card.context_length,
-    }
-
-
-def _json(body: Any) -> Response:
-    return Response(msgspec.json.encode(body), content_type="application/json")
+    job = Job(context, style, answer, choices, prompt_tokens, wanted.include_usage)
+    response = sse.event_stream(streamed(job)) if wanted.stream else await whole(job)
+    return annotate(response, seed=chosen.seed, ignored=body.ignored)

@@ -139,9 +139,9 @@ class TextStyle:
             offsets.append(offset)
             offset += len(text)
         return {
-            "tokens": texts,
+            "tokens": [_spelled(tokenizer, token) for token, _, _ in known],
             "token_logprobs": [logprob for _, logprob, _ in known],
-            "top_logprobs": [{_text(tokenizer, t): logprob for t, logprob in top} for _, _, top in known],
+            "top_logprobs": [{_spelled(tokenizer, t): logprob for t, logprob in top} for _, _, top in known],
             "text_offset": offsets,
         }
 
@@ -156,14 +156,6 @@ def new_answer(style: Style, model: str, facts: Ready, tokenizer: Tokenizer) -> 
     return Answer(f"{style.id_prefix}-{uuid.uuid4().hex}", model, fingerprint, tokenizer)
 
 
-def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-    return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion_tokens,
-        "total_tokens": prompt_tokens + completion_tokens,
-    }
-
-
 def _token(tokenizer: Tokenizer, token: int, logprob: float) -> dict[str, Any]:
     data = tokenizer.token_bytes(token)
     return {"token": _text(tokenizer, token), "logprob": logprob, "bytes": list(data)}
@@ -173,3 +165,11 @@ def _text(tokenizer: Tokenizer, token: int) -> str:
     """A token as text; control tokens by their name, as they add none."""
     data = tokenizer.token_bytes(token)
     return data.decode("utf-8", "replace") if data else tokenizer.token_text(token)
+
+
+def _spelled(tokenizer: Tokenizer, token: int) -> str:
+    """A token as a text of its own; parts of characters as OpenAI spells them: ``bytes:\\xe4\\xb8``."""
+    try:
+        return tokenizer.token_bytes(token).decode() or tokenizer.token_text(token)
+    except UnicodeDecodeError:
+        return "bytes:" + tokenizer.token_bytes(token).decode("ascii", "backslashreplace")

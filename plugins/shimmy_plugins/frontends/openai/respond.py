@@ -15,8 +15,9 @@ from shimmy.server import sse
 from shimmy.server.context import ServerContext
 from shimmy.server.errors import internal_error
 from shimmy.server.generation import GenerationRequest, Piece, merge
+from shimmy.server.reply import json_response, usage
 from shimmy_plugins.frontends.openai.errors import error_body
-from shimmy_plugins.frontends.openai.render import Answer, Style, usage
+from shimmy_plugins.frontends.openai.render import Answer, Style
 
 _DONE = sse.event(b"[DONE]")
 
@@ -45,7 +46,7 @@ async def whole(job: Job) -> Response:
     body = job.answer.envelope(job.style.object)
     body["choices"] = [job.style.choice(i, pieces, job.answer) for i, pieces in enumerate(collected)]
     body["usage"] = usage(job.prompt_tokens, sum(pieces[-1].completion_tokens for pieces in collected))
-    return Response(msgspec.json.encode(body), content_type="application/json")
+    return json_response(body)
 
 
 async def streamed(job: Job) -> AsyncGenerator[bytes, None]:

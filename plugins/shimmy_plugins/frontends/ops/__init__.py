@@ -11,7 +11,9 @@ from shimmy.specs import FrontendSpec
 if TYPE_CHECKING:
     from shimmy.server.context import Frontend
 
-ROUTES = ("GET /health", "GET /ready", "GET /metrics")
+#: Whoever watches the server from outside has no key.
+PUBLIC = ("GET /health", "GET /ready")
+ROUTES = (*PUBLIC, "GET /metrics")
 
 
 def _load() -> Frontend:
@@ -22,4 +24,4 @@ def _load() -> Frontend:
 
 @hookimpl
 def register_api_frontends(register: Callable[[FrontendSpec], None]) -> None:
-    register(FrontendSpec("ops", ROUTES, _load))
+    register(FrontendSpec("ops", ROUTES, _load, always_on=True, public=PUBLIC))

@@ -6,13 +6,13 @@ import asyncio
 from copy import deepcopy
 from typing import Any
 
-import msgspec
 from quart import Blueprint, Response
 
 from shimmy.errors import ShimmyError
 from shimmy.server.app import plain_error_body
 from shimmy.server.context import ServerContext
 from shimmy.server.models import ModelState, ServedModel
+from shimmy.server.reply import json_response
 from shimmy.specs import MetricSpec
 from shimmy_plugins.frontends.ops.recorder import Counts, Recorder
 from shimmy_plugins.frontends.ops.report import OK, health_report
@@ -22,8 +22,6 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 class OpsFrontend:
     """Health, readiness and metrics of one server."""
-
-    always_on = True
 
     def __init__(self) -> None:
         self._recorder = Recorder()
@@ -35,12 +33,12 @@ class OpsFrontend:
 
         @routes.get("/health")
         async def health() -> Response:
-            return _json(health_report(context))
+            return json_response(health_report(context))
 
         @routes.get("/ready")
         async def ready() -> Response:
             report = health_report(context)
-            return _json(report, 200 if report["status"] == OK else 503)
+            return json_response(report, 200 if report["status"] == OK else 503)
 
         @routes.get("/metrics")
         async def metrics() -> Response:
@@ -62,7 +60,3 @@ def _exposition(counts: Counts, states: list[ModelState], extra: list[MetricSpec
     from shimmy_plugins.frontends.ops.exposition import exposition
 
     return exposition(counts, states, extra)
-
-
-def _json(body: Any, status: int = 200) -> Response:
-    return Response(msgspec.json.encode(body), status, content_type="application/json")

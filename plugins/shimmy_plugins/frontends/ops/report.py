@@ -55,6 +55,10 @@ def _model(state: ModelState) -> dict[str, Any]:
         }
     if state.error:
         report["error"] = _error(state.error)
+    if state.facts and state.path and not state.path.exists():
+        report["warning"] = (
+            "its file is gone: it is served until its engine ends, and cannot be loaded again."
+        )
     return report
 
 

@@ -9,7 +9,7 @@ from typing import Annotated
 from annotated_types import Interval
 from pydantic import AfterValidator, BeforeValidator
 
-from shimmy.settings_table import Expected
+from shimmy.settings.table import Expected
 
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
 

@@ -10,6 +10,7 @@ from types import NoneType, UnionType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Interval
+from pydantic import SecretStr
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -48,6 +49,7 @@ class SettingInfo:
     help: str
     shape: Shape
     is_switch: bool
+    is_secret: bool
 
 
 def describe(model: type[BaseModel], flags: Mapping[str, str], prefix: str = "") -> dict[str, SettingInfo]:
@@ -67,6 +69,7 @@ def describe(model: type[BaseModel], flags: Mapping[str, str], prefix: str = "")
             help=field.description,
             shape=shape_of(hint),
             is_switch=hint is bool,
+            is_secret=any(_bare(member) is SecretStr for member in _members(hint)),
         )
     return table
 

@@ -24,7 +24,7 @@ from pydantic_settings import (
 )
 
 from shimmy.errors import ConfigError, did_you_mean
-from shimmy.settings_table import PREFIX, SettingInfo, Shape, shape_of, variable_name
+from shimmy.settings.table import PREFIX, SettingInfo, Shape, shape_of, variable_name
 
 CONFIG_VARIABLE = "SHIMMY_CONFIG"
 #: Variables that are no settings: they act before, or beside, the reading of settings.
@@ -132,7 +132,7 @@ class FileSource(PydanticBaseSettingsSource):
         """The file to read: the one that is named, else the nearest shimmy.toml that exists."""
         named = self.current_state.get("config")
         if named is None:
-            return next((file for file in _default_files() if file.is_file()), None)
+            return next((file for file in default_files() if file.is_file()), None)
         file = Path(named).expanduser()
         if not file.is_file():
             origin = self.current_state.get("origins", {}).get("config", DEFAULT)
@@ -157,7 +157,8 @@ class FileSource(PydanticBaseSettingsSource):
         return value
 
 
-def _default_files() -> Iterator[Path]:
+def default_files() -> Iterator[Path]:
+    """Where a file is looked for when none is named, the nearest first."""
     yield Path(FILE_NAME)
     yield user_config_file()
 

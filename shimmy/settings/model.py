@@ -1,8 +1,7 @@
 """Settings: every value once. Flags > ``SHIMMY_*`` > ``shimmy.toml`` > default.
 
 One setting has one name in four spellings: ``--max-ctx``, ``SHIMMY_MAX_CTX``, ``max_ctx`` in the
-file, ``settings.max_ctx``. Reading takes two passes, for plugins declare settings of their own:
-:func:`load_settings`, then plugins load, then :func:`check_plugin_settings`.
+file, ``settings.max_ctx``.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cache, reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from annotated_types import Interval
 from pydantic import (
@@ -27,23 +26,17 @@ from pydantic import (
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from shimmy.errors import ConfigError, did_you_mean
+from shimmy.errors import ConfigError
 from shimmy.plugins import PluginChoice
-from shimmy.settings_sources import (
+from shimmy.settings.sources import (
     DEFAULT,
     EnvironmentSource,
     FileSource,
     Origin,
     flag_arguments,
-    table_name,
 )
-from shimmy.settings_table import PREFIX, SettingInfo, describe, takes_auto
-from shimmy.settings_values import BindAddress, Bytes, UserPath, split_address
-
-if TYPE_CHECKING:
-    from shimmy.plugins import Plugins
-
-__all__ = ["Address", "Origin", "Settings", "check_plugin_settings", "load_settings", "settings_table"]
+from shimmy.settings.table import PREFIX, SettingInfo, describe, takes_auto
+from shimmy.settings.values import BindAddress, Bytes, UserPath, split_address
 
 LOOPBACK = "127.0.0.1"
 #: Flags that are not simply the key with hyphens.
@@ -99,7 +92,7 @@ class SamplingTable(BaseModel):
     min_p: Annotated[float, Interval(ge=0, le=1)] | None = Field(
         default=None, description="Least probability, relative to the likeliest token, likewise."
     )
-    repeat_penalty: Annotated[float, Interval(gt=0, le=10)] | None = Field(
+    repeat_penalty: Annotated[float, Interval(ge=0.01, le=10)] | None = Field(
         default=None, description="Penalty on tokens seen before, likewise; 1 is none."
     )
 
@@ -263,52 +256,6 @@ def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = 
     return Settings(**flag_arguments(flags or {}, config, settings_table()))
 
 
-def check_plugin_settings(settings: Settings, plugins: Plugins) -> dict[str, BaseModel]:
-    """The second pass: names that plugins define, and their tables, checked; the tables by name.
-
-    Plugins reach their tables through :meth:`shimmy.hooks.Plugins.settings_of`.
-
-    Raises:
-        ConfigError: an engine, frontend or table that no loaded plugin brings; a bad value in one.
-    """
-    if settings.engine_backend != "auto":
-        _check_registered(settings, "engine_backend", settings.engine_backend, plugins.backends.names())
-    for name in settings.frontends or ():
-        _check_registered(settings, "frontends", name, plugins.frontends.names())
-    specs = {table_name(spec.name): spec for spec in plugins.settings}
-    for name in settings.plugins.settings:
-        if name not in specs:
-            raise ConfigError(
-                f"[plugins.settings.{name}] is set, but no loaded plugin has such a table.",
-                hint=did_you_mean(name, specs),
-                param=f"plugins.settings.{name}",
-            )
-    tables = {spec.name: _plugin_table(settings, name, spec.load()) for name, spec in specs.items()}
-    plugins.settings_tables = tables
-    return tables
-
-
-def _plugin_table(settings: Settings, name: str, model: type[BaseModel]) -> BaseModel:
-    try:
-        return model.model_validate(settings.plugins.settings.get(name, {}))
-    except ValidationError as error:
-        first = error.errors()[0]
-        parts = ["plugins.settings", name, *map(str, first["loc"])]
-        key, origin = ".".join(parts), settings.origin(".".join(parts[:3]))
-        raise ConfigError(
-            f"{key} is {first['input']!r} (from {origin}): {first['msg']}.", param=key
-        ) from None
-
-
-def _check_registered(settings: Settings, key: str, name: str, known: list[str]) -> None:
-    if name not in known:
-        raise ConfigError(
-            f"{key} names {name!r} (from {settings.origin(key)}), but no loaded plugin registers it.",
-            hint=did_you_mean(name, known),
-            param=key,
-        )
-
-
 def _config_error(error: ValidationError, given: Mapping[str, Any]) -> ConfigError:
     """pydantic's findings as one line per setting: value, source, what was expected."""
     lines: dict[str, str] = {}
@@ -316,10 +263,15 @@ def _config_error(error: ValidationError, given: Mapping[str, Any]) -> ConfigErr
         # Behind the key come list positions and the members of unions.
         parts = [str(part) for part in problem["loc"]]
         key = next((key for key in (".".join(parts[:2]), parts[0]) if key in settings_table()), parts[0])
-        value = reduce(lambda table, name: table[name], key.split("."), given)
         origin = given.get("origins", {}).get(key, DEFAULT)
-        lines[key] = f"{key} is {value!r} (from {origin}){_reason(problem, key)}"
+        lines[key] = f"{key} is {_shown(given, key)} (from {origin}){_reason(problem, key)}"
     return ConfigError("\n".join(lines.values()), param=next(iter(lines)))
+
+
+def _shown(given: Mapping[str, Any], key: str) -> str:
+    if key in settings_table() and settings_table()[key].is_secret:
+        return "a secret not shown here"
+    return repr(reduce(lambda table, name: table[name], key.split("."), given))
 
 
 def _reason(problem: ErrorDetails, key: str) -> str:

@@ -1,0 +1,75 @@
+"""Other engines to compare with: each in a process of its own, all driven through one protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from shimmy.errors import ConfigError, did_you_mean
+from shimmy_plugins.commands.bench.noise import Meter
+from shimmy_plugins.commands.bench.workload import Runner
+
+KV_TYPES = ("f16", "f32")
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """What a peer must be able to run."""
+
+    model: Path
+    threads: int
+    context: int
+    """Positions of each sequence."""
+    sequences: int
+    kv_type: str
+    """One of :data:`KV_TYPES`."""
+
+
+class Peer(Protocol):
+    """A way to run another engine on this machine."""
+
+    name: str
+    family: str
+    """The engine, ``llama.cpp``, which there may be several ways to run."""
+
+    def find(self) -> str | None:
+        """Why it cannot run here; None if it can."""
+        ...
+
+    def start(self, setup: Setup, meter: Meter) -> Runner:
+        """Start it with the model loaded; its process is included in ``meter``."""
+        ...
+
+
+def known_peers() -> Sequence[Peer]:
+    """All peers; of one family, the one to prefer first."""
+    from shimmy_plugins.commands.bench.peers.bindings import BindingsPeer
+    from shimmy_plugins.commands.bench.peers.llama_server import LlamaServer
+    from shimmy_plugins.commands.bench.peers.xllamacpp import XLlamaCpp
+
+    return (
+        LlamaServer(),
+        BindingsPeer("llama-cpp-python", "llama.cpp", module="llama_cpp.llama_cpp"),
+        XLlamaCpp(),
+        BindingsPeer("ik-llama-cpp-python", "ik_llama.cpp", module="ik_llama_cpp._ctypes_api"),
+    )
+
+
+def choose_peer(name: str, peers: Sequence[Peer] | None = None) -> Peer:
+    """The first peer of this name or family that can run here; a ConfigError if none can."""
+    peers = known_peers() if peers is None else peers
+    wanted = [peer for peer in peers if name in (peer.name, peer.family)]
+    if not wanted:
+        known = {peer.family for peer in peers} | {peer.name for peer in peers}
+        raise ConfigError(f"--vs names {name!r}, which is no known engine.", hint=did_you_mean(name, known))
+    problems = {peer.name: peer.find() for peer in wanted}
+    for peer in wanted:
+        if problems[peer.name] is None:
+            return peer
+    reasons = "; ".join(f"{name}: {problem}" for name, problem in problems.items())
+    raise ConfigError(
+        f"--vs {name}: not found on this machine ({reasons}).",
+        hint=f"Install one of them: {', '.join(problems)}.",
+    )

@@ -1,0 +1,68 @@
+"""Random weights directly as blocks of a quant type: random codes, and scales of a sane size."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shimmy.errors import ConfigError, did_you_mean
+from shimmy.specs import QuantTypeSpec
+
+#: The float16 fields of a block, at their byte offsets: multiples of the block's scale that make
+#: weights centred on zero where all other bytes are random.
+SCALES: dict[str, dict[int, float]] = {
+    "Q4_0": {0: 1.0},
+    "Q4_1": {0: 1.0, 2: -7.5},
+    "Q5_0": {0: 1.0},
+    "Q5_1": {0: 1.0, 2: -15.5},
+    "Q8_0": {0: 1.0},
+    "Q4_K": {0: 1.0, 2: 7.5},
+    "Q5_K": {0: 1.0, 2: 15.5},
+    "Q6_K": {208: 1.0},
+}
+FLOATS = ("F32", "F16", "BF16")
+#: Enough blocks to know the spread of their weights.
+_CALIBRATION_BLOCKS = 512
+
+
+def check_random_type(name: str) -> None:
+    """Raise a ConfigError if no random blocks of this type can be made."""
+    if name not in SCALES and name not in FLOATS:
+        raise ConfigError(
+            f"no random weights can be made of type {name!r}.",
+            hint=did_you_mean(name, [*SCALES, *FLOATS]),
+        )
+
+
+def random_blocks(
+    spec: QuantTypeSpec, count: int, deviation: float, random: np.random.Generator
+) -> NDArray[np.uint8]:
+    """(count, bytes per block): blocks whose weights have this standard deviation."""
+    if spec.name in FLOATS:
+        return _floats(spec, count, deviation, random)
+    unit = _blocks(spec, np.ones(_CALIBRATION_BLOCKS, np.float32), random)
+    spread = float(spec.load().dequantize_blocks(unit).std())
+    return _blocks(spec, random.uniform(0.5, 1.5, count) * deviation / spread, random)
+
+
+def _blocks(
+    spec: QuantTypeSpec, scales: NDArray[np.floating], random: np.random.Generator
+) -> NDArray[np.uint8]:
+    blocks = random.integers(0, 256, (len(scales), spec.block_bytes), dtype=np.uint8)
+    for offset, factor in SCALES[spec.name].items():
+        field = (scales * factor).astype("<f2")
+        blocks[:, offset : offset + 2] = field.view(np.uint8).reshape(-1, 2)
+    return blocks
+
+
+def _floats(
+    spec: QuantTypeSpec, count: int, deviation: float, random: np.random.Generator
+) -> NDArray[np.uint8]:
+    values = random.standard_normal(count * spec.block_elements, dtype=np.float32) * np.float32(deviation)
+    if spec.name == "F16":
+        stored = values.astype("<f2").view(np.uint8)
+    elif spec.name == "BF16":
+        stored = (values.view(np.uint32) >> 16).astype("<u2").view(np.uint8)
+    else:
+        stored = values.view(np.uint8)
+    return stored.reshape(count, spec.block_bytes)

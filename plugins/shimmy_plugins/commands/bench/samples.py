@@ -1,0 +1,68 @@
+"""Taking samples until enough of them are clean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from shimmy_plugins.commands.bench.noise import Timed
+from shimmy_plugins.commands.bench.summary import Summary, summarize
+
+#: At most this many times the wanted number is tried before a busy machine is accepted as one.
+TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How many samples, and which count."""
+
+    repetitions: int = 10
+    warmup: int = 1
+    max_foreign: float = 0.05
+    """Samples with a larger share of foreign processor time are dropped."""
+    wait: float = 0.0
+    """Seconds, for each case, to spend waiting for a quiet machine after dropped samples."""
+
+
+@dataclass(slots=True)
+class Samples:
+    """Samples taken together, one of each engine: a tuple of one, or a pair."""
+
+    kept: list[tuple[Timed, ...]] = field(default_factory=list)
+    dropped: list[tuple[Timed, ...]] = field(default_factory=list)
+
+    def summary(self, value: Callable[[Sequence[float]], float]) -> Summary | None:
+        """Of a value computed from the seconds of samples taken together."""
+        return summarize([value([timed.seconds for timed in taken]) for taken in self.kept])
+
+    @property
+    def foreign(self) -> float:
+        """The median share of foreign processor time of all samples, kept or not."""
+        found = summarize([max(t.foreign for t in taken) for taken in (*self.kept, *self.dropped)])
+        return found.median if found else 0.0
+
+
+def collect(
+    measures: Sequence[Callable[[], Timed]], rules: Rules, settle: Callable[[], None] = lambda: None
+) -> Samples:
+    """Call all measures in turn until ``rules.repetitions`` rounds are clean.
+
+    Every other round goes backwards, so that none is always the first. One sample that is not
+    clean drops its round, and ``settle`` is called, which may wait. Gives up after :data:`TRIES`
+    times the rounds wanted.
+    """
+    for _ in range(rules.warmup):
+        for measure in measures:
+            measure()
+    samples = Samples()
+    for number in range(TRIES * rules.repetitions):
+        if len(samples.kept) == rules.repetitions:
+            break
+        order = range(len(measures)) if number % 2 == 0 else reversed(range(len(measures)))
+        taken = {index: measures[index]() for index in order}
+        row = tuple(taken[index] for index in range(len(measures)))
+        clean = all(timed.foreign <= rules.max_foreign for timed in row)
+        (samples.kept if clean else samples.dropped).append(row)
+        if not clean:
+            settle()
+    return samples

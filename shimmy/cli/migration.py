@@ -1,0 +1,67 @@
+"""What command lines and environments of the earlier servers of this name still say, and what now counts.
+
+Flags whose meaning has stayed work under their old name, without being advertised. The others are
+refused with advice. docs/migration.md explains each; nothing outside this table knows them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+from shimmy.errors import ConfigError
+
+#: Settings by key, and the flag by which they were known.
+OLD_FLAGS = {"model_paths": "--model-dirs", "max_ctx": "--ctx", "base_gguf": "--model-path"}
+
+_NO_EFFECT = "It had no effect on answers; leave it out."
+_EXPERTS = "All weights are computed by the engine that serves the model; leave it out."
+
+#: Flags that are gone, with the next step.
+GONE_FLAGS = {
+    "--gpu-backend": "Use --engine-backend; without it the best engine that runs here is taken.",
+    "--legacy": "There is one kind of engine now; --engine-backend chooses among those of `shimmy plugins`.",
+    "--cpu-moe": _EXPERTS,
+    "--n-cpu-moe": _EXPERTS,
+    "--kv-quant": "The KV cache is not quantised; --kv-memory limits it.",
+    "--prefill-chunk": "Use --step-tokens: the most tokens one step of the engine computes.",
+    "--grammar-mode": _NO_EFFECT,
+    "--fse-reject": _NO_EFFECT,
+    "--math-bypass": _NO_EFFECT,
+    "--trace-path": _NO_EFFECT,
+    "--session-id": _NO_EFFECT,
+}
+
+#: Commands that are gone, unless a plugin brings them back.
+GONE_COMMANDS = {
+    "gpu-info": "`shimmy probe` loads a model and says which engine computes it, and why.",
+    "init": "`pip install shimmy-llm`, then `shimmy serve`: one line is all a container or a host needs.",
+}
+
+#: Environment variables that are gone, with the next step.
+GONE_VARIABLES = {
+    "SHIMMY_LORA_GGUF": "Not yet: LoRA is coming. Unset it to run the model without the adapter.",
+    "SHIMMY_KV_QUANT": "The KV cache is not quantised; SHIMMY_KV_MEMORY limits it.",
+    "SHIMMY_PREFILL_CHUNK": "Use SHIMMY_STEP_TOKENS: the most tokens one step of the engine computes.",
+    "SHIMMY_EXPERIMENTAL_BACKEND": "Use SHIMMY_ENGINE_BACKEND, or leave it at auto.",
+    "SHIMMY_VRAM_LIMIT_MB": "Use SHIMMY_KV_MEMORY: what the KV cache may take, besides the weights.",
+    "SHIMMY_VERBOSE": "Use SHIMMY_LOG_LEVEL=debug.",
+}
+
+
+def check_environment() -> None:
+    """Raise ConfigError for a variable that an earlier server took and this one does not."""
+    for variable, advice in GONE_VARIABLES.items():
+        if os.environ.get(variable):
+            raise ConfigError(
+                f"the environment has {variable}, which shimmy does not take.", hint=advice, param=variable
+            )
+
+
+def advice_on(arguments: Sequence[str]) -> str | None:
+    """The next step for a command line that was refused; None if it holds nothing of old."""
+    for argument in arguments:
+        if advice := GONE_FLAGS.get(argument.partition("=")[0]):
+            return advice
+    command = next((argument for argument in arguments if not argument.startswith("-")), "")
+    return GONE_COMMANDS.get(command)

@@ -1,0 +1,205 @@
+"""What ``shimmy probe`` finds out about a model, as data and as lines."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from shimmy.cli.inprocess import Answer, loaded_engine
+from shimmy.cli.output import readable_count, readable_size
+from shimmy.engine.protocol import Ready, Sampling, Submit
+from shimmy.gguf.reader import GGUFFile, open_gguf
+from shimmy.gguf.types import types_by_id
+from shimmy.server.text import ModelText, read_text
+from shimmy.text.stream import TextStream
+
+if TYPE_CHECKING:
+    from shimmy.discovery.catalog import ModelCard
+    from shimmy.engine.engine import Engine
+    from shimmy.plugins import Plugins
+    from shimmy.registry import Registry
+    from shimmy.settings import Settings
+    from shimmy.text.tokenizer import Tokenizer
+
+TRIAL_PROMPT = "Hello"
+TRIAL_TOKENS = 8
+
+Report = dict[str, Any]
+
+
+def probe(card: ModelCard, settings: Settings, plugins: Plugins, *, quiet: bool) -> Report:
+    """Load the model and let it write a few tokens; what there is to tell, as JSON takes it.
+
+    Raises whatever is wrong with it.
+    """
+    text = read_text(card, settings, plugins)
+    with open_gguf(card.path) as file:
+        metadata, types = file.metadata, _bytes_by_type(file, plugins)
+    with loaded_engine(card, settings, plugins, quiet=quiet) as loaded:
+        trial = _trial(loaded.engine, text)
+    facts = loaded.ready
+    kind = str(metadata["tokenizer.ggml.model"])
+    return {
+        "model": {
+            "name": card.name,
+            "path": str(card.path),
+            "architecture": facts.architecture,
+            "parameters": card.parameters,
+            "size_bytes": card.size_bytes,
+            "bytes_by_type": types,
+        },
+        "context": {
+            "native": facts.native_context,
+            "effective": facts.context,
+            "rope": facts.rope_kind,
+            "rope_factor": facts.rope_factor,
+        },
+        "memory": _memory(facts),
+        "template": {"name": text.chat.name, "reason": text.chat.reason},
+        "tokenizer": {
+            "kind": kind,
+            "pre": settings.pre_tokenizer or metadata.get("tokenizer.ggml.pre"),
+            "vocabulary": text.tokenizer.vocab_size,
+            "add_bos": text.tokenizer.add_bos,
+            "special": _special(text),
+        },
+        "engine": {
+            "backend": facts.backend,
+            "reason": facts.backend_reason,
+            "precision": facts.precision,
+            "description": facts.description,
+            "fallbacks": facts.fallbacks,
+        },
+        "plugins": _involved(plugins, card, facts, text.chat.name, kind, types),
+        "trial": trial,
+        "load_seconds": round(facts.seconds, 3),
+    }
+
+
+def as_facts(report: Report) -> Iterator[tuple[str, str]]:
+    """The report as lines for people: what each is about, and what there is to say."""
+    model, context, engine = report["model"], report["context"], report["engine"]
+    yield "model", f"{model['architecture']}, {readable_count(model['parameters'])} parameters"
+    yield "file", f"{model['path']}, {readable_size(model['size_bytes'])}"
+    yield "types", _shares(model["bytes_by_type"])
+    yield "context", f"{context['effective']} tokens (native {context['native']}{_rope(context)})"
+    yield from _memory_facts(report["memory"], context["effective"])
+    template = report["template"]
+    yield "template", f"{template['name'] or 'none'}: {template['reason']}"
+    yield from _tokenizer_facts(report["tokenizer"])
+    yield (
+        "engine",
+        f"{engine['backend']}, {engine['precision']}: {engine['description']} ({engine['reason']})",
+    )
+    yield "fallbacks", ", ".join(engine["fallbacks"]) or "none: all ops have kernels"
+    first, *others = report["plugins"]
+    yield "plugins", first
+    yield from (("", plugin) for plugin in others)
+    trial = report["trial"]
+    yield "trial", f"{trial['tokens']} tokens in {trial['seconds']:.3g} s: {trial['text']!r}"
+    yield "loaded in", f"{report['load_seconds']:.3g} s"
+
+
+def _bytes_by_type(file: GGUFFile, plugins: Plugins) -> dict[str, int]:
+    """How many bytes of the weights are of each type, the most first."""
+    specs = types_by_id(plugins.quant_types)
+    sizes: Counter[str] = Counter()
+    for tensor in file.tensors.values():
+        if spec := specs.get(tensor.ggml_id):
+            sizes[spec.name] += file.n_bytes(tensor.name, spec)
+    return dict(sizes.most_common())
+
+
+def _memory(facts: Ready) -> dict[str, int]:
+    return {
+        "weight_bytes": facts.weight_bytes,
+        "kv_bytes_per_token": facts.kv_bytes_per_token,
+        "kv_budget_bytes": facts.kv_memory,
+        "kv_budget_tokens": facts.kv_memory // facts.kv_bytes_per_token,
+    }
+
+
+def _special(text: ModelText) -> dict[str, Any]:
+    """The tokens with a role, by id and as the vocabulary spells them."""
+    tokenizer = text.tokenizer
+    return {
+        "bos": _token(tokenizer, tokenizer.bos_id),
+        "eos": _token(tokenizer, tokenizer.eos_id),
+        "stop": [_token(tokenizer, token) for token in sorted(text.stop_ids)],
+    }
+
+
+def _token(tokenizer: Tokenizer, token: int | None) -> dict[str, Any] | None:
+    return None if token is None else {"id": token, "text": tokenizer.token_text(token)}
+
+
+def _involved(
+    plugins: Plugins,
+    card: ModelCard,
+    facts: Ready,
+    template: str | None,
+    tokenizer: str,
+    types: Mapping[str, int],
+) -> list[str]:
+    """The plugins that this model needs, with their distributions."""
+    parts: list[tuple[Registry[Any], Iterable[str | None]]] = [
+        (plugins.discovery_sources, [card.source]),
+        (plugins.architectures, [facts.architecture]),
+        (plugins.quant_types, types),
+        (plugins.tokenizers, [tokenizer]),
+        (plugins.chat_templates, [template]),
+        (plugins.backends, [facts.backend]),
+    ]
+    owners = [
+        registry.owner(name) for registry, names in parts for name in names if name and name in registry
+    ]
+    return list(dict.fromkeys(owners))
+
+
+def _trial(engine: Engine, text: ModelText) -> dict[str, Any]:
+    """A few likeliest tokens: whether the model computes at all, and about how fast."""
+    tokens = text.tokenizer.encode(TRIAL_PROMPT)
+    room = min(TRIAL_TOKENS, engine.context - len(tokens))
+    request = Submit(1, tokens, room, Sampling(temperature=0.0))
+    answer = Answer(engine, TextStream(text.tokenizer), request)
+    started = time.monotonic()
+    written = "".join(answer)
+    seconds = time.monotonic() - started
+    return {"prompt": TRIAL_PROMPT, "text": written, "tokens": answer.tokens, "seconds": round(seconds, 3)}
+
+
+def _shares(sizes: Mapping[str, int]) -> str:
+    total = sum(sizes.values())
+    return ", ".join(f"{name} {size / total:.1%}" for name, size in sizes.items()) + " of the bytes"
+
+
+def _rope(context: Mapping[str, Any]) -> str:
+    if context["rope"] == "none":
+        return ""
+    factor = context["rope_factor"]
+    return f", {context['rope']}" + ("" if factor == 1 else f" \N{MULTIPLICATION SIGN}{factor:.3g}")
+
+
+def _memory_facts(memory: Mapping[str, int], context: int) -> Iterator[tuple[str, str]]:
+    per_token, budget = memory["kv_bytes_per_token"], memory["kv_budget_bytes"]
+    yield "weights", readable_size(memory["weight_bytes"])
+    yield (
+        "KV cache",
+        f"{readable_size(per_token)} per token, {readable_size(per_token * context)} for a whole context; "
+        f"grows up to {readable_size(budget)}, {memory['kv_budget_tokens']} tokens",
+    )
+
+
+def _tokenizer_facts(tokenizer: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    pre = f", pre {tokenizer['pre']}" if tokenizer["pre"] else ""
+    yield "tokenizer", f"{tokenizer['kind']}{pre}, {tokenizer['vocabulary']} tokens"
+    special = tokenizer["special"]
+    named = [f"{role} {_shown(special[role])}" for role in ("bos", "eos") if special[role]]
+    ends = ", ".join(_shown(token) for token in special["stop"])
+    yield "", "; ".join([*named, f"answers end at {ends or 'no token'}"])
+
+
+def _shown(token: Mapping[str, Any]) -> str:
+    return f"{token['id']} {token['text']!r}"

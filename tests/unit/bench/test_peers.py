@@ -1,0 +1,235 @@
+"""Finding other engines, and talking to them: to fakes here, since none is a dependency."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from shimmy.errors import ConfigError, EngineError
+from shimmy_plugins.commands.bench.noise import Meter
+from shimmy_plugins.commands.bench.peers import Setup, choose_peer, known_peers
+from shimmy_plugins.commands.bench.peers.bindings import BindingsPeer
+from shimmy_plugins.commands.bench.peers.child import Child
+from shimmy_plugins.commands.bench.peers.http import HttpRunner
+from shimmy_plugins.commands.bench.peers.llama_server import LlamaServer, arguments
+
+
+class FakePeer:
+    def __init__(self, name: str, family: str, problem: str | None) -> None:
+        self.name, self.family, self._problem = name, family, problem
+
+    def find(self) -> str | None:
+        return self._problem
+
+    def start(self, setup: Setup, meter: Meter):
+        raise NotImplementedError
+
+
+PEERS = [
+    FakePeer("program", "llama.cpp", "no such program"),
+    FakePeer("package", "llama.cpp", None),
+    FakePeer("fork", "ik_llama.cpp", "not installed"),
+]
+SETUP = Setup(Path("some.gguf"), threads=2, context=100, sequences=3, kv_type="f16")
+
+
+def test_the_first_that_can_run_is_taken():
+    assert choose_peer("llama.cpp", PEERS).name == "package"
+    assert choose_peer("package", PEERS).name == "package"
+
+
+def test_none_that_can_run_is_an_error_with_reasons():
+    with pytest.raises(ConfigError, match=r"fork: not installed.*Install one of them: fork"):
+        choose_peer("ik_llama.cpp", PEERS)
+
+
+def test_an_unknown_engine_gets_a_suggestion():
+    with pytest.raises(ConfigError, match=r"Did you mean 'llama\.cpp'"):
+        choose_peer("lama.cpp", PEERS)
+
+
+def test_known_peers_say_why_they_cannot_run(monkeypatch):
+    peers = known_peers()
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(sys, "path", [])
+    assert all(peer.find() for peer in peers)
+
+
+def test_llama_server_is_found_on_path(monkeypatch, tmp_path):
+    program = tmp_path / "llama-server"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert LlamaServer().find() is None
+
+
+def test_llama_server_gets_room_for_all_sequences():
+    given = arguments(SETUP)
+    assert given[given.index("--ctx-size") + 1] == "300"
+    assert given[given.index("--parallel") + 1] == "3"
+    assert given[given.index("--cache-type-v") + 1] == "f16"
+
+
+PROGRAM = """#!{python}
+import sys
+if "--version" in sys.argv:
+    sys.exit("version: 7 (abc)")
+if "broken" in sys.argv[sys.argv.index("--model") + 1]:
+    sys.exit("no such model")
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Healthy(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Healthy).serve_forever()
+"""
+
+
+@pytest.fixture
+def llama_server(monkeypatch, tmp_path) -> LlamaServer:
+    program = tmp_path / "llama-server"
+    program.write_text(PROGRAM.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return LlamaServer()
+
+
+def test_llama_server_is_awaited_and_ended(llama_server):
+    runner = llama_server.start(SETUP, Meter())
+    assert runner.description == "llama.cpp, version: 7 (abc)"
+    runner.close()
+
+
+def test_llama_server_that_cannot_load_says_so(llama_server):
+    broken = Setup(Path("broken.gguf"), threads=2, context=100, sequences=3, kv_type="f16")
+    with pytest.raises(EngineError, match=r"(?s)ended while loading the model.*no such model"):
+        llama_server.start(broken, Meter())
+
+
+LIBRARY = """
+    from types import SimpleNamespace as Record
+
+    calls = []
+
+    def llama_backend_init(): print("a library that talks")
+    def llama_model_default_params(): return Record(n_gpu_layers=9)
+    def llama_model_load_from_file(path, params): return path.endswith(b".gguf") and 1
+    def llama_context_default_params(): return Record()
+    def llama_init_from_model(model, params): return 1
+    def llama_kv_cache_clear(context): calls.clear()
+    def llama_get_logits_ith(context, index): pass
+
+    def llama_batch_init(tokens, embd, sequences):
+        room = lambda: [None] * tokens
+        return Record(n_tokens=0, token=room(), pos=room(), n_seq_id=room(), logits=room(),
+                      seq_id=[[None] for _ in range(tokens)])
+
+    def llama_decode(context, batch):
+        calls.append([(batch.pos[i], batch.seq_id[i][0], batch.logits[i]) for i in range(batch.n_tokens)])
+        return int(len(calls) > 6)
+"""
+
+
+@pytest.fixture
+def bindings(tmp_path, monkeypatch) -> BindingsPeer:
+    (tmp_path / "fake_llama.py").write_text(dedent(LIBRARY))
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setattr("shimmy_plugins.commands.bench.peers.bindings.version", lambda _name: "1.0")
+    return BindingsPeer("fake-llama", "llama.cpp", module="fake_llama")
+
+
+def test_bindings_compute_in_a_child(bindings):
+    assert bindings.find() is None
+    runner = bindings.start(SETUP, Meter())
+    try:
+        assert runner.description == "llama.cpp in fake-llama 1.0"
+        assert runner.prefill([[1, 2], [3, 4]]).seconds > 0
+        assert runner.decode([[1, 2], [3, 4]], steps=5).seconds > 0
+        with pytest.raises(EngineError, match="llama_decode gave 1 for 2 tokens"):
+            runner.decode([[1], [2]], steps=6)
+    finally:
+        runner.close()
+
+
+def test_bindings_that_cannot_load_say_so(bindings):
+    setup = Setup(Path("some.txt"), threads=2, context=100, sequences=3, kv_type="f16")
+    with pytest.raises(EngineError, match=r"(?s)fake-llama has ended.*cannot load some\.txt"):
+        bindings.start(setup, Meter())
+
+
+def test_calls_are_cut_into_chunks_and_ask_for_the_last_logits(bindings):
+    from importlib import import_module
+
+    from shimmy_plugins.commands.bench.peers.bindings_child import CHUNK, Bindings
+
+    library = import_module("fake_llama")
+    setup = {"model": "m.gguf", "threads": 1, "context": 9, "sequences": 2, "kv_type": "f32"}
+    model = Bindings(library, setup)
+    model.prompts([[0] * CHUNK, [0, 0]])
+    model.steps(1)
+    assert [len(call) for call in library.calls] == [CHUNK, 2, 2]
+    assert library.calls[1] == [(0, 1, False), (1, 1, True)]
+
+
+class Completions(BaseHTTPRequestHandler):
+    """Answers as llama.cpp's server does, in the fields that matter."""
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        refused = len(body["prompt"]) > 10
+        timings = {"prompt_ms": 100.0, "predicted_ms": 50.0, "predicted_n": body["n_predict"]}
+        answer = {"error": "exceeds the context"} if refused else {"timings": timings}
+        data = json.dumps(answer).encode()
+        self.send_response(400 if refused else 200)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def http_runner():
+    server = HTTPServer(("127.0.0.1", 0), Completions)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    child = Child("server", [sys.executable, "-c", "import sys; sys.stdin.read()"])
+    runner = HttpRunner(child, f"http://127.0.0.1:{server.server_port}", "a server", Meter())
+    yield runner
+    runner.close()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_a_server_is_timed_by_its_own_clock(http_runner):
+    assert http_runner.prefill([[1, 2, 3]]).seconds == 0.1
+    assert http_runner.decode([[1, 2, 3], [4, 5, 6]], steps=4).seconds == 0.05
+
+
+def test_what_a_server_refuses_is_reported(http_runner):
+    with pytest.raises(EngineError, match=r"server refused a request \(400\): .*exceeds the context"):
+        http_runner.prefill([[1] * 11])
+
+
+def test_a_child_that_ended_shows_what_it_said():
+    child = Child("engine", [sys.executable, "-c", "import sys; sys.exit('out of tune')"])
+    with pytest.raises(EngineError, match=r"(?s)engine has ended.*out of tune"):
+        child.read_line()
+    child.close()
+    assert not child.running
+
+
+def test_a_peer_is_not_imported_to_be_found():
+    code = "from shimmy_plugins.commands.bench.peers import known_peers; [p.find() for p in known_peers()]"
+    script = f"import sys; {code}; print({{'xllamacpp', 'llama_cpp', 'ik_llama_cpp'}} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout == "set()\n"

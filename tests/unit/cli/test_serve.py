@@ -1,0 +1,76 @@
+"""What ``shimmy serve`` shows while its first model loads."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from types import SimpleNamespace
+
+import pytest
+from quart import Quart
+
+from shimmy.cli import serve
+from shimmy.cli.progress import LoadingBar
+from shimmy.engine.protocol import Progress
+from shimmy.server.models import ModelState
+
+
+class Bar(LoadingBar):
+    """Remembers what it would show."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.shown: list[tuple[str, int, int]] = []
+        self.closed = False
+
+    def update(self, phase: str, done: int, total: int) -> None:
+        self.shown.append((phase, done, total))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def context(*looks: list[ModelState]) -> SimpleNamespace:
+    """A server whose models are, at each look, as in ``looks``; the default one is "tiny"."""
+    remaining = list(looks)
+    models = SimpleNamespace(states=lambda: remaining.pop(0) if len(remaining) > 1 else remaining[0])
+    return SimpleNamespace(models=models, default=SimpleNamespace(name="tiny", error=None))
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(serve, "LoadingBar", Bar)
+
+
+async def serve_until_closed(app: Quart, bar: Bar) -> None:
+    async with app.test_app():
+        while not bar.closed:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("end", ["ready", "failed"])
+def test_the_bar_follows_the_default_model_to_its_end(monkeypatch, end):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    half, whole = (ModelState("tiny", "loading", Progress("weights", done, 4)) for done in (2, 4))
+    other = ModelState("other", "loading", Progress("weights", 1, 9))
+    app = Quart("test")
+    bar = serve.show_loading(app, context([], [other, half], [whole], [ModelState("tiny", end)]))
+    asyncio.run(serve_until_closed(app, bar))
+    assert bar.shown == [("weights", 2, 4), ("weights", 4, 4)]
+
+
+def test_the_bar_ends_when_there_is_no_model(monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    app, nothing = Quart("test"), context([])
+    nothing.default.error = ValueError("there is no model")
+    bar = serve.show_loading(app, nothing)
+    asyncio.run(serve_until_closed(app, bar))
+    assert bar.shown == []
+
+
+def test_nobody_looks_where_no_bar_can_be_seen():
+    app = Quart("test")
+    before = len(app.while_serving_gens)
+    serve.show_loading(app, context([]))
+    assert len(app.while_serving_gens) == before
