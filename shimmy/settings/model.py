@@ -150,7 +150,7 @@ class Settings(BaseSettings):
     strict_plugins: bool = Field(default=False, description="Stop when a plugin fails to load.")
     engine_backend: str = Field(default="auto", description="The compute engine, by its registered name.")
     precision: Literal["auto", "f32", "int8"] = Field(
-        default="auto", description="Arithmetic of quantised weights; auto is what the engine does best."
+        default="auto", description="Arithmetic of quantised weights; auto is f32, int8 is faster on the CPU."
     )
     threads: Annotated[int, Interval(ge=1, le=256)] | None = Field(
         default=None, description="CPU threads that compute."

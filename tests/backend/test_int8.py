@@ -156,9 +156,9 @@ def test_matrices_of_floats_stay_exact() -> None:
     np.testing.assert_array_equal(found[0], found[2])
 
 
-def test_auto_is_int8() -> None:
+def test_auto_is_f32() -> None:
     plan = compile_model("cpu", model_path("llama_spm.q4_0"), replace(LIMITS, precision="auto"))
-    assert plan.precision == "int8"
+    assert plan.precision == "f32"
     plan.close()
 
 
