@@ -37,6 +37,8 @@ class Limits:
     """Most tokens in a step."""
     threads: int
     """CPU threads the plan may use."""
+    precision: str = "auto"
+    """"f32" or "int8": the arithmetic asked for; "auto" leaves it to the backend."""
 
 
 class Step(Protocol):
@@ -84,5 +86,11 @@ class Backend(Protocol):
     """A compute engine."""
 
     def compile(self, graph: Graph, weights: Weights, limits: Limits, progress: Progress) -> Plan:
-        """Load weights and build kernels. Raises GraphError, OutOfMemoryError."""
+        """Load weights and build kernels.
+
+        Raises:
+            ConfigError: the backend does not compute in ``limits.precision``.
+            GraphError: a node can neither be computed here nor by its NumPy definition.
+            OutOfMemoryError: the weights do not fit.
+        """
         ...

@@ -7,6 +7,7 @@ What the bytes of a tensor mean is a quant plugin's business: ``raw`` is told it
 
 from __future__ import annotations
 
+import mmap as mmap_module
 import stat
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -94,6 +95,19 @@ class GGUFFile:
         if self._mapped is None:
             raise GGUFError(f"{self.path}: is closed, tensor {name!r} can no longer be read.")
         return np.frombuffer(self._mapped[info.part], np.uint8, size, info.offset)
+
+    def release(self, name: str) -> None:
+        """Say that a tensor is not needed for now: the system may take the memory of its bytes back.
+
+        They can be read again all the same.
+        """
+        info = self.tensor(name)
+        if self._mapped is None or not hasattr(mmap_module, "MADV_DONTNEED"):
+            return
+        start = -(-info.offset // mmap_module.PAGESIZE) * mmap_module.PAGESIZE
+        end = (info.offset + info.room) // mmap_module.PAGESIZE * mmap_module.PAGESIZE
+        if start < end:
+            self._mapped[info.part].madvise(mmap_module.MADV_DONTNEED, start, end - start)
 
     def _where(self, info: TensorInfo) -> str:
         return f"{self.paths[info.part]}: tensor {info.name!r}"

@@ -82,6 +82,10 @@ class Weights:
                 return quant.to_run(blocks, count)
             return FloatRun(quant.dequantize_blocks(blocks).reshape(count, -1))
 
+    def release(self, name: str) -> None:
+        """Say that a tensor is not needed for now, so that it takes no memory beside a packed copy."""
+        self._file.release(name)
+
     def _blocks(self, name: str, rows: slice | None) -> tuple[QuantType, NDArray[np.uint8], int]:
         """A tensor's type, the blocks (blocks, bytes) of some of its rows, and the number of these rows."""
         info = self._file.tensor(name)

@@ -25,7 +25,8 @@ from shimmy.plugins import load_plugins
 
 F32 = NDArray[np.float32]
 GREEDY = RowSampling(Sampling(temperature=0.0), 0, {}, {})
-LIMITS = Limits(max_ctx=512, max_sequences=8, step_tokens=128, threads=2)
+#: Exact arithmetic, which the reference can judge by its bits; tests of other precisions say so.
+LIMITS = Limits(max_ctx=512, max_sequences=8, step_tokens=128, threads=2, precision="f32")
 
 PLUGINS = load_plugins()
 #: Engines that run here, by name, and those among them that the reference judges.
@@ -66,6 +67,9 @@ class MadeUpWeights:
         if isinstance(run, FloatRun):
             return FloatRun(run.values[rows])
         return AffineRun(run.codes[rows], run.bits, run.group, run.scales[rows], run.offsets[rows])
+
+    def release(self, name: str) -> None:
+        """These tensors are in memory only once."""
 
     def dequantize(self, name: str, rows: slice | None = None) -> F32:
         if name in self._vectors:

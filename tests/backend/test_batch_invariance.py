@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from shimmy.engine.plan import Plan
+from shimmy.engine.plan import Limits, Plan
 from tests.backend.harness import F32, LIMITS, Part, batch_of, compile_model, rows_of
 from tests.zoo import model_path
 
@@ -16,9 +16,14 @@ SEQUENCES = {"a": 70, "b": 33, "c": 9}
 BLOCKS = {"a": [6, 1, 4], "b": [0, 5], "c": [3]}
 
 
+@pytest.fixture(params=["f32", "int8"])
+def limits(request: pytest.FixtureRequest) -> Limits:
+    return replace(LIMITS, precision=request.param)
+
+
 @pytest.fixture(params=["llama_spm.q4_k_m", "llama_spm.q4_0", "llama_spm.f16"])
-def plan(request: pytest.FixtureRequest) -> Iterator[Plan]:
-    plan = compile_model("cpu", model_path(request.param))
+def plan(request: pytest.FixtureRequest, limits: Limits) -> Iterator[Plan]:
+    plan = compile_model("cpu", model_path(request.param), limits)
     plan.reserve(8)
     yield plan
     plan.close()
@@ -36,7 +41,7 @@ def one_by_one(plan: Plan, name: str) -> F32:
 
 def test_alone_or_in_chunks(plan: Plan) -> None:
     expected = one_by_one(plan, "a")
-    for chunk in (2, 3, 4, 7, 8, 9, 16, 70):
+    for chunk in (2, 3, 4, 7, 8, 9, 12, 16, 70):
         for start in range(0, 70, chunk):
             part = Part(tokens("a")[start : start + chunk], start, BLOCKS["a"])
             found = rows_of(plan, batch_of([part]))[0]
@@ -61,12 +66,21 @@ def test_alone_or_with_others(plan: Plan) -> None:
                 np.testing.assert_array_equal(row, expected[name][done[name] - 1])
 
 
-def test_any_number_of_threads() -> None:
+def test_alone_or_beside_seven(plan: Plan) -> None:
+    """A step of eight sequences that are all at the same place."""
+    expected = one_by_one(plan, "c")
+    for place in range(8):
+        others = [Part(list(range(9 + i, 18 + i)), 0, [i]) for i in range(7)]
+        parts = [*others[:place], Part(tokens("c"), 0, [7]), *others[place:]]
+        np.testing.assert_array_equal(rows_of(plan, batch_of(parts))[place], expected[-1])
+
+
+def test_any_number_of_threads(limits: Limits) -> None:
     found = []
-    for threads in (1, 2, 3):
-        plan = compile_model("cpu", model_path("llama_spm.q4_k_m"), replace(LIMITS, threads=threads))
+    for threads in (1, 2, 3, 9):
+        plan = compile_model("cpu", model_path("llama_spm.q4_k_m"), replace(limits, threads=threads))
         plan.reserve(8)
         found.append(one_by_one(plan, "b"))
         plan.close()
-    np.testing.assert_array_equal(found[0], found[1])
-    np.testing.assert_array_equal(found[0], found[2])
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])

@@ -100,6 +100,18 @@ def test_rms_norm(backend: str, width: int) -> None:
     assert_agree(graph, weights, steps(rng), backend)
 
 
+def test_a_zero_that_is_not_everywhere_the_same(backend: str) -> None:
+    """Nor may an engine drop offsets for the first rows' sake, or forget one surprise at the next."""
+    rng = np.random.default_rng(15)
+    run = affine(rng, 4096, 256, bits=4, group=32, half=True)
+    run.offsets[:] = run.scales * -8
+    run.offsets[40, 3] += 1
+    run.scales[-1] *= np.float32(1.001)
+    weights = MadeUpWeights(**inputs(rng, 256), w=run)
+    graph = graph_of(weights, lambda g: g.linear(g.embed("a"), "w"))
+    assert_agree(graph, weights, steps(rng)[:1], backend)
+
+
 @pytest.mark.parametrize("head_dim", [6, 16, 20])
 def test_rms_norm_of_heads(backend: str, head_dim: int) -> None:
     rng = np.random.default_rng(6)

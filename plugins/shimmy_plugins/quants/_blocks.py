@@ -35,9 +35,17 @@ def fields(packed: Bytes, bits: int) -> Bytes:
     """
     import numpy as np
 
-    mask = 2**bits - 1
-    split: Bytes = np.concatenate([packed >> shift & mask for shift in range(0, 8, bits)], axis=-1)
-    return split
+    # As few and as wide elements as possible, in long strides: eight bytes at a time where they fit.
+    packed = np.ascontiguousarray(packed)
+    word = np.dtype("u8" if packed.shape[-1] % 8 == 0 else "u1")
+    words = packed.view(word)
+    mask = word.type(int.from_bytes(bytes([2**bits - 1] * word.itemsize), "little"))
+    split = np.empty((*packed.shape[:-1], 8 // bits, words.shape[-1]), word)
+    for i in range(8 // bits):
+        field = words >> word.type(i * bits) & mask
+        for column in range(words.shape[-1]):
+            split[..., i, column] = field[..., column]
+    return split.view(np.uint8).reshape(*packed.shape[:-1], -1)
 
 
 def five_bits(fifth: Bytes, nibbles: Bytes) -> Bytes:

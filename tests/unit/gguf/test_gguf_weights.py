@@ -141,3 +141,15 @@ def test_two_types_of_one_id(file):
     twin = QuantTypeSpec("MY_F32", 0, 1, 4, load=Doubles)
     with pytest.raises(PluginError, match="id 0 is claimed twice: as F32 by test and as MY_F32 by test"):
         Weights(file, registry_of(f32, extra=[twin]))
+
+
+def test_a_tensor_that_was_given_back_can_be_read_again(tmp_path):
+    values = np.arange(1 << 16, dtype=np.float32).reshape(64, -1)
+    write_gguf(tmp_path / "m.gguf", {}, {"small": MATRIX, "t": values})
+    with open_gguf(tmp_path / "m.gguf") as file:
+        weights = Weights(file, registry_of(f32))
+        for name in ("t", "small", "t"):
+            weights.release(name)
+        np.testing.assert_array_equal(weights.dequantize("t"), values)
+        np.testing.assert_array_equal(weights.dequantize("small"), MATRIX)
+    weights.release("t")

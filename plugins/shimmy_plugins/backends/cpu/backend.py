@@ -33,7 +33,7 @@ class CpuBackend:
     def _compile(self, graph: Graph, weights: Weights, limits: Limits, progress: Progress) -> CpuPlan:
         packed = PackedWeights(weights)
         packed.load(matrices(graph), limits.threads, progress)
-        lowered = lower(graph, weights, packed, limits, self._target.accumulators)
+        lowered = lower(graph, weights, packed, limits, self._target)
         kernels = {kernel.name: kernel.ir for kernel in lowered.program.kernels()}
         jit = Jit(self._target, self._cache)
         addresses = jit.compile({**kernels, DRIVER: driver_ir}, progress)

@@ -9,6 +9,7 @@ from shimmy.engine.plan import Limits
 from shimmy.errors import GraphError
 from shimmy.gguf.weights import Weights
 from shimmy.graph.builder import Graph, Node, Value
+from shimmy_plugins.backends.cpu.jit import Target
 from shimmy_plugins.backends.cpu.kernels import attention, elementwise, embed, last, linear, rms_norm, rope
 from shimmy_plugins.backends.cpu.loading import PackedWeights
 from shimmy_plugins.backends.cpu.lowering import Lowering
@@ -45,15 +46,13 @@ def matrices(graph: Graph) -> list[str]:
     return list(dict.fromkeys(n.weights["weight"] for n in graph.nodes if n.op in MATRIX_OPS))
 
 
-def lower(
-    graph: Graph, weights: Weights, packed: PackedWeights, limits: Limits, accumulators: int
-) -> Lowering:
+def lower(graph: Graph, weights: Weights, packed: PackedWeights, limits: Limits, target: Target) -> Lowering:
     """The program of a graph whose ops are expanded and whose weights are packed already.
 
     Raises:
         GraphError: an op with state has no kernel.
     """
-    low = Lowering(graph, packed, limits, accumulators)
+    low = Lowering(graph, packed, limits, target)
     for node in graph.nodes:
         if node.op in LOWER:
             LOWER[node.op](low, node)

@@ -79,6 +79,10 @@ class Value:
     def __rshift__(self, other: Operand) -> Value:
         return self._binary("lshr", "", other)
 
+    def shift_signed(self, by: int) -> Value:
+        """The signed integer divided by 2**by, rounded down."""
+        return self._binary("ashr", "", by)
+
     def __neg__(self) -> Value:
         return Value(self.emitter, self.emitter.builder.fneg(self.raw))
 
@@ -93,22 +97,40 @@ class Value:
         widen = "zext" if isinstance(element, ir.IntType) else "fpext"
         return self._convert(widen, element)
 
-    def to_float(self) -> Value:
+    def narrow(self, element: Type) -> Value:
+        """The low bits of each integer, as a narrower type."""
+        return self._convert("trunc", element)
+
+    def to_float(self, *, signed: bool = False) -> Value:
         """The integer as a float."""
-        return self._convert("uitofp", F32)
+        return self._convert("sitofp" if signed else "uitofp", F32)
 
     def to_integer(self) -> Value:
         """The float without its fraction, as an integer of 32 bits."""
         return self._convert("fptosi", I32)
 
     def bits(self, element: Type) -> Value:
-        """The same bits as another type of the same size."""
-        return self._convert("bitcast", element)
+        """The same bits as elements of another type: with narrower ones, a vector has more lanes."""
+        target = element
+        if isinstance(self.type, ir.VectorType):
+            target = vector(element, self.type.count * SIZES[self.element] // SIZES[element])
+        return Value(self.emitter, self.emitter.builder.bitcast(self.raw, target))
 
     def lane(self, index: Operand) -> Value:
         """One lane of a vector."""
         e = self.emitter
         return Value(e, e.builder.extract_element(self.raw, e.coerce(index, I64).raw))
+
+    def split(self, lanes: int) -> list[Value]:
+        """The vector cut into vectors of so many lanes."""
+        e, count = self.emitter, self.type.count
+        parts = [ir.Constant(vector(I32, lanes), list(range(i, i + lanes))) for i in range(0, count, lanes)]
+        return [Value(e, e.builder.shuffle_vector(self.raw, self.raw, part)) for part in parts]
+
+    def joined(self, other: Value) -> Value:
+        """The lanes of this vector, then those of another like it."""
+        lanes = ir.Constant(vector(I32, 2 * self.type.count), list(range(2 * self.type.count)))
+        return Value(self.emitter, self.emitter.builder.shuffle_vector(self.raw, other.raw, lanes))
 
     def turned(self, by: int) -> Value:
         """The vector with lane i + by in lane i, around the end."""
@@ -136,7 +158,7 @@ class Value:
         return Value(e, compare(operator, self.raw, e.coerce(other, self.type).raw))
 
     def _convert(self, conversion: str, element: Type) -> Value:
-        target = vector(element) if isinstance(self.type, ir.VectorType) else element
+        target = vector(element, self.type.count) if isinstance(self.type, ir.VectorType) else element
         return Value(self.emitter, getattr(self.emitter.builder, conversion)(self.raw, target))
 
 
@@ -233,6 +255,10 @@ class Emitter:
         if isinstance(type_, ir.VectorType):
             return Value(self, ir.Constant(type_, [operand] * type_.count))
         return Value(self, ir.Constant(type_, operand))
+
+    def ints(self, number: int) -> Value:
+        """A vector of 32-bit integers with ``number`` in every lane."""
+        return self.coerce(number, vector(I32))
 
     def int(self, number: int) -> Value:
         return self.coerce(number, I64)

@@ -41,6 +41,17 @@ class Target:
         """How many vectors of 16 running sums fit the registers, with room for what is added."""
         return 24 if self._has("avx512f") else 6
 
+    @property
+    def dot(self) -> str:
+        """Which instructions multiply bytes and add: a key of ``kernels.dot.DOTS``."""
+        if self._has("avx512vnni"):
+            return "vnni512"
+        if self._has("avxvnni"):
+            return "vnni256"
+        if self._has("avx2"):
+            return "avx2"
+        return "sdot" if self._has("dotprod") else "portable"
+
     def _has(self, *features: str) -> bool:
         return {f"+{feature}" for feature in features} <= set(self.features.split(","))
 

@@ -1,13 +1,15 @@
-"""A kernel: a native function ``void name(fields, thread, threads)`` that does one thread's share of an op.
+"""A kernel: a native function ``void name(fields, thread, threads, claimed)``, one thread's share of an op.
 
 ``fields`` is the address of an argument block: 64-bit words, one per field, that hold sizes, float
 bits or addresses. What changes from step to step (the number of rows) is behind an address.
+``claimed`` is the address of a number, 0 before the call, by which threads may claim work.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -49,14 +51,42 @@ class Fields:
 class Work:
     """How threads divide a kernel's work."""
 
-    def __init__(self, emitter: Emitter, thread: Value, threads: Value) -> None:
+    def __init__(self, emitter: Emitter, thread: Value, threads: Value, claimed: Pointer) -> None:
         self._emitter = emitter
+        self._claimed = claimed
         self.thread = thread
         self.threads = threads
 
-    def share(self, total: Value) -> tuple[Value, Value]:
-        """This thread's (begin, end) of ``total`` items, all shares equal within one."""
-        return total * self.thread // self.threads, total * (self.thread + 1) // self.threads
+    @contextmanager
+    def claim(self, total: Value) -> Iterator[Value]:
+        """Each item of ``total`` goes to one thread: ``with work.claim(n) as item: …``
+
+        Items wait for no particular thread: one that is held up, because another program has its
+        core, leaves more to the others. Three quarters go out in equal shares, since claiming
+        costs; the rest in small ones, so that all finish together. A call can claim once.
+        """
+        e = self._emitter
+        share = (total * 3 + (self.threads * 4 - 1)) // (self.threads * 4)
+        rest = total - e.minimum(share * self.threads, total)
+        small = rest // (self.threads * 4) + 1
+        number = e.variable(self._next())
+
+        def begin_of(number: Value) -> Value:
+            """Where the claim of this number begins: one of the equal shares, or a small one."""
+            is_large = number < self.threads
+            behind = share * self.threads + (number - self.threads) * small
+            return e.select(is_large, share * number, behind)
+
+        with e.loop_while(lambda: begin_of(number.value) < total):
+            end = e.minimum(begin_of(number.value + 1), total)
+            with e.loop(begin_of(number.value), end) as item:
+                yield item
+            number.value = self._next()
+
+    def _next(self) -> Value:
+        """The next number nobody has."""
+        e = self._emitter
+        return Value(e, e.builder.atomic_rmw("add", self._claimed.raw, I64(1), "monotonic"))
 
 
 Body: TypeAlias = Callable[[Emitter, Fields, Work], None]
@@ -73,12 +103,13 @@ class Kernel:
     def ir(self) -> str:
         """The LLVM IR of a module with this function."""
         module = ir.Module(self.name)
-        function = ir.Function(module, ir.FunctionType(VOID, [PTR, I64, I64]), self.name)
+        function = ir.Function(module, ir.FunctionType(VOID, [PTR, I64, I64, PTR]), self.name)
         function.attributes.add("nounwind")
         emitter = Emitter(function)
-        block, thread, threads = function.args
+        block, *work = function.args
         fields = Fields(emitter, Pointer(emitter, block, I64), self.fields)
-        self.body(emitter, fields, Work(emitter, Value(emitter, thread), Value(emitter, threads)))
+        thread, threads = (Value(emitter, argument) for argument in work[:2])
+        self.body(emitter, fields, Work(emitter, thread, threads, Pointer(emitter, work[2], I64)))
         emitter.builder.ret_void()
         return str(module)
 

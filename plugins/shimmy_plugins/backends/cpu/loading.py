@@ -1,11 +1,11 @@
-"""Weights packed for kernels: tensor by tensor and slice by slice, so little is held twice."""
+"""Weights packed for kernels: slice by slice on all threads, so little is held twice."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from math import prod
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,10 @@ from shimmy_plugins.backends.cpu.memory import aligned, aligned_floats, require_
 
 F32 = NDArray[np.float32]
 
-#: Weights unpacked at a time: small enough for the processor's cache.
+#: Weights unpacked at a time: small enough for the processor's cache, in a few forms.
 SLICE_ELEMENTS = 1 << 19
+#: Rows by which a tensor's layout is guessed.
+_FIRST_ROWS = slice(0, LANES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,16 +47,16 @@ class PackedWeights:
         return sum(m.data.nbytes for m in self._matrices.values())
 
     def load(self, names: Sequence[str], threads: int, progress: Progress) -> None:
-        """Pack matrices, some at a time. OutOfMemoryError if they will not fit."""
-        layouts = [layout_of(self._weights.run_layout(name, slice(0, 1))) for name in names]
-        shapes = [self._shape(name, layout) for name, layout in zip(names, layouts, strict=True)]
-        sizes = [prod(shape) * layout.block.itemsize for shape, layout in zip(shapes, layouts, strict=True)]
-        require_memory("memory for the weights of the model", sum(sizes))
+        """Pack matrices, some slices at a time. OutOfMemoryError if they will not fit."""
+        for name in names:
+            first = self._weights.run_layout(name, _FIRST_ROWS)
+            self._matrices[name] = self._empty(name, layout_of(first))
+        require_memory("memory for the weights of the model", self.bytes)
         with ThreadPoolExecutor(threads) as workers:
-            packed = workers.map(self._pack, names, layouts)
-            for done, (name, matrix) in enumerate(zip(names, packed, strict=True)):
+            for done, name in enumerate(names):
                 progress("weights", done, len(names))
-                self._matrices[name] = matrix
+                self._pack(name, workers)
+                self._weights.release(name)
         progress("weights", len(names), len(names))
 
     def matrix(self, name: str) -> Matrix:
@@ -70,20 +72,32 @@ class PackedWeights:
             self._vectors[name] = padded
         return self._vectors[name]
 
-    def _shape(self, name: str, layout: Layout) -> tuple[int, int]:
-        """Row groups and blocks of columns."""
+    def _empty(self, name: str, layout: Layout) -> Matrix:
+        """A matrix of a layout; it takes memory only as it is filled."""
         rows, columns = self._weights.shape(name)
-        return -(-rows // LANES), -(-columns // layout.columns)
+        shape = (-(-rows // LANES), -(-columns // layout.columns))
+        return Matrix(layout, rows, columns, aligned(shape, layout.block))
 
-    def _pack(self, name: str, layout: Layout) -> Matrix:
-        """Pack to ``layout``, or to a wider one if some row turns out not to fit."""
-        rows, columns = self._weights.shape(name)
-        data = aligned(self._shape(name, layout), layout.block)
-        step = max(SLICE_ELEMENTS // columns // LANES, 1) * LANES
-        for start in range(0, rows, step):
-            end = min(start + step, rows)
-            run = self._weights.run_layout(name, slice(start, end))
-            if not layout.holds(run):
-                return self._pack(name, layout_of(run))
-            layout.fill(data[start // LANES : -(-end // LANES)], run)
-        return Matrix(layout, rows, columns, data)
+    def _pack(self, name: str, workers: ThreadPoolExecutor) -> None:
+        """Fill a matrix; once more in a wider layout if some row turned out not to fit."""
+        matrix = self._matrices[name]
+        needed = list(workers.map(lambda rows: self._pack_slice(name, matrix, rows), _slices(matrix)))
+        layout = reduce(lambda a, b: a.joined(b), needed)
+        if layout != matrix.layout:
+            self._matrices[name] = self._empty(name, layout)
+            self._pack(name, workers)
+
+    def _pack_slice(self, name: str, matrix: Matrix, rows: slice) -> Layout:
+        """Pack some rows if the matrix's layout holds them; the layout that would."""
+        run = self._weights.run_layout(name, rows)
+        layout = matrix.layout.widened_for(run)
+        if layout == matrix.layout:
+            layout.fill(matrix.data[rows.start // LANES : -(-rows.stop // LANES)], run)
+        return layout
+
+
+def _slices(matrix: Matrix) -> Iterator[slice]:
+    """Whole row groups, together all rows."""
+    step = max(SLICE_ELEMENTS // matrix.columns // LANES, 1) * LANES
+    for start in range(0, matrix.rows, step):
+        yield slice(start, min(start + step, matrix.rows))

@@ -5,29 +5,43 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from math import prod
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shimmy.engine.plan import Limits
 from shimmy.graph.builder import Graph, Node
+from shimmy_plugins.backends.cpu.jit import Target
 from shimmy_plugins.backends.cpu.kernel import FieldValue, Kernel
 from shimmy_plugins.backends.cpu.kvcache import KVCache
 from shimmy_plugins.backends.cpu.loading import PackedWeights
-from shimmy_plugins.backends.cpu.memory import aligned_floats
+from shimmy_plugins.backends.cpu.memory import aligned_floats, round_up
 from shimmy_plugins.backends.cpu.program import Buffers, Program, Tensor
 from shimmy_plugins.backends.cpu.step import StepInputs
+
+if TYPE_CHECKING:
+    from shimmy_plugins.backends.cpu.kernels.quantize import QuantizedRows
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 
 
-class Lowering:
-    """The state of compiling one graph; ``sums`` vectors of accumulators fit the registers."""
+#: What calls can read and write.
+Memory: TypeAlias = "Tensor | KVCache | QuantizedRows"
 
-    def __init__(self, graph: Graph, weights: PackedWeights, limits: Limits, accumulators: int) -> None:
+
+class Lowering:
+    """The state of compiling one graph for a processor."""
+
+    def __init__(self, graph: Graph, weights: PackedWeights, limits: Limits, target: Target) -> None:
         self.limits = limits
-        self.accumulators = accumulators
+        self.target = target
+        # Exact arithmetic unless the other is asked for.
+        self.precision = "int8" if limits.precision == "int8" else "f32"
+        """Of matrices stored as codes; others compute in F32."""
+        self.quantized: dict[int, QuantizedRows] = {}
+        """By blocks of columns."""
         self.step = StepInputs(limits)
         self.cache = KVCache()
         self.weights = weights
@@ -85,12 +99,18 @@ class Lowering:
             self._zeros[size] = aligned_floats(size)
         return self._zeros[size]
 
+    def bias(self, node: Node) -> F32:
+        """The vector a linear node adds; zeros where it has none."""
+        if "bias" in node.weights:
+            return self.weights.vector(node.weights["bias"])
+        return self.zeros(round_up(prod(node.shape)))
+
     def call(
         self,
         kernel: Kernel,
         *,
-        reads: Iterable[Tensor | KVCache],
-        writes: Iterable[Tensor | KVCache],
+        reads: Iterable[Memory],
+        writes: Iterable[Memory],
         **fields: FieldValue,
     ) -> None:
         """Append a call to the program; ``reads`` and ``writes`` decide where threads must meet."""
@@ -104,5 +124,5 @@ class Lowering:
         return tensor
 
 
-def _identity(memory: Tensor | KVCache) -> int:
+def _identity(memory: Memory) -> int:
     return memory.address if isinstance(memory, Tensor) else id(memory)

@@ -37,7 +37,6 @@ class CpuStep:
 class CpuPlan:
     """See :class:`shimmy.engine.plan.Plan`."""
 
-    precision = "f32"
     block_tokens = BLOCK_TOKENS
 
     def __init__(
@@ -45,6 +44,7 @@ class CpuPlan:
     ) -> None:
         threads = "1 thread" if pool.threads == 1 else f"{pool.threads} threads"
         self.description = f"{threads}, {jit.target.description}"
+        self.precision = "int8" if lowered.quantized else "f32"
         self.weight_bytes = lowered.weights.bytes
         self.block_bytes = lowered.cache.block_bytes
         self.fallbacks = tuple(lowered.fallbacks)

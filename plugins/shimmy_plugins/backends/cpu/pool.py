@@ -18,11 +18,10 @@ DRIVER = "run"
 #: A pause takes 40 to 140 cycles: together some tens of microseconds.
 SPINS = 1000
 #: Size of the control block and the place of the yield function in it.
-_CONTROL_WORDS, _YIELD_WORD = 24, 16
+_CONTROL_WORDS, _YIELD_WORD = 16, 8
 
-_Driver = ctypes.CFUNCTYPE(
-    None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p
-)
+#: calls, begin, end, first region, thread, threads, control block
+_Driver = ctypes.CFUNCTYPE(None, ctypes.c_void_p, *[ctypes.c_int64] * 5, ctypes.c_void_p)
 
 
 def driver_ir() -> str:
@@ -53,7 +52,9 @@ class Pool:
         self._driver = _Driver(driver)
         self._control = aligned((_CONTROL_WORDS,), np.int64)
         self._control[_YIELD_WORD] = _yield_address()
-        self._work: tuple[int, int, int] | None = None
+        self._regions = 0
+        """Number of the next region; it is never used again, so latecomers cannot take part in it."""
+        self._work: tuple[int, int, int, int] | None = None
         self._wake = [threading.Semaphore(0) for _ in range(threads - 1)]
         self._workers = [
             threading.Thread(target=self._serve, args=(i + 1,), name=f"shimmy-cpu-{i + 1}", daemon=True)
@@ -63,8 +64,10 @@ class Pool:
             worker.start()
 
     def run(self, calls: NDArray[np.int64], begin: int, end: int) -> None:
-        """Run the calls from ``begin`` to before ``end``; the last of them must let all threads meet."""
-        self._work = (calls.ctypes.data, begin, end)
+        """Run the calls from ``begin`` to before ``end``, which must be whole regions."""
+        calls[begin:end, 3] = 0  # nothing is claimed
+        self._work = (calls.ctypes.data, begin, end, self._regions)
+        self._regions += int(calls[begin:end, 2].sum())
         self._start(self._work)
 
     def close(self) -> None:
@@ -76,7 +79,7 @@ class Pool:
             worker.join()
         self._workers, self._wake = [], []
 
-    def _start(self, work: tuple[int, int, int]) -> None:
+    def _start(self, work: tuple[int, int, int, int]) -> None:
         for wake in self._wake:
             wake.release()
         self._driver(*work, 0, self.threads, self._control.ctypes.data)
@@ -84,6 +87,7 @@ class Pool:
     def _serve(self, thread: int) -> None:
         while True:
             self._wake[thread - 1].acquire()
-            if self._work is None:
+            work = self._work
+            if work is None:
                 return
-            self._driver(*self._work, thread, self.threads, self._control.ctypes.data)
+            self._driver(*work, thread, self.threads, self._control.ctypes.data)

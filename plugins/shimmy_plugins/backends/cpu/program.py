@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shimmy_plugins.backends.cpu.kernel import FieldValue, Kernel
+from shimmy_plugins.backends.cpu.layouts import BLOCK_COLUMNS
 from shimmy_plugins.backends.cpu.memory import aligned_floats, round_up
 
 F32 = NDArray[np.float32]
@@ -18,7 +19,7 @@ I64 = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tensor:
-    """Activations: rows of ``width`` floats, each padded with zeros to whole vectors.
+    """Activations: rows of ``width`` floats, each padded with zeros to whole blocks of columns.
 
     Kernels keep the padding zero or leave it alone, so they need no care for the last vector.
     """
@@ -54,7 +55,7 @@ class Buffers:
         # Only buffers of the same width are exchanged: the padding stays zero.
         free = self._free.setdefault(width, [])
         if not free:
-            free.append(aligned_floats(self._most_rows, round_up(width)))
+            free.append(aligned_floats(self._most_rows, round_up(width, BLOCK_COLUMNS)))
             self.bytes += free[-1].nbytes
         return Tensor(free.pop(), width, rows)
 
@@ -64,7 +65,7 @@ class Buffers:
 
 @dataclass(slots=True)
 class Call:
-    """One kernel with its arguments; ``meet`` says that all threads wait for each other after it."""
+    """One kernel with its arguments; ``meet``: the next call needs this one and those before it done."""
 
     kernel: Kernel
     block: I64
@@ -113,9 +114,9 @@ class Program:
         return list({call.kernel.name: call.kernel for call in self.calls}.values())
 
     def link(self, addresses: Mapping[str, int]) -> tuple[I64, list[Segment]]:
-        """The table of (kernel, argument block, meet), and the segments a step consists of."""
+        """The table of (kernel, argument block, meet, claimed), and the segments a step consists of."""
         self._meet()
-        rows = [(addresses[c.kernel.name], c.block.ctypes.data, int(c.meet)) for c in self.calls]
+        rows = [(addresses[c.kernel.name], c.block.ctypes.data, int(c.meet), 0) for c in self.calls]
         segments: list[Segment] = []
         begin = 0
         for end, function in (*self.functions, (len(rows), None)):
@@ -124,7 +125,7 @@ class Program:
             if function:
                 segments.append(function)
             begin = end
-        return np.array(rows, np.int64).reshape(-1, 3), segments
+        return np.array(rows, np.int64).reshape(-1, 4), segments
 
     def _meet(self) -> None:
         if self.calls:

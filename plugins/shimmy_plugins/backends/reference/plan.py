@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from shimmy.engine.plan import Limits, Progress
 from shimmy.engine.sampling import Chosen, RowSampling, choose
+from shimmy.errors import ConfigError
 from shimmy.gguf.weights import Weights
 from shimmy.graph.batch import Batch
 from shimmy.graph.builder import Graph, Node
@@ -94,5 +95,11 @@ class ReferenceBackend:
     """Interprets any graph whose ops have a NumPy definition, that is: any graph."""
 
     def compile(self, graph: Graph, weights: Weights, limits: Limits, progress: Progress) -> ReferencePlan:
-        del limits, progress  # nothing is allocated or loaded ahead
+        if limits.precision not in ("auto", "f32"):
+            raise ConfigError(
+                f"precision is {limits.precision!r}, and the reference backend computes in f32 only.",
+                hint="Set precision to 'f32' or 'auto', or choose another engine_backend.",
+                param="precision",
+            )
+        del progress  # nothing is loaded ahead
         return ReferencePlan(graph, weights)

@@ -85,9 +85,9 @@ class _Deal:
         return self._e.when_else(self._work.threads * 2 < self._count(tile) + 1)
 
     def __call__(self, tile: Tile) -> None:
-        """Emit this thread's items. Later rows see more: dealt in turns, each thread has its part of them."""
-        e, groups = self._e, self._groups(tile)
-        with e.loop(self._work.thread, self._count(tile), self._work.threads) as item:
+        """Emit the items a thread claims."""
+        groups = self._groups(tile)
+        with self._work.claim(self._count(tile)) as item:
             first, head = item // groups * tile.rows, item % groups * tile.heads
             if tile.rows == 1:
                 self._attend(first, head, tile)
@@ -143,9 +143,9 @@ def lower(low: Lowering, node: Node) -> None:
     kv_append.append(low, layer, k, v)
     y = low.output(node)
     context = round_up(low.limits.max_ctx, BLOCK_TOKENS)
-    scores, scores_stride = low.scratch(context * (low.accumulators // CHAINS))
+    scores, scores_stride = low.scratch(context * (low.target.accumulators // CHAINS))
     low.call(
-        kernel(Heads(heads // kv_heads, key_dim, value_dim), low.accumulators),
+        kernel(Heads(heads // kv_heads, key_dim, value_dim), low.target.accumulators),
         reads=[q, low.cache],
         writes=[y],
         **paged_fields(low, layer, y.rows),

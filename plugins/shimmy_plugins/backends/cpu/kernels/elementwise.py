@@ -12,11 +12,10 @@ from shimmy_plugins.backends.cpu.lowering import Lowering
 
 
 def _kernel(name: str, function: Callable[[Value, Value], Value]) -> Kernel:
-    def body(e: Emitter, f: Fields, work: Work) -> None:
+    def body(_e: Emitter, f: Fields, work: Work) -> None:
         a, b, y = (f.pointer(operand) for operand in "aby")
-        begin, end = work.share(f.count("rows") * f.size("vectors"))
-        with e.loop(begin * LANES, end * LANES, LANES) as i:
-            y[i] = function(a.vector(i), b.vector(i))
+        with work.claim(f.count("rows") * f.size("vectors")) as i:
+            y[i * LANES] = function(a.vector(i * LANES), b.vector(i * LANES))
 
     return Kernel(name, ("rows", "vectors", "a", "b", "y"), body)
 

@@ -18,18 +18,19 @@ _FIELDS = ("rows", "tokens", "weight", "blocks", "y", "y_stride")
 def kernel(layout: Layout) -> Kernel:
     """The kernel for a layout: unpacks 16 neighbours for the sake of one, with the code linear uses."""
     weights = fragment(layout)
+    words = layout.columns // weights.together
 
     def body(e: Emitter, f: Fields, work: Work) -> None:
-        begin, end = work.share(f.count("rows"))
-        with e.loop(begin, end) as row:
+        with work.claim(f.count("rows")) as row:
             token = f.pointer("tokens", I32)[row].widen(I64)
             y = f.pointer("y") + row * f.size("y_stride")
             group = f.pointer("weight", BYTE) + token // LANES * f.size("blocks") * layout.block.itemsize
-            with e.loop(0, f.size("blocks")) as b, e.loop(0, layout.columns // 2) as pair:
-                block = group + b * layout.block.itemsize
-                for i, code in enumerate(weights.pair(block, pair)):
-                    column = weights.weight(block, code)
-                    y[b * layout.columns + pair * 2 + i] = column.lane(token % LANES)
+            with e.loop(0, f.size("blocks")) as b, e.loop(0, words) as word:
+                block, first = group + b * layout.block.itemsize, word * weights.together
+                part = first // (layout.columns // layout.groups)
+                for i, code in enumerate(weights.columns(block, word)):
+                    column = weights.weight(block, part, code)
+                    y[b * layout.columns + first + i] = column.lane(token % LANES)
 
     return Kernel(f"embed_{layout.name}", _FIELDS, body)
 

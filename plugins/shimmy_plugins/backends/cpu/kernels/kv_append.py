@@ -16,8 +16,7 @@ _FIELDS = (
 
 def _body(e: Emitter, f: Fields, work: Work) -> None:
     heads, key_dim, value_dim = (f.size(name) for name in ("heads", "key_dim", "value_dim"))
-    begin, end = work.share(f.count("rows") * heads)
-    with e.loop(begin, end) as item:
+    with work.claim(f.count("rows") * heads) as item:
         row, head = item // heads, item % heads
         sequence = Sequence(e, f, row)
         block, offset = sequence.position // BLOCK_TOKENS, sequence.position % BLOCK_TOKENS

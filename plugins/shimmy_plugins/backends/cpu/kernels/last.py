@@ -10,8 +10,7 @@ from shimmy_plugins.backends.cpu.lowering import Lowering
 
 def _body(e: Emitter, f: Fields, work: Work) -> None:
     stride = f.size("stride")
-    begin, end = work.share(f.count("rows"))
-    with e.loop(begin, end) as row:
+    with work.claim(f.count("rows")) as row:
         wanted = f.pointer("outputs", I32)[row].widen(I64)
         with e.loop(0, stride, LANES) as i:
             f.pointer("y")[row * stride + i] = f.pointer("x").vector(wanted * stride + i)

@@ -1,27 +1,28 @@
-"""linear: y = x @ weight.T + bias, for any run layout and any number of rows of x.
+"""linear: y = x @ weight.T + bias, for any run layout and any number of rows of x; here in F32.
 
 One skeleton: for 16 rows of the weight at a time, for a tile of up to 8 rows of x at a time, walk
 the blocks of columns. A fragment of weights is unpacked once and used by the whole tile. With
-weight = scale * code + offset in a block,
+weight = scale * code + offset in a group of columns,
 
-    y = sum over blocks of (scale * sum(code * x) + offset * sum(x))
+    y = sum over groups of (scale * sum(code * x) + offset * sum(x))
 
-where the sums of x over a block are computed first. The order of additions is fixed by the layout
-alone: even and odd columns of a block in one chain each, added; then block after block. So a row's
+where the sums of x over a group are computed first. The order of additions is fixed by the layout
+alone: even and odd columns of a group in one chain each, added; then group after group. So a row's
 bits do not depend on the tile it is in.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cache
 
 from shimmy.graph.builder import Node
-from shimmy_plugins.backends.cpu.emitter import LANES, Emitter, Pointer, Value, Variable
+from shimmy_plugins.backends.cpu.emitter import LANES, Emitter, Pointer, Value
 from shimmy_plugins.backends.cpu.functions import sum_lanes
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
-from shimmy_plugins.backends.cpu.kernels.fragments import BYTE, Fragment, fragment
-from shimmy_plugins.backends.cpu.layouts import Layout
+from shimmy_plugins.backends.cpu.kernels import linear_int8
+from shimmy_plugins.backends.cpu.kernels.fragments import BYTE, fragment
+from shimmy_plugins.backends.cpu.kernels.tiles import tiles
+from shimmy_plugins.backends.cpu.layouts import AffineLayout, Layout
 from shimmy_plugins.backends.cpu.lowering import Lowering
 
 _FIELDS = (
@@ -38,94 +39,76 @@ _UNROLL = 32
 def kernel(layout: Layout, accumulators: int) -> Kernel:
     """The kernel for a layout, where so many accumulators fit the registers."""
     weights = fragment(layout)
-    tiles = [tile for tile in (8, 4, 2, 1) if tile * _ACCUMULATORS <= accumulators]
+    sizes = [size for size in (8, 4, 2, 1) if size * _ACCUMULATORS <= accumulators]
 
     def body(e: Emitter, f: Fields, work: Work) -> None:
-        rows, blocks = f.count("rows"), f.size("blocks")
         # Each thread sums for itself: that is quick, and saves the threads a meeting.
         sums = f.pointer("sums") + work.thread * f.size("sums_stride")
-        begin, end = work.share(f.size("groups"))
         if weights.grouped:
-            with e.when(begin < end):
-                _sum_blocks(e, f, sums, layout.columns)
-        with e.loop(begin, end) as group:
-            weight = f.pointer("weight", BYTE) + group * blocks * layout.block.itemsize
-            row = e.variable(e.int(0))
-            for tile in tiles:
-                with e.loop_while(_left(row, rows, tile)):
-                    tile_rows = [row.value + t for t in range(tile)]
-                    _tile(e, f, weights, layout, weight, group, tile_rows, sums)
-                    row.value = row.value + tile
+            _sum_groups(e, f, sums, layout)
+        rows = f.count("rows")
+        with work.claim(f.size("groups")) as group:
+            for row, size in tiles(e, rows, sizes):
+                _tile(e, f, layout, group, [row + t for t in range(size)], sums)
 
     return Kernel(f"linear_{layout.name}_{accumulators}", _FIELDS, body)
 
 
-def _left(row: Variable, rows: Value, tile: int) -> Callable[[], Value]:
-    """The condition that a whole tile is left."""
-    return lambda: row.value + (tile - 1) < rows
-
-
-def _sum_blocks(e: Emitter, f: Fields, sums: Pointer, columns: int) -> None:
-    """sums[row, block] = sum of x over the block's columns"""
-    blocks = f.size("blocks")
+def _sum_groups(e: Emitter, f: Fields, sums: Pointer, layout: Layout) -> None:
+    """sums[row, group] = sum of x over the columns of a group"""
+    columns = layout.columns // layout.groups
+    groups = f.size("blocks") * layout.groups
     with e.loop(0, f.count("rows")) as row:
         x = f.pointer("x") + row * f.size("x_stride")
-        with e.loop(0, blocks) as block:
-            vectors = [x.vector(block * columns + i) for i in range(0, columns, LANES)]
-            sums[row * blocks + block] = sum_lanes(sum(vectors[1:], vectors[0]))
+        with e.loop(0, groups) as group:
+            vectors = [x.vector(group * columns + i) for i in range(0, columns, LANES)]
+            sums[row * groups + group] = sum_lanes(sum(vectors[1:], vectors[0]))
 
 
-def _tile(
-    e: Emitter,
-    f: Fields,
-    weights: Fragment,
-    layout: Layout,
-    weight: Pointer,
-    group: Value,
-    rows: list[Value],
-    sums: Pointer,
-) -> None:
+def _tile(e: Emitter, f: Fields, layout: Layout, group: Value, rows: list[Value], sums: Pointer) -> None:
     """y of some rows of x at 16 rows of the weight."""
+    weights, blocks = fragment(layout), f.size("blocks")
+    weight = f.pointer("weight", BYTE) + group * blocks * layout.block.itemsize
     x = [f.pointer("x") + row * f.size("x_stride") for row in rows]
     bias = f.pointer("bias").vector(group * LANES)
     totals = [e.variable(bias) for _ in rows]
-    with e.loop(0, f.size("blocks")) as b:
+    with e.loop(0, blocks) as b:
         block = weight + b * layout.block.itemsize
-        dots = _dot_block(e, weights, layout.columns, block, [p + b * layout.columns for p in x])
-        for row, total, dot in zip(rows, totals, dots, strict=True):
-            x_sum = sums[row * f.size("blocks") + b].splat() if weights.grouped else dot
-            total.value = weights.add(block, total.value, dot, x_sum)
+        for part in range(layout.groups):
+            dots = _dot_group(e, layout, block, part, [p + b * layout.columns for p in x])
+            for row, total, dot in zip(rows, totals, dots, strict=True):
+                x_sum = sums[(row * blocks + b) * layout.groups + part].splat() if weights.grouped else dot
+                total.value = weights.add(block, part, total.value, dot, x_sum)
     for row, total in zip(rows, totals, strict=True):
         f.pointer("y")[row * f.size("y_stride") + group * LANES] = total.value
 
 
-def _dot_block(e: Emitter, weights: Fragment, columns: int, block: Pointer, x: list[Pointer]) -> list[Value]:
-    """sum(code * x) over a block, for each x: even and odd columns apart, then together."""
+def _dot_group(e: Emitter, layout: Layout, block: Pointer, part: int, x: list[Pointer]) -> list[Value]:
+    """sum(code * x) over a group of columns, for each x: even and odd columns apart, then together."""
+    weights = fragment(layout)
+    words = layout.columns // layout.groups // weights.together
     zero = e.floats(0.0)
     even, odd = ([e.variable(zero) for _ in x] for _ in range(2))
-    unroll = min(columns // 2, max(_UNROLL // (2 * len(x)), 1))
-    with e.loop(0, columns // 2, unroll) as first:
-        for pair in (first + k for k in range(unroll)):
-            codes = weights.pair(block, pair)
-            for t, at in enumerate(x):
-                _accumulate(e, even[t], codes[0], at[pair * 2])
-                _accumulate(e, odd[t], codes[1], at[pair * 2 + 1])
+    unroll = min(words, max(_UNROLL // (weights.together * len(x)), 1))
+    with e.loop(part * words, (part + 1) * words, unroll) as first:
+        for word in (first + k for k in range(unroll)):
+            for i, code in enumerate(weights.columns(block, word)):
+                for at, total in zip(x, odd if i % 2 else even, strict=True):
+                    total.value = e.fma(code, at[word * weights.together + i].splat(), total.value)
     return [a.value + b.value for a, b in zip(even, odd, strict=True)]
-
-
-def _accumulate(e: Emitter, total: Variable, code: Value, x: Value) -> None:
-    total.value = e.fma(code, x.splat(), total.value)
 
 
 def lower(low: Lowering, node: Node) -> None:
     """Record the call for a node."""
-    x, y = low.input(node), low.output(node)
     matrix = low.weights.matrix(node.weights["weight"])
+    if low.precision == "int8" and isinstance(matrix.layout, AffineLayout):
+        linear_int8.lower(low, node, matrix)
+        return
+    x, y = low.input(node), low.output(node)
     groups, blocks = matrix.data.shape
-    bias = low.weights.vector(node.weights["bias"]) if "bias" in node.weights else low.zeros(y.stride)
-    sums, sums_stride = low.scratch(low.limits.step_tokens * blocks)
+    sums, sums_stride = low.scratch(low.limits.step_tokens * blocks * matrix.layout.groups)
     low.call(
-        kernel(matrix.layout, low.accumulators),
+        kernel(matrix.layout, low.target.accumulators),
         reads=[x],
         writes=[y],
         rows=y.rows,
@@ -136,7 +119,7 @@ def lower(low: Lowering, node: Node) -> None:
         weight=matrix.data,
         groups=groups,
         blocks=blocks,
-        bias=bias,
+        bias=low.bias(node),
         sums=sums,
         sums_stride=sums_stride,
     )

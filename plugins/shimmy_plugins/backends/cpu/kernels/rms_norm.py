@@ -11,8 +11,7 @@ from shimmy_plugins.backends.cpu.lowering import Lowering
 
 def _body(e: Emitter, f: Fields, work: Work) -> None:
     parts, size = f.size("parts"), f.size("size")
-    begin, end = work.share(f.count("rows") * parts)
-    with e.loop(begin, end) as item:
+    with work.claim(f.count("rows") * parts) as item:
         row, start = item // parts, item % parts * size
         x = f.pointer("x") + (row * f.size("x_stride") + start)
         y = f.pointer("y") + (row * f.size("y_stride") + start)

@@ -16,8 +16,7 @@ _FIELDS = ("rows", "heads", "head_dim", "pairs", "spread", "apart", "x", "y", "s
 
 def _body(e: Emitter, f: Fields, work: Work) -> None:
     heads, head_dim, pairs = (f.size(name) for name in ("heads", "head_dim", "pairs"))
-    begin, end = work.share(f.count("rows") * heads)
-    with e.loop(begin, end) as item:
+    with work.claim(f.count("rows") * heads) as item:
         row = item // heads
         start = row * f.size("stride") + item % heads * head_dim
         x, y = f.pointer("x") + start, f.pointer("y") + start

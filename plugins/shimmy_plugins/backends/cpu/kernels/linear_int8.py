@@ -1,0 +1,112 @@
+"""linear with activations of 8 bits: products and sums of a group of columns are exact integers.
+
+The skeleton is that of ``linear``: 16 rows of the weight, a tile of rows of x, block after block.
+With weight = scale * code + offset and x = x_scale * x_code in a group of columns,
+
+    y = sum over groups of (scale * x_scale * sum(code * x_code) + offset * x_scale * sum(x_code))
+
+and where offset = scale * -zero, the integers take that in: sum((code - zero) * x_code). Groups are
+added in F32, always one after the other, so a row's bits depend neither on the tile it is in nor on
+the instructions that multiply its integers.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from shimmy.graph.builder import Node
+from shimmy_plugins.backends.cpu.emitter import LANES, Emitter, Pointer, Value, Variable
+from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
+from shimmy_plugins.backends.cpu.kernels.dot import DOTS, Dot
+from shimmy_plugins.backends.cpu.kernels.fragments import BYTE, AffineFragment
+from shimmy_plugins.backends.cpu.kernels.quantize import PANEL, RECORD, Record, quantized, record_at
+from shimmy_plugins.backends.cpu.kernels.tiles import tiles
+from shimmy_plugins.backends.cpu.layouts import AffineLayout
+from shimmy_plugins.backends.cpu.loading import Matrix
+from shimmy_plugins.backends.cpu.lowering import Lowering
+from shimmy_plugins.backends.cpu.memory import ALIGNMENT
+
+_FIELDS = ("rows", "x", "y", "y_stride", "weight", "groups", "blocks", "bias")
+
+
+#: Larger tiles compute so long on a block that the processor sees too little of the next ones: they
+#: ask for weights so many bytes before they need them.
+_LARGE, _AHEAD = 4, 2048
+
+
+@cache
+def kernel(layout: AffineLayout, dot: str, accumulators: int) -> Kernel:
+    """The kernel for a layout, where so many accumulators fit the registers."""
+    # No tile reaches into another panel: after those of a whole panel, less than a panel is left.
+    sizes = (PANEL, 8, 4, 2, 1) if accumulators >= 2 * PANEL else (2, 1)
+
+    def body(e: Emitter, f: Fields, work: Work) -> None:
+        product = _Product(e, f, AffineFragment(layout), DOTS[dot])
+        rows = f.count("rows")
+        with work.claim(f.size("groups")) as group:
+            for row, size in tiles(e, rows, sizes):
+                product.tile(group, row, size)
+
+    return Kernel(f"linear_int8_{layout.name}_{dot}_{accumulators}", _FIELDS, body)
+
+
+class _Product:
+    """Emits tiles of y."""
+
+    def __init__(self, e: Emitter, f: Fields, weights: AffineFragment, dot: Dot) -> None:
+        self._e, self._f, self._weights, self._dot = e, f, weights, dot
+
+    def tile(self, group: Value, row: Value, rows: int) -> None:
+        """y of some rows of x, from ``row`` on, at the 16 rows ``group`` of the weight."""
+        e, f, layout = self._e, self._f, self._weights.layout
+        blocks = f.size("blocks")
+        weight = f.pointer("weight", BYTE) + group * blocks * layout.block.itemsize
+        x = record_at(f.pointer("x", BYTE), row, e.int(0), blocks).at
+        totals = [e.variable(f.pointer("bias").vector(group * LANES)) for _ in range(rows)]
+        with e.loop(0, blocks) as b:
+            first = x + b * (PANEL * RECORD.itemsize)
+            block = weight + b * layout.block.itemsize
+            if rows >= _LARGE:
+                for line in range(0, layout.block.itemsize, ALIGNMENT):
+                    block.prefetch(_AHEAD + line)
+            records = [Record(first + r * RECORD.itemsize) for r in range(rows)]
+            self._add_block(block, records, totals)
+        for r, total in enumerate(totals):
+            f.pointer("y")[(row + r) * f.size("y_stride") + group * LANES] = total.value
+
+    def _add_block(self, block: Pointer, records: list[Record], totals: list[Variable]) -> None:
+        """Add a block's share to the total of each record's row."""
+        e, weights, layout = self._e, self._weights, self._weights.layout
+        groups = layout.groups
+        words = layout.columns // groups // weights.together
+        for part in range(groups):
+            codes = [q for w in range(part * words, (part + 1) * words) for q in weights.quads(block, w)]
+            scale = weights.scale(block, part)
+            for record, total in zip(records, totals, strict=True):
+                x = [record.quad(part * len(codes) + i) for i in range(len(codes))]
+                start = record.minus_sum(part, groups) * layout.zero if layout.zero else e.ints(0)
+                dot = self._dot(e, start, codes, x, layout.bits).to_float(signed=True)
+                total.value = e.fma(dot, scale * record.scale, total.value)
+                if layout.zero is None:
+                    offset = weights.offset(block, part)
+                    total.value = e.fma(offset, record.sum(part, groups), total.value)
+
+
+def lower(low: Lowering, node: Node, matrix: Matrix) -> None:
+    """Record the calls for a node: quantise its input, unless that has been done, and multiply."""
+    assert isinstance(matrix.layout, AffineLayout)
+    x, y = quantized(low, node), low.output(node)
+    groups, blocks = matrix.data.shape
+    low.call(
+        kernel(matrix.layout, low.target.dot, low.target.accumulators),
+        reads=[x],
+        writes=[y],
+        rows=y.rows,
+        x=x.records,
+        y=y.array,
+        y_stride=y.stride,
+        weight=matrix.data,
+        groups=groups,
+        blocks=blocks,
+        bias=low.bias(node),
+    )
