@@ -12,7 +12,8 @@ from shimmy.graph.scaling import RopeScaling, read_scaling
 
 if TYPE_CHECKING:
     from shimmy.engine.plan import Plan
-    from shimmy.graph.builder import Graph, TensorTable
+    from shimmy.graph.builder import Graph
+    from shimmy.graph.tensors import TensorTable
 
 #: The smallest context worth serving; less memory than this is an error.
 MIN_CONTEXT = 512

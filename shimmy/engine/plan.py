@@ -53,6 +53,21 @@ class Step(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class FinishedStep:
+    """The step of an engine that computes while ``submit`` runs."""
+
+    _logits: NDArray[np.float32]
+    """A view of the plan's memory, so valid until the next submit."""
+    _chosen: list[Chosen]
+
+    def chosen(self) -> list[Chosen]:
+        return self._chosen
+
+    def logits(self) -> NDArray[np.float32]:
+        return self._logits
+
+
 class Plan(Protocol):
     """A compiled graph with its weights and its KV cache. Used from one thread."""
 

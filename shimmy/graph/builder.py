@@ -7,7 +7,7 @@ name a node in errors, numeric differences and profiles.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,18 +15,7 @@ from typing import Any, Protocol
 from shimmy.errors import GraphError, did_you_mean
 from shimmy.graph.ops import CORE_OPS, Op, Shape
 from shimmy.graph.scaling import PLAIN, RopeScaling
-
-
-class TensorTable(Protocol):
-    """What recording needs to know of a model file: which tensors there are, and their shapes."""
-
-    def __contains__(self, name: object) -> bool: ...
-
-    def names(self) -> Sequence[str]: ...
-
-    def shape(self, name: str) -> Shape:
-        """Shape with rows first: (rows, columns) of a matrix, (n,) of a vector."""
-        ...
+from shimmy.graph.tensors import TensorTable
 
 
 class Architecture(Protocol):

@@ -15,7 +15,7 @@ from shimmy.errors import GGUFError, did_you_mean
 from shimmy.gguf.params import read_params
 
 if TYPE_CHECKING:
-    from shimmy.graph.builder import TensorTable
+    from shimmy.graph.tensors import TensorTable
 
 #: Values of ``rope.scaling.type``.
 KINDS = ("none", "linear", "yarn", "llama3", "longrope")

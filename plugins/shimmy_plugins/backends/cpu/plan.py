@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from shimmy.engine.sampling import Chosen, RowSampling, choose
+from shimmy.engine.plan import FinishedStep
+from shimmy.engine.sampling import RowSampling, choose
 from shimmy.graph.batch import Batch
 from shimmy_plugins.backends.cpu.jit import Jit
 from shimmy_plugins.backends.cpu.kvcache import BLOCK_TOKENS
 from shimmy_plugins.backends.cpu.lowering import Lowering
 from shimmy_plugins.backends.cpu.pool import Pool
 from shimmy_plugins.backends.cpu.program import Tensor
-
-F32 = NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class CpuStep:
-    """A finished step."""
-
-    _logits: F32
-    _chosen: list[Chosen]
-
-    def chosen(self) -> list[Chosen]:
-        return self._chosen
-
-    def logits(self) -> F32:
-        """A view of the plan's memory, so valid until the next submit."""
-        return self._logits
 
 
 class CpuPlan:
@@ -58,7 +38,7 @@ class CpuPlan:
         """OutOfMemoryError if there is not that much memory; then nothing has changed."""
         self._lowered.cache.reserve(blocks)
 
-    def submit(self, batch: Batch, sampling: Sequence[RowSampling]) -> CpuStep:
+    def submit(self, batch: Batch, sampling: Sequence[RowSampling]) -> FinishedStep:
         """EngineError if the batch exceeds the limits or the reserved blocks."""
         self._lowered.step.fill(batch, self._lowered.cache)
         for segment in self._segments:
@@ -67,7 +47,7 @@ class CpuPlan:
             else:
                 segment()
         logits = self._output.values()
-        return CpuStep(logits, [choose(row, how) for row, how in zip(logits, sampling, strict=True)])
+        return FinishedStep(logits, [choose(row, how) for row, how in zip(logits, sampling, strict=True)])
 
     def close(self) -> None:
         self._pool.close()

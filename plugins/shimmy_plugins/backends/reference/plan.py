@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shimmy.engine.plan import Limits, Progress
-from shimmy.engine.sampling import Chosen, RowSampling, choose
+from shimmy.engine.plan import FinishedStep, Limits, Progress
+from shimmy.engine.sampling import RowSampling, choose
 from shimmy.errors import ConfigError
 from shimmy.gguf.weights import Weights
 from shimmy.graph.batch import Batch
@@ -22,20 +21,6 @@ F32 = NDArray[np.float32]
 
 BLOCK_TOKENS = 32
 F32_BYTES = 4
-
-
-@dataclass(frozen=True, slots=True)
-class ReferenceStep:
-    """A finished step: the raw logits of the output rows and the tokens chosen from them."""
-
-    _logits: F32
-    _chosen: list[Chosen]
-
-    def chosen(self) -> list[Chosen]:
-        return self._chosen
-
-    def logits(self) -> F32:
-        return self._logits
 
 
 class ReferencePlan:
@@ -68,7 +53,7 @@ class ReferencePlan:
         stored = self._cache.blocks
         self._cache.blocks = {key: block for key, block in stored.items() if key[1] < blocks}
 
-    def submit(self, batch: Batch, sampling: Sequence[RowSampling]) -> ReferenceStep:
+    def submit(self, batch: Batch, sampling: Sequence[RowSampling]) -> FinishedStep:
         context = {"batch": batch, "cache": self._cache}
         values: dict[int, F32] = {}
         for run in self._program:
@@ -79,7 +64,7 @@ class ReferencePlan:
                 if self._last_use[i] == node.index:
                     del values[i]
         logits = values[self._output]
-        return ReferenceStep(logits, [choose(*row) for row in zip(logits, sampling, strict=True)])
+        return FinishedStep(logits, [choose(*row) for row in zip(logits, sampling, strict=True)])
 
     def close(self) -> None:
         self._expanded.clear()
