@@ -23,7 +23,7 @@ Branches: TypeAlias = AbstractContextManager[
 #: llvmlite has no type annotations.
 Type: TypeAlias = Any
 
-I1, I8, I16, I32, I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
+I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 F16, F32 = ir.HalfType(), ir.FloatType()
 PTR = ir.PointerType()
 VOID = ir.VoidType()
@@ -298,12 +298,6 @@ class Emitter:
         yield
         b.branch(test)
         b.position_at_end(done)
-
-    @contextmanager
-    def when(self, condition: Value) -> Iterator[None]:
-        """if condition:"""
-        with self.builder.if_then(condition.raw):
-            yield
 
     def when_else(self, condition: Value) -> Branches:
         """with when_else(condition) as (yes, no): with yes: …; with no: …"""
