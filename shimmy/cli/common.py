@@ -31,6 +31,7 @@ ENGINE = (
     "engine_backend",
     "precision",
     "threads",
+    "instructions",
     "max_ctx",
     "rope_scale",
     "kv_memory",

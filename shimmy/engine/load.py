@@ -57,6 +57,7 @@ def load_engine(
         step_tokens=max(settings.step_tokens, settings.max_sequences),
         threads=settings.threads or default_threads(),
         precision=settings.precision,
+        instructions=settings.instructions,
     )
     plan = backend.compile(graph, weights, limits, progress)
     kv_memory = settings.kv_memory or int(psutil.virtual_memory().available * KV_SHARE)

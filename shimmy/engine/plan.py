@@ -39,6 +39,8 @@ class Limits:
     """CPU threads the plan may use."""
     precision: str = "auto"
     """"f32" or "int8": the arithmetic asked for; "auto" leaves it to the backend."""
+    instructions: str = "auto"
+    """CPU instructions used at most, "avx2"; "auto" leaves them to the backend."""
 
 
 class Step(Protocol):

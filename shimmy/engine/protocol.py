@@ -29,6 +29,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     backend: str = "auto"
     precision: str = "auto"
     threads: int | None = None
+    instructions: str = "auto"
     max_ctx: int | None = None
     rope_scale: float | None = None
     """Factor of YaRN, at least 1; None lets ``max_ctx`` decide."""
@@ -47,6 +48,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
             backend=settings.engine_backend,
             precision=settings.precision,
             threads=settings.threads,
+            instructions=settings.instructions,
             max_ctx=settings.max_ctx,
             rope_scale=settings.rope_scale,
             kv_memory=settings.kv_memory,

@@ -155,6 +155,9 @@ class Settings(BaseSettings):
     threads: Annotated[int, Interval(ge=1, le=256)] | None = Field(
         default=None, description="CPU threads that compute."
     )
+    instructions: Literal["auto", "avx2"] = Field(
+        default="auto", description="CPU instructions used at most; auto uses the best there are."
+    )
     max_ctx: Annotated[int, Interval(ge=512, le=131072)] | None = Field(
         default=None, description="Longest context of a sequence, in tokens."
     )

@@ -15,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from shimmy.errors import EngineError, GraphError, OutOfMemoryError
+from shimmy.errors import ConfigError, EngineError, GraphError, OutOfMemoryError
 from shimmy.graph.builder import Graph
 from shimmy.graph.ops import CORE_OPS, Op
 from shimmy_plugins.backends.cpu import _probe
@@ -27,6 +27,7 @@ from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
 from shimmy_plugins.backends.cpu.kvcache import KVCache
 from shimmy_plugins.backends.cpu.object_cache import ObjectCache
 from shimmy_plugins.backends.cpu.plan import CpuPlan
+from shimmy_plugins.backends.reference.plan import ReferenceBackend
 from tests.backend.harness import (
     FLAT,
     GREEDY,
@@ -95,12 +96,10 @@ def test_avx2_computes_the_same_bits(tmp_path: Path) -> None:
     """The order of additions is fixed, so half as wide registers change nothing."""
     if (problem := Target.host().problem()) or Target.host().description == "NEON":
         pytest.skip(problem or "not an x86 processor")
-    features = Target.host().features.split(",")
-    narrow = ",".join("-" + f[1:] if f.startswith("+avx512") else f for f in features)
     rng = np.random.default_rng(1)
     ids = rng.integers(3, 2000, 40)
     found = []
-    for target in (Target.host(), Target("haswell", narrow)):
+    for target in (Target.host(), Target.host().at_most("avx2")):
         backend = CpuBackend(target, ObjectCache(tmp_path))
         plan = compile_with(backend, model_path("llama_spm.q4_k_m"))
         plan.reserve(2)
@@ -109,6 +108,20 @@ def test_avx2_computes_the_same_bits(tmp_path: Path) -> None:
         plan.close()
     assert "AVX2" in found[3]
     np.testing.assert_array_equal(found[0], found[2])
+
+
+def test_instructions_that_the_processor_lacks_are_refused() -> None:
+    old = Target("core2", "+sse4.1,-avx2,-fma")
+    assert old.at_most("auto") == old
+    with pytest.raises(ConfigError, match="instructions is 'avx2', which the processor .core2. lacks"):
+        old.at_most("avx2")
+
+
+def test_the_reference_has_no_instructions_to_choose(weights: MadeUpWeights) -> None:
+    with pytest.raises(ConfigError, match="the reference backend leaves them to NumPy"):
+        ReferenceBackend().compile(
+            build_linear(weights), weights, replace(LIMITS, instructions="avx2"), no_progress
+        )
 
 
 def test_a_processor_without_fma_is_refused(weights: MadeUpWeights) -> None:

@@ -22,20 +22,23 @@ class CpuBackend:
         self._cache = cache or ObjectCache()
 
     def compile(self, graph: Graph, weights: Weights, limits: Limits, progress: Progress) -> CpuPlan:
-        """Raises GraphError (a stateful op without a kernel), OutOfMemoryError, EngineError."""
+        """Raises GraphError (a stateful op without a kernel), OutOfMemoryError, EngineError, ConfigError."""
         if problem := self._target.problem():
             raise EngineError(f"the cpu backend cannot run here: {problem}.")
+        target = self._target.at_most(limits.instructions)
         try:
-            return self._compile(expand(graph), weights, limits, progress)
+            return self._compile(expand(graph), weights, limits, target, progress)
         except MemoryError as error:
             raise OutOfMemoryError(f"the model does not fit into memory: {error}.") from error
 
-    def _compile(self, graph: Graph, weights: Weights, limits: Limits, progress: Progress) -> CpuPlan:
+    def _compile(
+        self, graph: Graph, weights: Weights, limits: Limits, target: Target, progress: Progress
+    ) -> CpuPlan:
         packed = PackedWeights(weights)
         packed.load(matrices(graph), limits.threads, progress)
-        lowered = lower(graph, weights, packed, limits, self._target)
+        lowered = lower(graph, weights, packed, limits, target)
         kernels = {kernel.name: kernel.ir for kernel in lowered.program.kernels()}
-        jit = Jit(self._target, self._cache)
+        jit = Jit(target, self._cache)
         addresses = jit.compile({**kernels, DRIVER: driver_ir}, progress)
         pool = Pool(limits.threads, addresses[DRIVER])
         return CpuPlan(lowered, lowered.tensor(graph.output), jit, addresses, pool)

@@ -11,7 +11,11 @@ import llvmlite
 import llvmlite.binding as llvm
 
 from shimmy.engine.plan import Progress
+from shimmy.errors import ConfigError
 from shimmy_plugins.backends.cpu.object_cache import ObjectCache, sources_digest
+
+#: What names of x86 features newer than AVX2 begin with.
+_NEWER = ("avx512", "avx10", "avxvnni", "avxifma", "avxneconvert", "amx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,20 @@ class Target:
     @classmethod
     def host(cls) -> Target:
         return cls(llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten())
+
+    def at_most(self, instructions: str) -> Target:
+        """This processor without what is newer; ConfigError if it lacks them itself. "auto": all it has."""
+        if instructions == "auto":
+            return self
+        if not self._has(instructions):
+            raise ConfigError(
+                f"instructions is {instructions!r}, which the processor ({self.cpu}) lacks.",
+                hint="Leave instructions at 'auto'.",
+                param="instructions",
+            )
+        features = [f"-{f[1:]}" if f[1:].startswith(_NEWER) else f for f in self.features.split(",")]
+        # A processor's name brings its instructions along: that of the first with AVX2 brings no more.
+        return Target("haswell", ",".join(features))
 
     def problem(self) -> str | None:
         """Why kernels would crawl on this processor: no fused multiply-add; None if it has one."""

@@ -86,5 +86,11 @@ class ReferenceBackend:
                 hint="Set precision to 'f32' or 'auto', or choose another engine_backend.",
                 param="precision",
             )
+        if limits.instructions != "auto":
+            raise ConfigError(
+                f"instructions is {limits.instructions!r}, and the reference backend leaves them to NumPy.",
+                hint="Set instructions to 'auto', or choose another engine_backend.",
+                param="instructions",
+            )
         del progress  # nothing is loaded ahead
         return ReferencePlan(graph, weights)

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from shimmy.settings import Settings
 
 
-@settings_options("engine_backend", "precision", "threads", "kv_memory", "step_tokens", "models_dir")
+@settings_options(
+    "engine_backend", "precision", "threads", "instructions", "kv_memory", "step_tokens", "models_dir"
+)
 def command(
     ctx: typer.Context,
     model: Annotated[str | None, typer.Argument(help="A model of `shimmy list`, or a GGUF file.")] = None,
