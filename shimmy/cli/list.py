@@ -57,5 +57,6 @@ def print_skipped(skipped: Sequence[Skipped]) -> None:
 
 def _model_row(card: ModelCard) -> tuple[str, ...]:
     context = str(card.context_length) if card.context_length else "?"
-    size, count = readable_size(card.size_bytes), readable_count(card.parameters)
-    return card.name, size, count, card.quantization, context, str(card.path)
+    count = "?" if card.parameters is None else readable_count(card.parameters)
+    size, quantization = readable_size(card.size_bytes), card.quantization or "?"
+    return card.name, size, count, quantization, context, str(card.path)

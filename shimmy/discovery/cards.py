@@ -1,7 +1,8 @@
 """Model cards, read once per file: remembered by path, size and time of change, also between runs.
 
-A vocabulary makes the head of a file long, so reading a card takes some ten milliseconds. What
-cannot be read from or written to the file of remembered cards is done without.
+A file is read whole, which takes some milliseconds, or by a glance at its metadata, which takes a
+tenth of that: then the card lacks what only the table of tensors says. What cannot be read from
+or written to the file of remembered cards is done without.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import logging
 import os
 import tempfile
 import threading
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,12 +20,14 @@ from typing import Any
 from shimmy import __version__
 from shimmy.discovery.kinds import why_not_a_language_model
 from shimmy.errors import GGUFError
-from shimmy.gguf.card import ModelCard, read_card
+from shimmy.gguf.card import ModelCard, glance, read_card
 from shimmy.gguf.parts import part_paths
-from shimmy.gguf.reader import open_gguf
+from shimmy.gguf.reader import open_gguf, peek_gguf
 from shimmy.registry import Registry
 from shimmy.specs import QuantTypeSpec
 
+#: Files that :meth:`CardReader.read_all` reads whole which were not yet, before it only glances.
+WHOLE_AT_ONCE = 100
 #: Files remembered; the longest known go first.
 MOST_CARDS = 10_000
 
@@ -39,6 +43,11 @@ class FileFacts:
 
     card: ModelCard | None
     problem: str | None
+
+    @property
+    def whole(self) -> bool:
+        """Whether the file was read to the end of its table of tensors, or as far as it makes sense."""
+        return self.card is None or self.card.parameters is not None
 
 
 class CardReader:
@@ -59,17 +68,34 @@ class CardReader:
 
     def read(self, path: Path) -> FileFacts:
         """The facts about a model, by its (first) file."""
+        return self._read(path, whole=True)[0]
+
+    def glance(self, path: Path) -> FileFacts:
+        """What is known of a model's file or its metadata say: there may be more to say against it."""
+        return self._read(path, whole=False)[0]
+
+    def read_all(self, paths: Iterable[Path]) -> list[FileFacts]:
+        """The facts about many models: of the first unknown ones whole, of the others at a glance."""
+        left, everything = WHOLE_AT_ONCE, []
+        for path in paths:
+            facts, anew = self._read(path, whole=left > 0)
+            left -= anew and facts.whole
+            everything.append(facts)
+        return everything
+
+    def _read(self, path: Path, *, whole: bool) -> tuple[FileFacts, bool]:
+        """The facts, and whether the file had to be opened for them."""
         state = [_state(part) for part in part_paths(path)]
         with self._lock:
             if self._known is None:
                 self._known = self._recall()
             remembered = self._known.get(str(path))
-            if remembered is not None and remembered[0] == state:
-                return remembered[1]
-            facts = self._open(path)
+            if remembered is not None and remembered[0] == state and (remembered[1].whole or not whole):
+                return remembered[1], False
+            facts = self._open(path, whole=whole)
             self._known[str(path)] = (state, facts)
             self._changed = True
-            return facts
+            return facts, True
 
     def save(self) -> None:
         """Remember for later runs what has been read since the last time."""
@@ -87,11 +113,16 @@ class CardReader:
         except OSError as error:
             _logger.debug("model cards are not remembered: %s", error)
 
-    def _open(self, path: Path) -> FileFacts:
+    def _open(self, path: Path, *, whole: bool) -> FileFacts:
         try:
+            if not whole:
+                metadata, size = peek_gguf(path)
+                # Of a split model the other parts say how large it is, and whether it is complete.
+                if "split.count" not in metadata:
+                    return _facts(glance(path, metadata, size), metadata)
             with open_gguf(path, skim=True) as file:
                 card = read_card(file, name="", source="", quant_types=self._quant_types)
-                return FileFacts(card, why_not_a_language_model(card.architecture, file.metadata))
+                return _facts(card, file.metadata)
         except GGUFError as error:
             return FileFacts(None, str(error))
 
@@ -109,6 +140,10 @@ class CardReader:
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             _logger.debug("remembered model cards cannot be used: %s", error)
             return {}
+
+
+def _facts(card: ModelCard, metadata: Mapping[str, Any]) -> FileFacts:
+    return FileFacts(card, why_not_a_language_model(card.architecture, metadata))
 
 
 def _fields(card: ModelCard | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shimmy.discovery.ask import ask_sources
-from shimmy.discovery.cards import CardReader
+from shimmy.discovery.cards import CardReader, FileFacts
 from shimmy.discovery.names import name_models
 from shimmy.discovery.records import DiscoverySource, FoundModel, Searched, Skipped
 from shimmy.discovery.scan import unreadable
@@ -100,15 +100,24 @@ class Catalog:
         return [*own, *(alias for alias in found.aliases if scan.aliases.get(alias) is found)]
 
     def models(self) -> list[ModelCard]:
-        """The cards of all language models, by name."""
-        cards = (card for card in self._examined() if isinstance(card, ModelCard))
-        return sorted(cards, key=lambda card: card.name)
+        """The cards of all language models, by name.
+
+        Of many files some are only glanced at: their cards lack ``parameters`` and ``quantization``,
+        and that they are damaged may not show yet. Each call looks at some more of them.
+        """
+        found = self._scanned().models
+        facts = self._cards.read_all(model.path for model in found.values())
+        self._cards.save()
+        rows = [self._judge(*model, each) for model, each in zip(found.items(), facts, strict=True)]
+        return sorted((row for row in rows if isinstance(row, ModelCard)), key=lambda card: card.name)
 
     @property
     def skipped(self) -> list[Skipped]:
-        """What was found and is no model that shimmy can run, with reasons."""
-        files = [row for row in self._examined() if isinstance(row, Skipped)]
-        return [*self._scanned().skipped, *files]
+        """What was found and is no model that shimmy can run, with reasons; what :meth:`models` left out."""
+        found = self._scanned().models.items()
+        rows = [self._judge(name, model, self._cards.glance(model.path)) for name, model in found]
+        self._cards.save()
+        return [*self._scanned().skipped, *(row for row in rows if isinstance(row, Skipped))]
 
     @property
     def searched(self) -> list[Searched]:
@@ -171,11 +180,6 @@ class Catalog:
             assert self._scan is not None
             return self._scan
 
-    def _examined(self) -> list[ModelCard | Skipped]:
-        rows = [self._examine(name, found) for name, found in self._scanned().models.items()]
-        self._cards.save()
-        return rows
-
     def _meant(self, target: str | None) -> str | None:
         """The name of the model a served name is for; None if there is none."""
         try:
@@ -197,7 +201,9 @@ class Catalog:
         return card
 
     def _examine(self, name: str, found: FoundModel) -> ModelCard | Skipped:
-        facts = self._cards.read(found.path)
+        return self._judge(name, found, self._cards.read(found.path))
+
+    def _judge(self, name: str, found: FoundModel, facts: FileFacts) -> ModelCard | Skipped:
         problem = facts.problem
         if facts.card is None or problem is not None:
             return Skipped(found.path, found.source, problem or "it cannot be read.")

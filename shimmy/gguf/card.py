@@ -6,8 +6,9 @@ import math
 import reprlib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from shimmy.errors import GGUFError
 from shimmy.gguf.reader import GGUFFile
@@ -28,9 +29,10 @@ class ModelCard:
     """The discovery source that found it."""
     size_bytes: int
     architecture: str
-    parameters: int
-    quantization: str
-    """The type holding most of the weights' bytes, as ggml names it."""
+    parameters: int | None
+    """Weights; None as long as only the metadata have been read (:func:`glance`)."""
+    quantization: str | None
+    """The type holding most of the weights' bytes, as ggml names it; None as for ``parameters``."""
     context_length: int | None
     """Positions the model was trained for; None if the file does not say."""
     has_chat_template: bool
@@ -42,37 +44,53 @@ def read_card(file: GGUFFile, *, name: str, source: str, quant_types: Registry[Q
     Raises:
         GGUFError: it does not say what architecture it holds, or the data of a tensor is not all there.
     """
-    architecture = _architecture(file)
-    context = file.metadata.get(f"{architecture}.context_length")
+    card = glance(file.path, file.metadata, file.size_bytes)
     specs = types_by_id(quant_types)
     sizes: Counter[int] = Counter()
     for tensor in file.tensors.values():
         spec = specs.get(tensor.ggml_id)
         sizes[tensor.ggml_id] += file.n_bytes(tensor.name, spec) if spec else tensor.room
-    return ModelCard(
+    return replace(
+        card,
         name=name,
-        path=file.path,
         source=source,
-        size_bytes=file.size_bytes,
-        architecture=architecture,
         parameters=sum(math.prod(t.shape) for t in file.tensors.values()),
         quantization=_type_name(sizes.most_common(1)[0][0], specs) if sizes else "none",
-        context_length=context if type(context) is int and 0 < context < 2**31 else None,
-        has_chat_template=isinstance(file.metadata.get("tokenizer.chat_template"), str),
     )
 
 
-def _architecture(file: GGUFFile) -> str:
-    name = file.metadata.get("general.architecture")
+def glance(path: Path, metadata: Mapping[str, Any], size_bytes: int) -> ModelCard:
+    """The nameless card as far as metadata tell: nothing of what only the tensors say.
+
+    Raises:
+        GGUFError: they do not say what architecture the file holds.
+    """
+    architecture = _architecture(path, metadata)
+    context = metadata.get(f"{architecture}.context_length")
+    return ModelCard(
+        name="",
+        path=path,
+        source="",
+        size_bytes=size_bytes,
+        architecture=architecture,
+        parameters=None,
+        quantization=None,
+        context_length=context if type(context) is int and 0 < context < 2**31 else None,
+        has_chat_template=isinstance(metadata.get("tokenizer.chat_template"), str),
+    )
+
+
+def _architecture(path: Path, metadata: Mapping[str, Any]) -> str:
+    name = metadata.get("general.architecture")
     if not isinstance(name, str):
         raise GGUFError(
-            f"{file.path}: has no 'general.architecture', so nothing says how to run it.",
+            f"{path}: has no 'general.architecture', so nothing says how to run it.",
             hint="Is it a model? Convert it anew with a current converter.",
         )
     # It is shown in listings and messages, so it must be fit to be seen.
     if not (0 < len(name) <= MAX_ARCHITECTURE_NAME and name.isprintable()):
         raise GGUFError(
-            f"{file.path}: 'general.architecture' is {reprlib.repr(name)}, "
+            f"{path}: 'general.architecture' is {reprlib.repr(name)}, "
             f"expected 1 to {MAX_ARCHITECTURE_NAME} printable characters."
         )
     return name

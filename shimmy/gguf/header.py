@@ -15,12 +15,15 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from mmap import mmap
-from typing import Any
+from typing import Any, TypeVar
 
+from shimmy.errors import GGUFError
 from shimmy.gguf.cursor import LEAST_STRING, Cursor
+
+T = TypeVar("T")
 
 DEFAULT_ALIGNMENT = 32
 MAX_DIMENSIONS = 4
@@ -90,21 +93,57 @@ def read_header(buffer: bytes | mmap, file: str, *, skim: bool = False) -> Heade
     Args:
         buffer: the whole file.
         file: its name, for errors.
-        skim: step over arrays, vocabularies above all; several times as fast.
+        skim: step over long arrays, vocabularies above all; what is wrong inside them goes unseen.
 
     Raises:
         GGUFError: anything is not as the format demands; names field and byte.
     """
-    cursor = Cursor(buffer, file, skim=skim)
+
+    def read(cursor: Cursor) -> Header:
+        version, tensor_count, metadata = _read_start(cursor)
+        table = _read_table(cursor, tensor_count)
+        alignment = metadata.get(_ALIGNMENT, DEFAULT_ALIGNMENT)
+        return Header(version, metadata, _place_tensors(cursor, table, alignment))
+
+    return _skimmed(buffer, file, read) if skim else read(Cursor(buffer, file))
+
+
+def read_metadata(buffer: bytes | mmap, file: str) -> dict[str, Any]:
+    """The metadata alone, long arrays stepped over; of the tensor table only the first row is checked.
+
+    Raises:
+        GGUFError: as :func:`read_header`, as far as it looks.
+    """
+
+    def read(cursor: Cursor) -> dict[str, Any]:
+        _, tensor_count, metadata = _read_start(cursor)
+        _read_table(cursor, min(tensor_count, 1))
+        return metadata
+
+    return _skimmed(buffer, file, read)
+
+
+def _skimmed(buffer: bytes | mmap, file: str, read: Callable[[Cursor], T]) -> T:
+    """What ``read`` makes of the file, by leaps if all then makes sense, else step by step."""
+    cursor = Cursor(buffer, file, skim=True, leap=True)
+    try:
+        return read(cursor)
+    except GGUFError:
+        if not cursor.leapt:
+            raise
+    return read(Cursor(buffer, file, skim=True))
+
+
+def _read_start(cursor: Cursor) -> tuple[int, int, dict[str, Any]]:
+    """All before the tensor table: version, number of tensors, metadata."""
     version = _read_version(cursor)
     tensor_count = _read_count(cursor, "tensor count")
     pair_count = _read_count(cursor, "metadata count")
     cursor.claim("tensor table", tensor_count, _LEAST_TENSOR)
     cursor.claim("metadata", pair_count, _LEAST_PAIR)
-    metadata = _read_metadata(cursor, pair_count)
-    table = _read_table(cursor, tensor_count)
-    alignment = metadata.get(_ALIGNMENT, DEFAULT_ALIGNMENT)
-    return Header(version, metadata, _place_tensors(cursor, table, alignment))
+    # Only a table of tensors behind the metadata shows that a leap went wrong.
+    cursor.leap = cursor.leap and tensor_count > 0
+    return version, tensor_count, _read_metadata(cursor, pair_count)
 
 
 def _read_version(cursor: Cursor) -> int:

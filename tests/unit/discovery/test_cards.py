@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from shimmy.discovery import cards
 from shimmy.discovery.cards import CardReader
+from shimmy.gguf.writer import write_gguf
 from shimmy.registry import Registry
 from shimmy.specs import QuantTypeSpec
 from tests import zoo
@@ -114,3 +117,39 @@ def test_only_so_many_are_remembered(plugins, memory, monkeypatch):
         reader.read(zoo.model_path(name))
     reader.save()
     assert list(json.loads(memory.read_text())["cards"]) == [str(zoo.model_path("llama_spm.q8_0"))]
+
+
+def test_a_glance_says_what_the_metadata_say(plugins, memory, opened):
+    reader = CardReader(plugins.quant_types, memory)
+    glance = reader.glance(MODEL)
+    assert (glance.whole, opened) == (False, [])
+    reader.save()
+    again = CardReader(plugins.quant_types, memory)
+    assert again.glance(MODEL) == glance
+    whole = again.read(MODEL)
+    assert (whole.whole, opened) == (True, [MODEL])
+    assert again.glance(MODEL) == whole
+    assert glance.card == replace(whole.card, parameters=None, quantization=None)
+    assert glance.card.has_chat_template
+    assert glance.problem == whole.problem
+
+
+def test_a_glance_at_a_split_model_reads_it_whole(plugins, tmp_path, opened):
+    first, second = split_gguf(MODEL, tmp_path, "tiny", 2)
+    facts = CardReader(plugins.quant_types).glance(first)
+    assert facts.card.size_bytes == first.stat().st_size + second.stat().st_size
+    assert (facts.whole, opened) == (True, [first])
+    second.unlink()
+    assert CardReader(plugins.quant_types).glance(first).card is None
+
+
+def test_a_glance_tells_what_is_no_language_model(plugins, tmp_path):
+    path = tmp_path / "clip.gguf"
+    metadata = {"general.architecture": "clip", "clip.has_vision_encoder": True}
+    write_gguf(path, metadata, {"a": np.ones((1, 32), np.float32)})
+    reader = CardReader(plugins.quant_types)
+    glance = reader.glance(path)
+    assert "turns images into input" in glance.problem
+    assert reader.read(path).problem == glance.problem
+    broken = touch(tmp_path / "broken.gguf", b"GGUF")
+    assert reader.glance(broken) == reader.read(broken)

@@ -278,3 +278,31 @@ def test_files_whose_names_are_no_text_are_skipped(model):
     assert catalog.default().name == "good"
     [row] = catalog.skipped
     assert (row.path, "UTF-8" in row.reason) == (bad.path, True)
+
+
+def test_two_thousand_files_are_listed_before_each_is_read_whole(model, monkeypatch, tmp_path):
+    content = model("model-0000.gguf", **{"tokenizer.chat_template": "{{ messages }}"}).path.read_bytes()
+    paths = [tmp_path / f"model-{number:04}.gguf" for number in range(2000)]
+    for path in paths:
+        path.write_bytes(content)
+    # Its head is in order, so only a look at its tensors can tell.
+    paths[150].write_bytes(content[:-512])
+    catalog = catalog_of(*map(Toys.found, paths))
+    opened = count_openings(monkeypatch)
+
+    cards = catalog.models()
+    assert [card.name for card in cards] == [path.stem for path in paths]
+    assert opened == paths[:100]
+    assert {(card.architecture, card.context_length, card.has_chat_template) for card in cards} == {
+        ("toy", 64, True)
+    }
+    details = [(card.parameters, card.quantization) for card in cards]
+    assert details == [(128, "F32")] * 100 + [(None, None)] * 1900
+    assert catalog.skipped == []
+
+    cards = catalog.models()
+    assert opened == paths[:200]
+    assert [card.path for card in cards if card.parameters] == paths[:150] + paths[151:200]
+    assert len(cards) == 1999
+    assert [row.path for row in catalog.skipped] == [paths[150]]
+    assert catalog.get("model-1999").parameters == 128

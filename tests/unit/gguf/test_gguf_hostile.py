@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shimmy.errors import GGUFError
-from shimmy.gguf.cursor import ARRAY, MAX_ELEMENTS, MAX_HEAD_BYTES, STRING
+from shimmy.gguf.cursor import ARRAY, LONG_ARRAY, MAX_ELEMENTS, MAX_HEAD_BYTES, STRING
 from shimmy.gguf.header import read_header
 from shimmy.gguf.reader import open_gguf
 from shimmy.gguf.writer import RawTensor, write_gguf
@@ -174,11 +174,12 @@ def test_arrays_have_a_greatest_number_of_elements(skim):
 
 
 def test_skimming_finds_the_same_faults():
-    data = with_pair(ARRAY, array(STRING, 2, text("a" * 20) + text("", HUGE)))
-    with pytest.raises(GGUFError, match="metadata 'k' at byte 49: expected 2 strings"):
+    strings = text("a") * (LONG_ARRAY - 1) + text("", HUGE)
+    data = with_pair(ARRAY, array(STRING, LONG_ARRAY, strings))
+    with pytest.raises(GGUFError, match=f"metadata 'k' at byte 49: expected {LONG_ARRAY} strings"):
         read_header(data, "model.gguf", skim=True)
-    with pytest.raises(GGUFError, match="expected 2 strings"):
-        read_header(data[:80], "model.gguf", skim=True)
+    with pytest.raises(GGUFError, match=f"expected {LONG_ARRAY} strings"):
+        read_header(data[: 49 + len(strings) - 4], "model.gguf", skim=True)
 
 
 @pytest.fixture(scope="module")
