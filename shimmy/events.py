@@ -42,3 +42,5 @@ class RequestFinished:
     outcome: str
     first_token_seconds: float | None
     total_seconds: float
+    cached_tokens: int = 0
+    """Tokens of the prompt that were found in the KV cache."""

@@ -35,6 +35,8 @@ ENGINE = (
     "max_ctx",
     "rope_scale",
     "kv_memory",
+    "prefix_cache",
+    "prefix_cache_memory",
     "max_sequences",
     "step_tokens",
 )

@@ -112,7 +112,13 @@ class EngineClient:
         return await asyncio.shield(self._starting)
 
     async def generate(
-        self, tokens: list[int], *, max_tokens: int, sampling: Sampling, stop_ids: Iterable[int]
+        self,
+        tokens: list[int],
+        *,
+        max_tokens: int,
+        sampling: Sampling,
+        stop_ids: Iterable[int],
+        salt: str = "",
     ) -> AsyncGenerator[list[TokenEvent], None]:
         """Events as they come, those of several steps together when the consumer is slow.
 
@@ -120,7 +126,7 @@ class EngineClient:
         """
         while self.state != "ready":
             await self.start()
-        request = Submit(next(self._ids), tokens, max_tokens, sampling, list(stop_ids))
+        request = Submit(next(self._ids), tokens, max_tokens, sampling, list(stop_ids), salt)
         stream = self._streams[request.id] = _Stream()
         finished = False
         try:

@@ -23,14 +23,16 @@ class Engine:
         kv_blocks: int,
         max_sequences: int,
         step_tokens: int,
+        kept_blocks: int = 0,
     ) -> None:
+        """``kept_blocks``: most KV blocks kept for prompts that begin alike; 0: none, and none are shared."""
         self.plan = plan
         self.context = context
         self.vocabulary = vocabulary
         self._reserved = 0
         self._sequences: dict[int, Sequence] = {}
         self._scheduler = Scheduler(
-            BlockPool(kv_blocks),
+            BlockPool(kv_blocks, kept_blocks),
             block_tokens=plan.block_tokens,
             max_sequences=max_sequences,
             step_tokens=step_tokens,
@@ -79,8 +81,7 @@ class Engine:
         outputs = [w.sequence for w in work if w.has_output]
         step = self.plan.submit(make_batch(work), [s.row_sampling() for s in outputs])
         chosen = step.chosen()
-        for item in work:
-            item.sequence.computed += item.count
+        self._scheduler.computed(work)
         events = [
             event
             for sequence, choice in zip(outputs, chosen, strict=True)
@@ -98,13 +99,14 @@ class Engine:
             return self._fail(sequence, EngineError("the model's output is not a number (NaN logits)."))
         if choice.token in sequence.stop_ids:
             self._finish(sequence)
-            return [TokenEvent(sequence.id, None, "stop")]
+            return [TokenEvent(sequence.id, None, "stop", reused=sequence.reused)]
         sequence.append(choice.token)
         full = sequence.generated >= sequence.request.max_tokens or len(sequence.tokens) >= self.context
         if full:
             self._finish(sequence)
         finish = "length" if full else None
-        return [TokenEvent(sequence.id, choice.token, finish, choice.logprob, list(choice.top))]
+        top = list(choice.top)
+        return [TokenEvent(sequence.id, choice.token, finish, choice.logprob, top, reused=sequence.reused)]
 
     def _fail(self, sequence: Sequence, error: ShimmyError) -> list[TokenEvent]:
         self._finish(sequence)
@@ -122,8 +124,12 @@ class Engine:
             self._reserved = needed
 
     def _trim(self) -> None:
-        """Give memory back once less than half of what is reserved is in use."""
-        needed = self._scheduler.pool.high_water
-        if needed * 2 < self._reserved:
-            self.plan.reserve(needed)
-            self._reserved = needed
+        """Give memory back once less than half of what is reserved is in use, and kept blocks when idle."""
+        pool = self._scheduler.pool
+        enough = self._reserved if self.idle else self._reserved // 2
+        if max(pool.used, pool.keep) >= enough:
+            return
+        if (needed := max(pool.highest_used, pool.keep)) < enough:
+            pool.drop_from(needed)
+            self._reserved = pool.high_water
+            self.plan.reserve(self._reserved)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Share of the memory that is free after loading the weights which the KV cache may grow into.
 KV_SHARE = 0.5
+#: Share of the KV cache that may stay filled for prompts to come.
+PREFIX_SHARE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ def load_engine(
         kv_blocks=kv_memory // plan.block_bytes,
         max_sequences=limits.max_sequences,
         step_tokens=limits.step_tokens,
+        kept_blocks=kept_blocks(settings, kv_memory, plan.block_bytes),
     )
     ready = Ready(
         version=PROTOCOL_VERSION,
@@ -80,6 +83,14 @@ def load_engine(
         **_engine_facts(engine, wanted),
     )
     return Loaded(engine, ready)
+
+
+def kept_blocks(settings: EngineSettings, kv_memory: int, block_bytes: int) -> int:
+    """How many KV blocks may stay filled for prompts that begin alike."""
+    if not settings.prefix_cache:
+        return 0
+    memory = settings.prefix_cache_memory or int(kv_memory * PREFIX_SHARE)
+    return max(min(memory, kv_memory) // block_bytes, 1)
 
 
 def _engine_facts(engine: Engine, context: Context) -> dict[str, Any]:

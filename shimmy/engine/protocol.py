@@ -35,6 +35,9 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Factor of YaRN, at least 1; None lets ``max_ctx`` decide."""
     kv_memory: int | None = None
     """Bytes; None takes a share of the machine's memory."""
+    prefix_cache: bool = True
+    prefix_cache_memory: int | None = None
+    """Bytes; None takes a share of ``kv_memory``."""
     max_sequences: int = 32
     step_tokens: int = 128
     plugins_enabled: tuple[str, ...] | None = None
@@ -52,6 +55,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
             max_ctx=settings.max_ctx,
             rope_scale=settings.rope_scale,
             kv_memory=settings.kv_memory,
+            prefix_cache=settings.prefix_cache,
+            prefix_cache_memory=settings.prefix_cache_memory,
             max_sequences=settings.max_sequences,
             step_tokens=settings.step_tokens,
             plugins_enabled=settings.plugins.enabled,
@@ -111,6 +116,8 @@ class Submit(msgspec.Struct, frozen=True, tag="submit"):
     max_tokens: int
     sampling: Sampling
     stop_ids: list[int] = []
+    salt: str = ""
+    """Only requests of the same salt share what the KV cache holds of equal prompts."""
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
@@ -168,7 +175,8 @@ class Failed(msgspec.Struct, frozen=True, tag="failed"):
 class TokenEvent(msgspec.Struct, frozen=True, array_like=True):
     """What a step did for one request. A finish without a token has ``token`` None.
 
-    ``finish`` is None while it goes on, else stop, length, cancelled or error.
+    ``finish`` is None while it goes on, else stop, length, cancelled or error. ``reused`` tokens of
+    the prompt were found in the KV cache.
     """
 
     id: int
@@ -177,6 +185,7 @@ class TokenEvent(msgspec.Struct, frozen=True, array_like=True):
     logprob: float | None = None
     top: list[tuple[int, float]] = []
     error: ErrorInfo | None = None
+    reused: int = 0
 
 
 class Stats(msgspec.Struct, frozen=True, array_like=True):
@@ -186,6 +195,8 @@ class Stats(msgspec.Struct, frozen=True, array_like=True):
     waiting: int
     kv_blocks_used: int
     kv_blocks_total: int
+    kv_blocks_cached: int = 0
+    """Not used, but kept for prompts that begin alike."""
 
 
 class StepFrame(msgspec.Struct, frozen=True, tag="step"):

@@ -3,6 +3,9 @@
 Continuous batching: sequences join and leave between steps. Every decoding sequence gets its
 token first, then prompts are computed in chunks. When KV memory runs out the sequence admitted
 last gives its blocks back and is computed again later.
+
+What a sequence is about to compute may have been computed before, for itself or for another: it then
+shares the full blocks that hold it. A row's values do not depend on its batch, so nobody can tell.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ class Scheduler:
 
     def __init__(self, pool: BlockPool, *, block_tokens: int, max_sequences: int, step_tokens: int) -> None:
         self.pool = pool
+        self._shares = pool.keep > 0
         self.block_tokens = block_tokens
         self.max_sequences = max_sequences
         self.step_tokens = step_tokens
@@ -54,7 +58,8 @@ class Scheduler:
         self._release(sequence)
 
     def stats(self) -> Stats:
-        return Stats(len(self.running), len(self.waiting), self.pool.used, self.pool.capacity)
+        pool = self.pool
+        return Stats(len(self.running), len(self.waiting), pool.used, pool.capacity, pool.cached)
 
     def next_step(self) -> list[Work]:
         """Choose the next step's rows and give their sequences the blocks they need."""
@@ -62,21 +67,71 @@ class Scheduler:
         work: list[Work] = []
         for sequence in [s for s in self.running if s.pending == 1]:
             self._add(work, sequence, 1)
-        prompts = [s for s in self.running if s.pending > 1]
+        prompts = self._prompts()
         counts = share_out([s.pending for s in prompts], self.step_tokens - len(work))
         for sequence, count in zip(prompts, counts, strict=True):
             self._add(work, sequence, count)
         # Fitting a later sequence may have preempted one that was chosen before.
         return [w for w in work if w.sequence in self.running]
 
+    def computed(self, work: list[Work]) -> None:
+        """The rows of a step are in the KV cache: blocks that are full now can be found by others."""
+        for item in work:
+            sequence = item.sequence
+            sequence.computed += item.count
+            if not self._shares:
+                continue
+            for i in range(sequence.published, sequence.computed // self.block_tokens):
+                key = sequence.key(i, self.block_tokens)
+                sequence.blocks[i] = self.pool.publish(sequence.blocks[i], key)
+                sequence.published = i + 1
+
     def _admit(self) -> None:
         """Let waiting sequences in, as long as there are blocks for all of every prompt that is in."""
         promised = sum(self._blocks_for(s, len(s.tokens)) for s in self.running)
         while self.waiting and len(self.running) < self.max_sequences:
-            promised += self._blocks_for(self.waiting[0], len(self.waiting[0].tokens))
+            sequence = self.waiting[0]
+            self._reuse(sequence)
+            promised += self._blocks_for(sequence, len(sequence.tokens))
             if promised > self.pool.available:
+                self._forget(sequence)
                 return
             self.running.append(self.waiting.popleft())
+
+    def _prompts(self) -> list[Sequence]:
+        """The sequences that compute a part of their prompt in this step.
+
+        One whose next block another is about to compute waits, and then shares it.
+        """
+        prompts: list[Sequence] = []
+        begun: set[bytes] = set()
+        for sequence in [s for s in self.running if s.pending > 1]:
+            self._reuse(sequence)
+            block = sequence.computed // self.block_tokens
+            if self._shares and block < self._shareable(sequence):
+                key = sequence.key(block, self.block_tokens)
+                if key in begun:
+                    continue
+                begun.add(key)
+            prompts.append(sequence)
+        return prompts
+
+    def _reuse(self, sequence: Sequence) -> None:
+        """Share known blocks in place of what the sequence has yet to compute, begun blocks included."""
+        if not self._shares:
+            return
+        for i in range(sequence.computed // self.block_tokens, self._shareable(sequence)):
+            found = self.pool.find(sequence.key(i, self.block_tokens))
+            if found is None:
+                return
+            self.pool.give_back(sequence.blocks[i:])
+            sequence.blocks[i:] = [found]
+            sequence.found((i + 1) * self.block_tokens)
+            sequence.published = i + 1
+
+    def _shareable(self, sequence: Sequence) -> int:
+        """How many blocks of known tokens a sequence could share: one token is computed for its logits."""
+        return (len(sequence.tokens) - 1) // self.block_tokens
 
     def _add(self, work: list[Work], sequence: Sequence, count: int) -> None:
         if count and sequence in self.running and self._fit(sequence, count):
@@ -97,9 +152,13 @@ class Scheduler:
 
     def _preempt(self, sequence: Sequence) -> None:
         self.running.remove(sequence)
-        self._release(sequence)
-        sequence.computed = 0
+        self._forget(sequence)
         self.waiting.appendleft(sequence)
+
+    def _forget(self, sequence: Sequence) -> None:
+        """Begin a sequence anew."""
+        self._release(sequence)
+        sequence.restart()
 
     def _release(self, sequence: Sequence) -> None:
         self.pool.give_back(sequence.blocks)

@@ -32,6 +32,8 @@ class GenerationRequest:
     max_tokens: int
     sampling: Sampling
     stops: tuple[str, ...] = ()
+    salt: str = ""
+    """Only requests of the same salt share the KV cache of equal prompts."""
     stream: bool = False
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     accepted: float = field(default_factory=time.monotonic)
@@ -42,13 +44,14 @@ class Piece:
     """What came since the piece before: new text and the tokens that were sampled.
 
     ``completion_tokens`` counts all tokens so far. ``finish`` is None except on the last piece,
-    where it is stop or length.
+    where it is stop or length. ``cached_tokens`` of the prompt were found in the KV cache.
     """
 
     text: str
     tokens: list[TokenEvent]
     completion_tokens: int
     finish: str | None = None
+    cached_tokens: int = 0
 
 
 def room_for_answer(
@@ -87,7 +90,7 @@ async def generate(
 
     Closing the generator early, or cancelling its reader, cancels the request in the engine.
     """
-    completion_tokens, outcome = 0, "cancelled"
+    last, outcome = Piece("", [], 0), "cancelled"
     first_token: float | None = None
     async with models.use(request.card) as model:
         started = RequestStarted(
@@ -99,8 +102,7 @@ async def generate(
                 async for piece in pieces:
                     if first_token is None:
                         first_token = time.monotonic() - request.accepted
-                    completion_tokens = piece.completion_tokens
-                    outcome = piece.finish or outcome
+                    last, outcome = piece, piece.finish or outcome
                     yield piece
         except Exception as error:
             outcome = "error"
@@ -114,10 +116,11 @@ async def generate(
                     request.frontend,
                     request.card.name,
                     len(request.tokens),
-                    completion_tokens,
+                    last.completion_tokens,
                     outcome,
                     first_token,
                     time.monotonic() - request.accepted,
+                    last.cached_tokens,
                 )
             )
 
@@ -130,6 +133,7 @@ async def _pieces(request: GenerationRequest, model: ServedModel) -> AsyncGenera
         max_tokens=request.max_tokens,
         sampling=request.sampling,
         stop_ids=model.text.stop_ids,
+        salt=request.salt,
     )
     async with aclosing(steps):
         async for events in steps:
@@ -138,9 +142,9 @@ async def _pieces(request: GenerationRequest, model: ServedModel) -> AsyncGenera
             finish = "stop" if text.stopped else events[-1].finish
             if finish:
                 break
-            yield Piece(shown, sampled, count)
+            yield Piece(shown, sampled, count, cached_tokens=events[-1].reused)
     # Out of the block: an engine running past a stop string is cancelled before the reader has its say.
-    yield Piece(shown + text.flush(), sampled, count, finish)
+    yield Piece(shown + text.flush(), sampled, count, finish, events[-1].reused)
 
 
 def _take(events: list[TokenEvent], text: TextStream) -> tuple[str, list[TokenEvent]]:

@@ -28,10 +28,11 @@ def annotate(response: Response, *, seed: int, ignored: Sequence[str]) -> Respon
     return response
 
 
-def usage(prompt_tokens: int, completion_tokens: int) -> dict[str, int]:
-    """The token counts of an answer."""
+def usage(prompt_tokens: int, completion_tokens: int, cached_tokens: int) -> dict[str, Any]:
+    """The token counts of an answer; ``cached_tokens`` of the prompt were found in the KV cache."""
     return {
         "prompt_tokens": prompt_tokens,
         "completion_tokens": completion_tokens,
         "total_tokens": prompt_tokens + completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": cached_tokens},
     }

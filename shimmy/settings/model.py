@@ -171,6 +171,12 @@ class Settings(BaseSettings):
         default=None, description="The pre-tokenizer of BPE vocabularies, instead of what the file names."
     )
     kv_memory: Bytes | None = Field(default=None, description="Memory for the KV cache of a model.")
+    prefix_cache: bool = Field(
+        default=True, description="Keep what prompts that begin alike have in common, in the KV cache."
+    )
+    prefix_cache_memory: Bytes | None = Field(
+        default=None, description="Memory that may stay filled for it; auto is a quarter of kv_memory."
+    )
     max_sequences: Annotated[int, Interval(ge=1, le=1024)] = Field(
         default=32, description="Sequences a model computes at a time; further requests wait."
     )

@@ -82,6 +82,8 @@ class FakeEngine:
         self.cancelled = 0
         self.active = 0
         self.samplings: list[Sampling] = []
+        self.salts: list[str] = []
+        self.reused = 0
 
     async def start(self) -> Ready:
         self.state = "loading"
@@ -97,9 +99,10 @@ class FakeEngine:
         return self.ready
 
     async def generate(
-        self, tokens: list[int], *, max_tokens: int, sampling: Sampling, stop_ids: Iterable[int]
+        self, tokens: list[int], *, max_tokens: int, sampling: Sampling, stop_ids: Iterable[int], salt: str
     ) -> AsyncGenerator[list[TokenEvent], None]:
         self.samplings.append(sampling)
+        self.salts.append(salt)
         self.active += 1
         finished = False
         try:
@@ -128,9 +131,9 @@ class FakeEngine:
         )
         logprob = None if sampling.logprobs is None else -0.5
         cut = answer[:max_tokens]
-        events = [TokenEvent(i, token, None, logprob, top) for i, token in enumerate(cut)]
+        events = [TokenEvent(i, token, None, logprob, top, reused=self.reused) for i, token in enumerate(cut)]
         finish = "length" if len(answer) >= max_tokens else "stop"
-        events.append(TokenEvent(len(cut), None, finish))
+        events.append(TokenEvent(len(cut), None, finish, reused=self.reused))
         for start in range(0, len(events), self.step):
             yield events[start : start + self.step]
 

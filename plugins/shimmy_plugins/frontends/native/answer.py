@@ -14,7 +14,7 @@ from shimmy.errors import ContextLengthError, ShimmyError
 from shimmy.server.body import read_request
 from shimmy.server.context import ServerContext
 from shimmy.server.errors import internal_error
-from shimmy.server.generation import GenerationRequest, room_for_answer
+from shimmy.server.generation import GenerationRequest, Piece, room_for_answer
 from shimmy.server.messages import template_messages
 from shimmy.server.reply import usage
 from shimmy.server.sampling import choose_sampling
@@ -71,13 +71,13 @@ async def prepare(context: ServerContext, fields: Mapping[str, Any], frontend: s
 
 async def frames(job: Job) -> AsyncGenerator[Frame, None]:
     """The frames of an answer, as its tokens come."""
-    first = None
+    first, last = None, Piece("", [], 0)
     async with aclosing(job.context.generate(job.request)) as pieces:
-        async for piece in pieces:
+        async for last in pieces:
             first = first or time.monotonic_ns()
-            if piece.text:
-                yield {"token": piece.text}
-    yield _summary(job, piece.finish, piece.completion_tokens, first or time.monotonic_ns())
+            if last.text:
+                yield {"token": last.text}
+    yield _summary(job, last, first or time.monotonic_ns())
 
 
 async def whole(job: Job) -> Frame:
@@ -121,18 +121,18 @@ def _answer_tokens(wanted: GenerateRequest, facts: Ready, prompt: int, default: 
     return room_for_answer(facts, prompt, count, default)
 
 
-def _summary(job: Job, finish: str | None, completion_tokens: int, first: int) -> Frame:
+def _summary(job: Job, last: Piece, first: int) -> Frame:
     """The last frame. Names and nanoseconds beside ``usage`` are those of Ollama."""
     now, prompt_tokens = time.monotonic_ns(), len(job.request.tokens)
     summary: Frame = {
         "model": job.request.card.name,
         "created_at": datetime.now(UTC).isoformat().replace("+00:00", "Z"),
         "done": True,
-        "done_reason": finish,
-        "usage": usage(prompt_tokens, completion_tokens),
+        "done_reason": last.finish,
+        "usage": usage(prompt_tokens, last.completion_tokens, last.cached_tokens),
         "seed": job.request.sampling.seed,
         "prompt_eval_count": prompt_tokens,
-        "eval_count": completion_tokens,
+        "eval_count": last.completion_tokens,
         "total_duration": now - job.accepted,
         "load_duration": job.loaded - job.accepted,
         "prompt_eval_duration": first - job.loaded,

@@ -89,6 +89,7 @@ async def _complete(
     chosen = choose_sampling(
         [wanted], model.text.sampling, model.facts.vocabulary, logprobs=wanted.alternatives
     )
+    each = wanted.n or 1
     choices = [
         GenerationRequest(
             frontend="openai",
@@ -98,13 +99,14 @@ async def _complete(
             # Other choices of the same prompt need other random numbers.
             sampling=replace(chosen, seed=choice_seed(chosen.seed, number)),
             stops=prompts.stops,
+            salt=wanted.cache_salt or "",
             stream=bool(wanted.stream),
         )
         for tokens in prompts.tokens
-        for number in range(wanted.n or 1)
+        for number in range(each)
     ]
     answer = new_answer(style, card.name, model.facts, model.text.tokenizer)
     prompt_tokens = sum(len(tokens) for tokens in prompts.tokens)
-    job = Job(context, style, answer, choices, prompt_tokens, wanted.include_usage)
+    job = Job(context, style, answer, choices, prompt_tokens, each, wanted.include_usage)
     response = sse.event_stream(streamed(job)) if wanted.stream else await whole(job)
     return annotate(response, seed=chosen.seed, ignored=body.ignored)

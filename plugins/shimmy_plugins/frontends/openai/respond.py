@@ -31,10 +31,20 @@ class Job:
     answer: Answer
     choices: Sequence[GenerationRequest]
     prompt_tokens: int
+    choices_each: int
     include_usage: bool
 
     def pieces(self) -> AsyncGenerator[tuple[int, Piece], None]:
         return merge([self.context.generate(choice) for choice in self.choices])
+
+    def usage(self, last: Sequence[Piece]) -> dict[str, Any]:
+        """The token counts, by the last piece of each choice, in order.
+
+        A prompt counts once for its choices, and as cached what none of them had to compute.
+        """
+        n = self.choices_each
+        cached = [min(piece.cached_tokens for piece in last[i : i + n]) for i in range(0, len(last), n)]
+        return usage(self.prompt_tokens, sum(piece.completion_tokens for piece in last), sum(cached))
 
 
 async def whole(job: Job) -> Response:
@@ -45,7 +55,7 @@ async def whole(job: Job) -> Response:
             collected[index].append(piece)
     body = job.answer.envelope(job.style.object)
     body["choices"] = [job.style.choice(i, pieces, job.answer) for i, pieces in enumerate(collected)]
-    body["usage"] = usage(job.prompt_tokens, sum(pieces[-1].completion_tokens for pieces in collected))
+    body["usage"] = job.usage([pieces[-1] for pieces in collected])
     return json_response(body)
 
 
@@ -55,17 +65,17 @@ async def streamed(job: Job) -> AsyncGenerator[bytes, None]:
         for index in range(len(job.choices)):
             if opening := job.style.opening(index):
                 yield _chunk(job, [opening])
-        completion_tokens = 0
         offsets = [0] * len(job.choices)
+        last: dict[int, Piece] = {}
         async with aclosing(job.pieces()) as pieces:
             async for index, piece in pieces:
                 if choices := _stream_choices(job, index, piece, offsets[index]):
                     yield b"".join(_chunk(job, [choice]) for choice in choices)
                 offsets[index] += len(piece.text)
                 if piece.finish:
-                    completion_tokens += piece.completion_tokens
+                    last[index] = piece
         if job.include_usage:
-            yield _chunk(job, [], usage(job.prompt_tokens, completion_tokens))
+            yield _chunk(job, [], job.usage([last[index] for index in sorted(last)]))
         yield _DONE
     except ShimmyError as error:
         yield _error(error)
@@ -92,7 +102,7 @@ def _has_logprobs(piece: Piece) -> bool:
     return any(event.logprob is not None for event in piece.tokens)
 
 
-def _chunk(job: Job, choices: list[dict[str, Any]], total: dict[str, int] | None = None) -> bytes:
+def _chunk(job: Job, choices: list[dict[str, Any]], total: dict[str, Any] | None = None) -> bytes:
     body = job.answer.envelope(job.style.chunk_object)
     body["choices"] = choices
     if job.include_usage:

@@ -34,6 +34,8 @@ class _CommonFields(SamplingFields, frozen=True, kw_only=True):
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
     """Another spelling of ``max_tokens``."""
+    cache_salt: str | None = None
+    """Only requests of the same salt share what is cached of equal prompts."""
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
 
     def check(self) -> None:

@@ -53,6 +53,9 @@ def _requests(counts: Counts) -> Iterator[Metric]:
     )
     active = GaugeMetricFamily("shimmy_requests_active", "Requests under way.", labels=_BY_REQUEST)
     prompt = CounterMetricFamily("shimmy_prompt_tokens", "Tokens in prompts.", labels=_BY_REQUEST)
+    cached = CounterMetricFamily(
+        "shimmy_prompt_tokens_cached", "Those of them found in the KV cache.", labels=_BY_REQUEST
+    )
     completion = CounterMetricFamily("shimmy_completion_tokens", "Tokens generated.", labels=_BY_REQUEST)
     first = HistogramMetricFamily(
         "shimmy_time_to_first_token_seconds", "From acceptance to the first token.", labels=_BY_REQUEST
@@ -65,10 +68,11 @@ def _requests(counts: Counts) -> Iterator[Metric]:
             finished.add_metric((*labels, outcome), count)
         active.add_metric(labels, of.active)
         prompt.add_metric(labels, of.prompt_tokens)
+        cached.add_metric(labels, of.cached_tokens)
         completion.add_metric(labels, of.completion_tokens)
         first.add_metric(labels, of.first_token.cumulative(), of.first_token.total)
         duration.add_metric(labels, of.duration.cumulative(), of.duration.total)
-    yield from (finished, active, prompt, completion, first, duration)
+    yield from (finished, active, prompt, cached, completion, first, duration)
 
 
 def _models(states: list[ModelState]) -> Iterator[Metric]:
@@ -83,6 +87,11 @@ def _models(states: list[ModelState]) -> Iterator[Metric]:
         ),
         "kv_blocks_used": GaugeMetricFamily(
             "shimmy_kv_blocks_used", "Blocks of the KV cache in use.", labels=("model",)
+        ),
+        "kv_blocks_cached": GaugeMetricFamily(
+            "shimmy_kv_blocks_cached",
+            "Blocks of the KV cache kept for prompts that begin alike.",
+            labels=("model",),
         ),
         "kv_blocks_total": GaugeMetricFamily(
             "shimmy_kv_blocks_total", "Blocks the KV cache may have.", labels=("model",)

@@ -42,6 +42,7 @@ class ModelCounts:
     outcomes: Counter[str] = field(default_factory=Counter)
     active: int = 0
     prompt_tokens: int = 0
+    cached_tokens: int = 0
     completion_tokens: int = 0
     first_token: Histogram = field(default_factory=Histogram)
     duration: Histogram = field(default_factory=Histogram)
@@ -67,6 +68,7 @@ class Recorder:
         counts.active -= 1
         counts.outcomes[event.outcome] += 1
         counts.prompt_tokens += event.prompt_tokens
+        counts.cached_tokens += event.cached_tokens
         counts.completion_tokens += event.completion_tokens
         counts.duration.observe(event.total_seconds)
         if event.first_token_seconds is not None:
