@@ -41,6 +41,8 @@ class Limits:
     """"f32" or "int8": the arithmetic asked for; "auto" leaves it to the backend."""
     instructions: str = "auto"
     """CPU instructions used at most, "avx2"; "auto" leaves them to the backend."""
+    kv_type: str = "f32"
+    """What keys and values are stored as: one of :data:`shimmy.graph.kv.KV_TYPES`."""
 
 
 class Step(Protocol):

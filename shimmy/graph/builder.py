@@ -111,9 +111,23 @@ class Graph:
         weights = {"factors": scaling.factors} if scaling.factors else {}
         return self.op("rope", x, weights=weights, base=base, dims=dims, style=style, scaling=scaling)
 
-    def attention(self, q: Value, k: Value, v: Value, *, layer: int, scale: float) -> Value:
-        """Causal attention over the sequence so far; appends k and v to the cache of ``layer``."""
-        return self.op("attention", q, k, v, layer=layer, scale=scale)
+    def attention(
+        self,
+        q: Value,
+        k: Value,
+        v: Value,
+        *,
+        layer: int,
+        scale: float,
+        window: int | None = None,
+        softcap: float | None = None,
+    ) -> Value:
+        """Causal attention over the sequence so far; appends k and v to the cache of ``layer``.
+
+        ``window``: a token sees only so many, itself included. ``softcap``: scores become
+        softcap * tanh(score / softcap) (Gemma 2, arXiv:2408.00118).
+        """
+        return self.op("attention", q, k, v, layer=layer, scale=scale, window=window, softcap=softcap)
 
     def swiglu(self, gate: Value, up: Value) -> Value:
         """silu(gate) * up (Shazeer 2020, arXiv:2002.05202)."""

@@ -83,8 +83,13 @@ def _rope(inputs: Sequence[Shape], weights: Mapping[str, Shape], attrs: Mapping[
     return inputs[0]
 
 
-def _attention(inputs: Sequence[Shape], _w: Mapping[str, Shape], _a: Mapping[str, Any]) -> Shape:
+def _attention(inputs: Sequence[Shape], _w: Mapping[str, Shape], attrs: Mapping[str, Any]) -> Shape:
     q, k, v = inputs
+    window, softcap = attrs["window"], attrs["softcap"]
+    if window is not None and window < 1:
+        raise GraphError(f"the window is {window} tokens, expected at least 1.")
+    if softcap is not None and not 0.0 < softcap < math.inf:
+        raise GraphError(f"scores are capped at {softcap}, expected a finite number above 0.")
     if k[0] != v[0] or q[1] != k[1] or q[0] % k[0]:
         raise GraphError(f"queries {q}, keys {k} and values {v} do not fit together.")
     return (q[0] * v[1],)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shimmy.graph.batch import Batch
+from shimmy.graph.kv import stored
 from shimmy.graph.rope import rope_frequencies
 from shimmy.graph.scaling import RopeScaling
 
@@ -61,26 +62,42 @@ def rope(
 
 @dataclass(slots=True)
 class ReferenceCache:
-    """KV cache by block: ``blocks[layer, block]`` is a (2, block_tokens, kv_heads, head_dim) array."""
+    """KV cache by block, in F32: numbers as they would come back from a cache of ``kv_type``.
+
+    ``blocks[layer, block]`` are two arrays (block_tokens, kv_heads, head_dim), keys and values.
+    """
 
     block_tokens: int
-    blocks: dict[tuple[int, int], F32] = field(default_factory=dict)
+    kv_type: str = "f32"
+    blocks: dict[tuple[int, int], tuple[F32, F32]] = field(default_factory=dict)
 
     def write(self, layer: int, block: int, offset: int, k: F32, v: F32) -> None:
         """Store one token's keys and values, each (kv_heads, head_dim)."""
-        shape = (2, self.block_tokens, *k.shape)
-        store = self.blocks.setdefault((layer, block), np.zeros(shape, np.float32))
-        store[0, offset], store[1, offset] = k, v
+        if (layer, block) not in self.blocks:
+            empty = (np.zeros((self.block_tokens, *x.shape), np.float32) for x in (k, v))
+            self.blocks[layer, block] = (next(empty), next(empty))
+        for store, x in zip(self.blocks[layer, block], (k, v), strict=True):
+            store[offset] = stored(x, self.kv_type)
 
     def read(self, layer: int, table: NDArray[np.int32], length: int) -> tuple[F32, F32]:
         """Keys and values of the first ``length`` tokens, each (length, kv_heads, head_dim)."""
         count = -(-length // self.block_tokens)
-        both = np.concatenate([self.blocks[layer, int(b)] for b in table[:count]], axis=1)
-        return both[0, :length], both[1, :length]
+        both = zip(*(self.blocks[layer, int(b)] for b in table[:count]), strict=True)
+        keys, values = (np.concatenate(blocks)[:length] for blocks in both)
+        return keys, values
 
 
 def attention(
-    q: F32, k: F32, v: F32, *, layer: int, scale: float, batch: Batch, cache: ReferenceCache
+    q: F32,
+    k: F32,
+    v: F32,
+    *,
+    layer: int,
+    scale: float,
+    window: int | None,
+    softcap: float | None,
+    batch: Batch,
+    cache: ReferenceCache,
 ) -> F32:
     size = cache.block_tokens
     for row, (slot, position) in enumerate(zip(batch.slots, batch.positions, strict=True)):
@@ -90,8 +107,12 @@ def attention(
     out = np.empty((len(q), q.shape[1], v.shape[2]), np.float32)
     for row, (slot, position) in enumerate(zip(batch.slots, batch.positions, strict=True)):
         keys, values = cache.read(layer, batch.block_tables[slot], int(position) + 1)
+        if window is not None:
+            keys, values = keys[-window:], values[-window:]
         keys, values = np.repeat(keys, group, axis=1), np.repeat(values, group, axis=1)
         scores = np.einsum("hd,thd->ht", q[row], keys) * np.float32(scale)
+        if softcap is not None:
+            scores = np.tanh(scores / np.float32(softcap)) * np.float32(softcap)
         weights = np.exp(scores - scores.max(axis=1, keepdims=True))
         weights /= weights.sum(axis=1, keepdims=True)
         out[row] = np.einsum("ht,thd->hd", weights, values)

@@ -178,10 +178,16 @@ def assert_close(found: F32, expected: F32, tolerance: float = 1e-5) -> None:
 
 
 def assert_agree(
-    graph: Graph, weights: MadeUpWeights, batches: Iterable[Batch], backend: str, blocks: int = 8
+    graph: Graph,
+    weights: MadeUpWeights,
+    batches: Iterable[Batch],
+    backend: str,
+    *,
+    blocks: int = 8,
+    limits: Limits = LIMITS,
 ) -> None:
     """Both the reference and ``backend`` run the batches, in order, with the same result."""
-    plans = [compile_graph(name, graph, weights) for name in ("reference", backend)]
+    plans = [compile_graph(name, graph, weights, limits) for name in ("reference", backend)]
     for plan in plans:
         plan.reserve(blocks)
     for batch in batches:

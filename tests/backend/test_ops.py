@@ -16,7 +16,6 @@ from tests.backend.harness import (
     Part,
     affine,
     assert_agree,
-    assert_close,
     batch_of,
     compile_graph,
     floats,
@@ -206,67 +205,3 @@ def test_a_matrix_used_twice(backend: str) -> None:
     assert once.weight_bytes == twice.weight_bytes
     for plan in (once, twice):
         plan.close()
-
-
-@pytest.mark.parametrize(("heads", "kv_heads"), [(4, 4), (6, 2), (5, 1), (16, 1)])
-@pytest.mark.parametrize("head_dim", [8, 20, 64, 144])
-def test_attention(backend: str, heads: int, kv_heads: int, head_dim: int) -> None:
-    """Sequences side by side, blocks out of order, positions continuing, block borders crossed."""
-    rng = np.random.default_rng(12)
-    sizes = (heads * head_dim, kv_heads * head_dim, kv_heads * head_dim)
-    weights = MadeUpWeights(**inputs(rng, *sizes))
-
-    def build(g: Graph) -> Value:
-        q = g.heads(g.embed("a"), heads)
-        k, v = (g.heads(g.embed(name), kv_heads) for name in "bc")
-        first = g.attention(q, k, v, layer=0, scale=head_dim**-0.5)
-        return first + g.attention(q, v, k, layer=1, scale=0.3)
-
-    def tokens(count: int) -> list[int]:
-        return list(rng.integers(0, VOCABULARY, count))
-
-    batches = [
-        [Part(tokens(40), 0, [5, 2])],
-        [Part(tokens(24), 40, [5, 2]), Part(tokens(1), 0, [7])],
-        [Part(tokens(1), 64, [5, 2, 0]), Part(tokens(33), 1, [7, 1]), Part(tokens(2), 0, [3])],
-        [Part(tokens(1), 65, [5, 2, 0]), Part(tokens(1), 34, [7, 1]), Part(tokens(1), 2, [3])],
-    ]
-    steps = [batch_of(parts, every_row=True) for parts in batches]
-    assert_agree(graph_of(weights, build), weights, steps, backend)
-
-
-def test_attention_with_values_of_another_size(backend: str) -> None:
-    """The reference stores keys and values in one array, so the formula is written out here."""
-    rng = np.random.default_rng(13)
-    weights = MadeUpWeights(**inputs(rng, 2 * 10, 10, 140))
-
-    def build(g: Graph) -> Value:
-        q, k, v = g.heads(g.embed("a"), 2), g.heads(g.embed("b"), 1), g.heads(g.embed("c"), 1)
-        return g.attention(q, k, v, layer=0, scale=1.0)
-
-    tokens = rng.integers(0, VOCABULARY, 50)
-    plan = compile_graph(backend, graph_of(weights, build), weights)
-    plan.reserve(2)
-    found = rows_of(plan, batch_of([Part(tokens, 0, [1, 0])], every_row=True))
-    plan.close()
-    q, k, v = (weights.dequantize(f"{name}.weight")[tokens].astype(np.float64) for name in "abc")
-    scores = np.exp(np.einsum("ihd,jd->hij", q.reshape(50, 2, 10), k)) * np.tri(50)
-    expected = np.einsum("hij,jd->ihd", scores / scores.sum(2, keepdims=True), v)
-    assert_close(found, expected.reshape(50, -1).astype(np.float32))
-
-
-def test_attention_to_one_overwhelming_position(backend: str) -> None:
-    """Scores far apart: the softmax is 1 at one position and 0 elsewhere, never NaN."""
-    keys = np.zeros((4, 8), np.float32)
-    keys[2] = 1e4
-    values = np.random.default_rng(14).normal(size=(4, 8)).astype(np.float32)
-    weights = MadeUpWeights(a=FloatRun(np.ones((4, 8), np.float32)), b=FloatRun(keys), c=FloatRun(values))
-
-    def build(g: Graph) -> Value:
-        return g.attention(*(g.heads(g.embed(name), 1) for name in "abc"), layer=0, scale=1.0)
-
-    plan = compile_graph(backend, graph_of(weights, build), weights)
-    plan.reserve(1)
-    found = rows_of(plan, batch_of([Part([0, 1, 2, 3])], every_row=True))
-    plan.close()
-    assert_close(found[3:], values[2:3])

@@ -98,8 +98,15 @@ class Value:
         return self._convert(widen, element)
 
     def narrow(self, element: Type) -> Value:
-        """The low bits of each integer, as a narrower type."""
-        return self._convert("trunc", element)
+        """The low bits of each integer as a narrower type, or each float rounded to one."""
+        narrow = "trunc" if isinstance(element, ir.IntType) else "fptrunc"
+        return self._convert(narrow, element)
+
+    def any(self) -> Value:
+        """Whether any lane of a mask is true."""
+        b = self.emitter.builder
+        bits = b.bitcast(self.raw, ir.IntType(self.type.count))
+        return Value(self.emitter, b.icmp_unsigned("!=", bits, ir.Constant(bits.type, 0)))
 
     def to_float(self, *, signed: bool = False) -> Value:
         """The integer as a float."""
@@ -267,6 +274,10 @@ class Emitter:
         """A vector with ``number`` in every lane."""
         return self.coerce(float(number), vector(F32))
 
+    def lane_numbers(self) -> Value:
+        """0 to 15, as 32-bit integers."""
+        return Value(self, ir.Constant(vector(I32), list(range(LANES))))
+
     def lanes_below(self, count: Operand) -> Value:
         """A mask: which lanes have an index below ``count``."""
         limit = self.coerce(count, I64).splat()
@@ -298,6 +309,10 @@ class Emitter:
         yield
         b.branch(test)
         b.position_at_end(done)
+
+    def when(self, condition: Value) -> AbstractContextManager[None]:
+        """with when(condition): …"""
+        return self.builder.if_then(condition.raw)  # type: ignore[no-any-return]
 
     def when_else(self, condition: Value) -> Branches:
         """with when_else(condition) as (yes, no): with yes: …; with no: …"""

@@ -18,17 +18,49 @@ def exp(x: Value) -> Value:
     emitter = x.emitter
     low, high = emitter.floats(-87.0), emitter.floats(88.0)
     clamped = emitter.minimum(emitter.maximum(x, low), high)
-    n = emitter.intrinsic("rint", clamped * log2(euler))
-    # ln 2 in two parts: the first has few bits, so n times it is exact (Cody & Waite 1980).
-    ln2_high = 355.0 / 512.0
-    r = emitter.fma(n, emitter.floats(-ln2_high), clamped)
-    r = emitter.fma(n, emitter.floats(ln2_high - log(2.0)), r)
-    series = emitter.floats(1.0 / factorial(7))
-    for power in range(6, -1, -1):
-        series = emitter.fma(series, r, emitter.floats(1.0 / factorial(power)))
-    y = series * ((n.to_integer() + 127) << 23).bits(F32)
+    n, r = _reduced(clamped)
+    y = _taylor(r, 0) * _power_of_2(n)
     y = emitter.select(high < x, emitter.floats(float("inf")), y)
     return emitter.select(x < low, emitter.floats(0.0), y)
+
+
+def _reduced(x: Value) -> tuple[Value, Value]:
+    """(n, r): x = n ln 2 + r with |r| <= ln 2 / 2."""
+    emitter = x.emitter
+    n = emitter.intrinsic("rint", x * log2(euler))
+    # ln 2 in two parts: the first has few bits, so n times it is exact (Cody & Waite 1980).
+    ln2_high = 355.0 / 512.0
+    r = emitter.fma(n, emitter.floats(-ln2_high), x)
+    return n, emitter.fma(n, emitter.floats(ln2_high - log(2.0)), r)
+
+
+def _taylor(r: Value, first: int) -> Value:
+    """The terms r^i / i! of e^r for i from ``first`` to 7, over r^first."""
+    emitter = r.emitter
+    series = emitter.floats(1.0 / factorial(7))
+    for power in range(6, first - 1, -1):
+        series = emitter.fma(series, r, emitter.floats(1.0 / factorial(power)))
+    return series
+
+
+def _power_of_2(n: Value) -> Value:
+    """2^n for whole n, straight into the exponent bits."""
+    return ((n.to_integer() + 127) << 23).bits(F32)
+
+
+def tanh(x: Value) -> Value:
+    """The hyperbolic tangent, within a few ulp: from e^2x - 1, which keeps its digits near 0.
+
+    With 2x = n ln 2 + r, e^2x - 1 = 2^n (e^r - 1) + (2^n - 1).
+    """
+    emitter = x.emitter
+    most = emitter.floats(10.0)  # beyond it the result is 1 in F32
+    doubled = emitter.minimum(emitter.maximum(x, -most), most) * 2.0
+    n, r = _reduced(doubled)
+    less_one = _taylor(r, 1) * r
+    power = _power_of_2(n)
+    less_one = emitter.fma(less_one, power, power - 1.0)
+    return less_one / (less_one + 2.0)
 
 
 def sum_lanes(x: Value) -> Value:

@@ -9,45 +9,80 @@ from dataclasses import dataclass
 import numpy as np
 
 from shimmy.errors import OutOfMemoryError
-from shimmy_plugins.backends.cpu.memory import require_memory, round_up
+from shimmy.graph.kv import SCALE_GROUP
+from shimmy_plugins.backends.cpu.memory import ALIGNMENT, require_memory, round_up
 
 #: Positions in a block: two vectors.
 BLOCK_TOKENS = 32
 #: Blocks share a mapping of about this size: few mappings, and memory returns in small pieces.
 CHUNK_BYTES = 4 << 20
-_F32_BYTES = 4
+#: Bytes of a number by KV type; numbers of one byte have scales, half floats.
+_NUMBER_BYTES = {"f32": 4, "f16": 2, "q8_0": 1}
+_SCALE_BYTES = 2
 
 
 @dataclass(frozen=True, slots=True)
-class LayerCache:
-    """Where a layer's part of a block lies; offsets and sizes in floats.
+class HeadLayout:
+    """The part of a block that belongs to one head of one layer; offsets and sizes in bytes.
 
-    Keys are (heads, 2, key_dim, 16 positions): scores of 16 positions are computed at once. Values
-    are (heads, 32 positions, value_stride): 16 dimensions of a value are summed at once.
+    Keys are (key_dim, 32 positions): scores of 16 positions are computed at once. Values are
+    (32 positions, value_stride): 16 dimensions of a value are summed at once. Scales, where there
+    are any, are (groups of dimensions, 32 positions).
     """
 
-    heads: int
+    kv_type: str
     key_dim: int
     value_dim: int
-    key_offset: int
+
+    @property
+    def scaled(self) -> bool:
+        return self.kv_type == "q8_0"
 
     @property
     def value_stride(self) -> int:
         return round_up(self.value_dim)
 
     @property
-    def value_offset(self) -> int:
-        return self.key_offset + self.heads * self.key_dim * BLOCK_TOKENS
+    def key_scales(self) -> int:
+        return self._numbers(self.key_dim)
+
+    @property
+    def values(self) -> int:
+        return self.key_scales + self._scales(self.key_dim)
+
+    @property
+    def value_scales(self) -> int:
+        return self.values + self._numbers(self.value_stride)
+
+    @property
+    def bytes(self) -> int:
+        return self.value_scales + self._scales(self.value_dim)
+
+    def _numbers(self, dimensions: int) -> int:
+        return round_up(dimensions * BLOCK_TOKENS * _NUMBER_BYTES[self.kv_type], ALIGNMENT)
+
+    def _scales(self, dimensions: int) -> int:
+        return -(-dimensions // SCALE_GROUP) * BLOCK_TOKENS * _SCALE_BYTES if self.scaled else 0
+
+
+@dataclass(frozen=True, slots=True)
+class LayerCache:
+    """Where a layer's part of a block lies, head after head; ``offset`` in bytes."""
+
+    offset: int
+    heads: int
+    head: HeadLayout
 
     @property
     def end(self) -> int:
-        return self.value_offset + self.heads * BLOCK_TOKENS * self.value_stride
+        return self.offset + self.heads * self.head.bytes
 
 
 class KVCache:
     """Blocks of keys and values of all layers. ``addresses[id]`` is what kernels read."""
 
-    def __init__(self) -> None:
+    def __init__(self, kv_type: str = "f32") -> None:
+        self.kv_type = kv_type
         self._layers: dict[int, LayerCache] = {}
         self._chunks: list[mmap.mmap] = []
         self.blocks = 0
@@ -55,13 +90,13 @@ class KVCache:
 
     def layer(self, index: int, heads: int, key_dim: int, value_dim: int) -> LayerCache:
         """Declare a layer, before the first ``reserve``."""
-        start = max((layer.end for layer in self._layers.values()), default=0)
-        self._layers[index] = LayerCache(heads, key_dim, value_dim, start)
+        head = HeadLayout(self.kv_type, key_dim, value_dim)
+        self._layers[index] = LayerCache(self.block_bytes, heads, head)
         return self._layers[index]
 
     @property
     def block_bytes(self) -> int:
-        return max((layer.end for layer in self._layers.values()), default=0) * _F32_BYTES
+        return max((layer.end for layer in self._layers.values()), default=0)
 
     def reserve(self, blocks: int) -> None:
         """Make exactly the ids below ``blocks`` usable. OutOfMemoryError leaves all as it was."""

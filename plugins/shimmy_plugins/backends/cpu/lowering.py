@@ -21,6 +21,7 @@ from shimmy_plugins.backends.cpu.program import Buffers, Program, Tensor
 from shimmy_plugins.backends.cpu.step import StepInputs
 
 if TYPE_CHECKING:
+    from shimmy_plugins.backends.cpu.attention_work import AttentionWork
     from shimmy_plugins.backends.cpu.kernels.quantize import QuantizedRows
 
 F32 = NDArray[np.float32]
@@ -28,7 +29,7 @@ I64 = NDArray[np.int64]
 
 
 #: What calls can read and write.
-Memory: TypeAlias = "Tensor | KVCache | QuantizedRows"
+Memory: TypeAlias = "Tensor | KVCache | AttentionWork | QuantizedRows"
 
 
 class Lowering:
@@ -43,7 +44,7 @@ class Lowering:
         self.quantized: dict[int, QuantizedRows] = {}
         """By blocks of columns."""
         self.step = StepInputs(limits)
-        self.cache = KVCache()
+        self.cache = KVCache(limits.kv_type)
         self.weights = weights
         self.program = Program()
         self.buffers = Buffers(limits.step_tokens)

@@ -13,6 +13,7 @@ from shimmy.errors import EngineError
 from shimmy.graph.batch import Batch
 from shimmy.graph.rope import RopeFrequencies, rope_frequencies
 from shimmy.graph.scaling import RopeScaling
+from shimmy_plugins.backends.cpu.attention_work import AttentionWork
 from shimmy_plugins.backends.cpu.kvcache import BLOCK_TOKENS, KVCache
 from shimmy_plugins.backends.cpu.memory import aligned_floats
 
@@ -47,6 +48,7 @@ class StepInputs:
         self.tables = np.zeros((limits.max_sequences, -(-limits.max_ctx // BLOCK_TOKENS)), np.int32)
         header = np.zeros(3, np.int64)
         self.rows, self.output_rows, self.block_addresses = (header[i : i + 1] for i in range(3))
+        self.attention = AttentionWork(limits)
         self.batch: Batch | None = None
         """The step itself, for functions of Python."""
         self.vocabulary = 2**31
@@ -75,6 +77,7 @@ class StepInputs:
         self.slots[:rows] = batch.slots
         self.outputs[:outputs] = batch.outputs
         self.tables[:sequences, :blocks] = batch.block_tables
+        self.attention.fill(batch)
         for table in self._ropes.values():
             table.fill(batch.positions)
 

@@ -31,14 +31,14 @@ class ReferencePlan:
     block_tokens = BLOCK_TOKENS
     fallbacks: tuple[str, ...] = ()
 
-    def __init__(self, graph: Graph, weights: Weights) -> None:
+    def __init__(self, graph: Graph, weights: Weights, kv_type: str) -> None:
         used = {name for node in graph.nodes for name in node.weights.values()}
         self.weight_bytes = sum(F32_BYTES * prod(weights.shape(name)) for name in used)
         self.block_bytes = sum(self._kv_bytes(graph, node) for node in graph.nodes if node.op == "attention")
         self._output = graph.output
         self._weights = weights
         self._expanded: dict[str, F32] = {}
-        self._cache = ReferenceCache(BLOCK_TOKENS)
+        self._cache = ReferenceCache(BLOCK_TOKENS, kv_type)
         self._program: list[Evaluator] = [evaluator(graph.ops[node.op], node) for node in graph.nodes]
         self._last_use = {i: node.index for node in graph.nodes for i in node.inputs}
         self._last_use[graph.output] = -1  # is needed after the last node
@@ -93,4 +93,4 @@ class ReferenceBackend:
                 param="instructions",
             )
         del progress  # nothing is loaded ahead
-        return ReferencePlan(graph, weights)
+        return ReferencePlan(graph, weights, limits.kv_type)
