@@ -150,10 +150,11 @@ class Settings(BaseSettings):
     strict_plugins: bool = Field(default=False, description="Stop when a plugin fails to load.")
     engine_backend: str = Field(default="auto", description="The compute engine, by its registered name.")
     precision: Literal["auto", "f32", "int8"] = Field(
-        default="auto", description="Arithmetic of quantised weights; auto is f32, int8 is faster on the CPU."
+        default="auto",
+        description="Arithmetic of quantised weights; auto is the engine's fastest: int8 on the CPU.",
     )
     threads: Annotated[int, Interval(ge=1, le=256)] | None = Field(
-        default=None, description="CPU threads that compute."
+        default=None, description="CPU threads that compute; auto is the physical cores the process may use."
     )
     instructions: Literal["auto", "avx2"] = Field(
         default="auto", description="CPU instructions used at most; auto uses the best there are."

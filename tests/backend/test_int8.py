@@ -156,9 +156,10 @@ def test_matrices_of_floats_stay_exact() -> None:
     np.testing.assert_array_equal(found[0], found[2])
 
 
-def test_auto_is_f32() -> None:
-    plan = compile_model("cpu", model_path("llama_spm.q4_0"), replace(LIMITS, precision="auto"))
-    assert plan.precision == "f32"
+@pytest.mark.parametrize(("model", "precision"), [("llama_spm.q4_0", "int8"), ("llama_spm.f16", "f32")])
+def test_auto_is_int8_where_weights_are_codes(model: str, precision: str) -> None:
+    plan = compile_model("cpu", model_path(model), replace(LIMITS, precision="auto"))
+    assert plan.precision == precision
     plan.close()
 
 

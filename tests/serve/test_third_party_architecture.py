@@ -22,7 +22,7 @@ from shimmy.engine.client import EngineClient
 from shimmy.engine.protocol import EngineSettings, Sampling
 
 async def main():
-    client = EngineClient("qwen2", Path(sys.argv[1]), EngineSettings(plugins_disabled=tuple(sys.argv[2:])))
+    client = EngineClient("qwen2", Path(sys.argv[1]), EngineSettings(precision="f32", plugins_disabled=tuple(sys.argv[2:])))
     try:
         for tokens in json.load(sys.stdin):
             got = []
