@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shimmy.caches import cache_folder
 from shimmy.discovery.ask import ask_sources
 from shimmy.discovery.cards import CardReader, FileFacts
 from shimmy.discovery.names import name_models
@@ -251,6 +252,4 @@ def _is_text(name: str) -> bool:
 
 
 def _card_memory() -> Path:
-    from platformdirs import user_cache_path
-
-    return user_cache_path("shimmy") / "models.json"
+    return cache_folder() / "models.json"

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from shimmy.engine.context import Context, check_positions, choose_context, fit_context
 from shimmy.engine.engine import Engine
+from shimmy.engine.machine import available_memory, usable_cores
 from shimmy.engine.plan import Backend, Limits, Progress
 from shimmy.engine.protocol import PROTOCOL_VERSION, EngineSettings, Ready
 from shimmy.errors import ConfigError
@@ -57,12 +55,12 @@ def load_engine(
         max_ctx=wanted.positions,
         max_sequences=settings.max_sequences,
         step_tokens=max(settings.step_tokens, settings.max_sequences),
-        threads=settings.threads or default_threads(),
+        threads=settings.threads or usable_cores(),
         precision=settings.precision,
         instructions=settings.instructions,
     )
     plan = backend.compile(graph, weights, limits, progress)
-    kv_memory = settings.kv_memory or int(psutil.virtual_memory().available * KV_SHARE)
+    kv_memory = settings.kv_memory or int(available_memory() * KV_SHARE)
     engine = Engine(
         plan,
         context=fit_context(plan, wanted, kv_memory),
@@ -143,10 +141,3 @@ def choose_backend(card: ModelCard, settings: EngineSettings, plugins: Plugins) 
     passed_over = [f"{name}: {problem}" for name, problem in problems.items() if problem]
     reason = "best available" + (f" ({'; '.join(passed_over)})" if passed_over else "")
     return available[0], reason, registry.get(available[0]).load()
-
-
-def default_threads() -> int:
-    """Physical cores this process may use."""
-    physical = psutil.cpu_count(logical=False) or 1
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(physical, allowed))

@@ -23,12 +23,13 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from shimmy.caches import VARIABLE as CACHE_VARIABLE
 from shimmy.errors import ConfigError, did_you_mean
 from shimmy.settings.table import PREFIX, SettingInfo, Shape, shape_of, variable_name
 
 CONFIG_VARIABLE = "SHIMMY_CONFIG"
 #: Variables that are no settings: they act before, or beside, the reading of settings.
-OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, "SHIMMY_TRACE_HOOKS"})
+OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, CACHE_VARIABLE, "SHIMMY_TRACE_HOOKS"})
 FILE_NAME = "shimmy.toml"
 PLUGIN_TABLES = "plugins.settings."
 

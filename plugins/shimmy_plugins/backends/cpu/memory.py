@@ -8,9 +8,9 @@ from math import prod
 from typing import Any
 
 import numpy as np
-import psutil
 from numpy.typing import DTypeLike, NDArray
 
+from shimmy.engine.machine import available_memory
 from shimmy.errors import OutOfMemoryError
 from shimmy_plugins.backends.cpu.emitter import LANES
 
@@ -51,7 +51,7 @@ def aligned_floats(*shape: int) -> NDArray[np.float32]:
 
 def require_memory(what: str, needed: int) -> None:
     """Raise OutOfMemoryError, with the arithmetic, if ``needed`` bytes are not free."""
-    available = psutil.virtual_memory().available
+    available = available_memory()
     if needed > available:
         raise OutOfMemoryError(
             f"{what}: {needed / 2**20:.0f} MiB are needed, {available / 2**20:.0f} MiB are free.",

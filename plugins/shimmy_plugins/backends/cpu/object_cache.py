@@ -9,7 +9,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-import platformdirs
+from shimmy.caches import cache_folder
 
 log = logging.getLogger("shimmy.cpu")
 
@@ -20,7 +20,7 @@ class ObjectCache:
     """One file per kernel: its SHA-256, then the code. Best effort: it never fails."""
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder or Path(platformdirs.user_cache_dir("shimmy")) / "kernels"
+        self._folder = folder or cache_folder() / "kernels"
 
     def of(self, *circumstances: str) -> ObjectCache:
         """The cache for some circumstances of compiling: processor, versions, sources."""

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 from numpy.typing import NDArray
 
+from shimmy.caches import cache_folder
 from shimmy.gguf.writer import RawTensor, write_gguf
 from shimmy.registry import Registry
 from shimmy.specs import QuantTypeSpec
@@ -31,8 +31,8 @@ _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
 def cached_model(shape: Shape, quant: str, quant_types: Registry[QuantTypeSpec]) -> Path:
-    """The model file in the user's cache directory, written first if it is not there."""
-    path = platformdirs.user_cache_path("shimmy") / "bench" / f"{shape.name}-{quant}-v{VERSION}.gguf"
+    """The model file in the cache folder, written first if it is not there."""
+    path = cache_folder() / "bench" / f"{shape.name}-{quant}-v{VERSION}.gguf"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from shimmy.engine.load import default_threads
+from shimmy.engine.machine import usable_cores
 from shimmy.engine.protocol import EngineSettings
 from shimmy.errors import ConfigError
 from shimmy.plugins import Plugins
@@ -52,7 +52,7 @@ def run(request: Request, settings: Settings, plugins: Plugins, tell: Callable[[
         )
     # Before anything slow, so that a missing one is noticed at once.
     peer = choose_peer(request.peer) if request.peer else None
-    threads = settings.threads or default_threads()
+    threads = settings.threads or usable_cores()
     with ExitStack() as stack:
         meter = Meter()
         tell(f"loading {request.model.name}")
