@@ -22,7 +22,8 @@ from shimmy.engine.client import EngineClient
 from shimmy.engine.protocol import EngineSettings, Sampling
 
 async def main():
-    client = EngineClient("qwen2", Path(sys.argv[1]), EngineSettings(precision="f32", plugins_disabled=tuple(sys.argv[2:])))
+    settings = EngineSettings(precision="f32", plugins_disabled=tuple(sys.argv[2:]))
+    client = EngineClient("qwen2", Path(sys.argv[1]), settings)
     try:
         for tokens in json.load(sys.stdin):
             got = []
