@@ -7,6 +7,7 @@ ShimmyError
 ├── ModelNotFoundError     no discovered model has this name              (404)
 ├── ModelError             a model that cannot be loaded
 │   ├── GGUFError          the file is broken: field and offset
+│   ├── AdapterError       a LoRA adapter that cannot be used: tensor     (400)
 │   ├── GraphError         file and architecture disagree: tensor, shape
 │   ├── TokenizerError     vocabulary or pre-tokenizer not understood
 │   └── TemplateError      no chat template, or it refuses the messages   (400)
@@ -68,6 +69,11 @@ class ModelError(ShimmyError):
 
 class GGUFError(ModelError):
     code = "invalid_gguf"
+
+
+class AdapterError(ModelError):
+    status = 400
+    code = "invalid_adapter"
 
 
 class GraphError(ModelError):

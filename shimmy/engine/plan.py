@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from shimmy.gguf.weights import Weights
     from shimmy.graph.batch import Batch
     from shimmy.graph.builder import Graph
+    from shimmy.graph.lora import Terms
+
+#: Adapters that a row may have at the same time.
+MOST_MIXED = 4
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(phase, done, total) while loading."""
@@ -37,6 +41,10 @@ class Limits:
     """Most tokens in a step."""
     threads: int
     """CPU threads the plan may use."""
+    max_adapters: int = 8
+    """Most adapters at a time."""
+    max_lora_rank: int = 64
+    """Highest rank of an adapter."""
     precision: str = "auto"
     """"f32" or "int8": the arithmetic asked for; "auto" leaves it to the backend."""
     instructions: str = "auto"
@@ -90,6 +98,14 @@ class Plan(Protocol):
 
     def reserve(self, blocks: int) -> None:
         """Make exactly the block ids below ``blocks`` usable: allocates, or frees those above."""
+        ...
+
+    def put_adapter(self, place: int, terms: Terms | None) -> None:
+        """Set what batches mean by adapter ``place``, from 0 on; None forgets it and frees its memory.
+
+        Raises:
+            OutOfMemoryError: its weights do not fit.
+        """
         ...
 
     def submit(self, batch: Batch, sampling: Sequence[RowSampling]) -> Step:

@@ -9,6 +9,21 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
+class LoraRows:
+    """Which adapters act on which rows of a step: E entries, a row once for each of its adapters.
+
+    Entries are ordered by adapter, then by row, so that a row's sum does not depend on its batch.
+    """
+
+    rows: NDArray[np.int32]
+    """(E,) row of the step."""
+    adapters: NDArray[np.int32]
+    """(E,) ascending places of adapters in the plan, from 0."""
+    scales: NDArray[np.float32]
+    """(E,) factor on top of the adapter's own."""
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """One step. Rows of a sequence are adjacent, their positions ascend by one; T rows, R outputs."""
 
@@ -22,3 +37,5 @@ class Batch:
     """(S, B) ids of the KV blocks of each sequence; entries past its length are not read."""
     outputs: NDArray[np.int32]
     """(R,) ascending rows of the step whose logits are wanted."""
+    lora: LoraRows | None = None
+    """None: no row has an adapter, and the step costs what it costs without any."""

@@ -95,6 +95,10 @@ def _attention(inputs: Sequence[Shape], _w: Mapping[str, Shape], attrs: Mapping[
     return (q[0] * v[1],)
 
 
+def _first(inputs: Sequence[Shape], _w: Mapping[str, Shape], _a: Mapping[str, Any]) -> Shape:
+    return inputs[0]
+
+
 _HERE = "shimmy.graph.reference"
 
 #: Ops every engine can rely on, by name.
@@ -116,5 +120,6 @@ CORE_OPS: dict[str, Op] = {
         Op("swiglu", "silu(gate) * up.", _same, f"{_HERE}:swiglu"),
         Op("add", "Elementwise sum.", _same, f"{_HERE}:add"),
         Op("last", "Only the rows whose logits are wanted.", _same, f"{_HERE}:last"),
+        Op("lora", "Add what the adapters of some rows add.", _first, "shimmy.graph.lora:lora"),
     )
 }

@@ -197,17 +197,26 @@ def assert_agree(
         plan.close()
 
 
-def generate_greedy(plan: Plan, ids: Sequence[int], count: int) -> tuple[list[int], F32]:
-    """The next ``count`` most probable tokens, and the logits after the prompt; prompts go in chunks."""
+def as_it_is(batch: Batch) -> Batch:
+    return batch
+
+
+def generate_greedy(
+    plan: Plan, ids: Sequence[int], count: int, change: Callable[[Batch], Batch] = as_it_is
+) -> tuple[list[int], F32]:
+    """The next ``count`` most probable tokens, and the logits after the prompt; prompts go in chunks.
+
+    ``change`` may say more of each step.
+    """
     plan.reserve(-(-(len(ids) + count) // plan.block_tokens))
     blocks = range(-(-(len(ids) + count) // plan.block_tokens))
     chunk = LIMITS.step_tokens
     for start in range(0, len(ids), chunk):
         batch = batch_of([Part(ids[start : start + chunk], start, blocks)])
-        step = plan.submit(batch, [GREEDY])
+        step = plan.submit(change(batch), [GREEDY])
     first = step.logits()[0].copy()
     generated = [step.chosen()[0].token]
     while len(generated) < count:
         part = Part(generated[-1:], len(ids) + len(generated) - 1, blocks)
-        generated.append(plan.submit(batch_of([part]), [GREEDY]).chosen()[0].token)
+        generated.append(plan.submit(change(batch_of([part])), [GREEDY]).chosen()[0].token)
     return generated, first

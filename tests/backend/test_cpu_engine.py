@@ -196,7 +196,7 @@ def test_blocks_keep_their_content_when_others_come_and_go() -> None:
 
 def test_a_closed_plan_holds_no_weights() -> None:
     plan = compile_model("cpu", model_path("llama_spm.q4_0"))
-    matrix = weakref.ref(next(iter(plan._lowered.weights._matrices.values())).data)
+    matrix = weakref.ref(next(iter(plan._plain.lowered.weights._matrices.values())).data)
     plan.close()
     gc.collect()
     assert matrix() is None

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from shimmy import hookimpl
 from shimmy.graph.builder import Graph, Value
+from shimmy.lora.huggingface import RotaryPairs, Transform
 from shimmy.specs import ArchitectureSpec
 
 
@@ -41,6 +42,13 @@ class Llama:
                 x = x + self.feed_forward(g, g.rms_norm(x, "ffn_norm", eps=eps))
         x = g.rms_norm(g.last(x), "output_norm", eps=eps)
         return g.linear(x, "output", tied="token_embd")
+
+    def hf_transforms(self, p: LlamaParams) -> Mapping[str, Transform]:
+        """Where neighbours are rotated, converters bring the rows of q and k into that order."""
+        if self.rope_style != "interleaved":
+            return {}
+        heads = p.attention__head_count
+        return {"attn_q": RotaryPairs(heads), "attn_k": RotaryPairs(p.attention__head_count_kv or heads)}
 
     def attention(self, g: Graph, x: Value, p: LlamaParams, layer: int) -> Value:
         kv_heads = p.attention__head_count_kv or p.attention__head_count

@@ -9,8 +9,9 @@ from shimmy.graph.builder import Graph
 from shimmy_plugins.backends.cpu.compiler import expand, lower, matrices
 from shimmy_plugins.backends.cpu.jit import Jit, Target
 from shimmy_plugins.backends.cpu.loading import PackedWeights
+from shimmy_plugins.backends.cpu.lowering import Lowering
 from shimmy_plugins.backends.cpu.object_cache import ObjectCache
-from shimmy_plugins.backends.cpu.plan import CpuPlan
+from shimmy_plugins.backends.cpu.plan import CpuPlan, Executable
 from shimmy_plugins.backends.cpu.pool import DRIVER, Pool, driver_ir
 
 
@@ -36,9 +37,13 @@ class CpuBackend:
     ) -> CpuPlan:
         packed = PackedWeights(weights)
         packed.load(matrices(graph), limits.threads, progress)
-        lowered = lower(graph, weights, packed, limits, target)
-        kernels = {kernel.name: kernel.ir for kernel in lowered.program.kernels()}
         jit = Jit(target, self._cache)
-        addresses = jit.compile({**kernels, DRIVER: driver_ir}, progress)
-        pool = Pool(limits.threads, addresses[DRIVER])
-        return CpuPlan(lowered, lowered.tensor(graph.output), jit, addresses, pool)
+
+        def executable(base: Lowering | None = None) -> Executable:
+            lowered = lower(graph, weights, packed, limits, target, base)
+            kernels = {kernel.name: kernel.ir for kernel in lowered.program.kernels()}
+            return Executable(lowered, jit.compile(kernels, progress))
+
+        plain = executable()
+        pool = Pool(limits.threads, jit.compile({DRIVER: driver_ir}, progress)[DRIVER])
+        return CpuPlan(plain, executable, jit, pool)

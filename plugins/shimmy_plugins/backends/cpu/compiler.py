@@ -9,9 +9,20 @@ from shimmy.engine.plan import Limits
 from shimmy.errors import GraphError
 from shimmy.gguf.weights import Weights
 from shimmy.graph.builder import Graph, Node, Value
+from shimmy.graph.lora import with_lora
 from shimmy_plugins.backends.cpu.jit import Target
-from shimmy_plugins.backends.cpu.kernels import attention, elementwise, embed, last, linear, rms_norm, rope
+from shimmy_plugins.backends.cpu.kernels import (
+    attention,
+    elementwise,
+    embed,
+    last,
+    linear,
+    lora,
+    rms_norm,
+    rope,
+)
 from shimmy_plugins.backends.cpu.loading import PackedWeights
+from shimmy_plugins.backends.cpu.lora import LoraState
 from shimmy_plugins.backends.cpu.lowering import Lowering
 from shimmy_plugins.backends.reference.evaluate import evaluator
 
@@ -34,6 +45,7 @@ LOWER: Mapping[str, Lower] = {
     "swiglu": elementwise.lower,
     "add": elementwise.lower,
     "last": last.lower,
+    "lora": lora.lower,
 }
 
 
@@ -46,13 +58,26 @@ def matrices(graph: Graph) -> list[str]:
     return list(dict.fromkeys(n.weights["weight"] for n in graph.nodes if n.op in MATRIX_OPS))
 
 
-def lower(graph: Graph, weights: Weights, packed: PackedWeights, limits: Limits, target: Target) -> Lowering:
+def lower(
+    graph: Graph,
+    weights: Weights,
+    packed: PackedWeights,
+    limits: Limits,
+    target: Target,
+    base: Lowering | None = None,
+) -> Lowering:
     """The program of a graph whose ops are expanded and whose weights are packed already.
+
+    With ``base``, the program of the same graph without adapters, it is one with them, on the same cache.
 
     Raises:
         GraphError: an op with state has no kernel.
     """
-    low = Lowering(graph, packed, limits, target)
+    if base is None:
+        low = Lowering(graph, packed, limits, target)
+    else:
+        graph = with_lora(graph)
+        low = Lowering(graph, packed, limits, target, base.cache, LoraState(limits))
     for node in graph.nodes:
         if node.op in LOWER:
             LOWER[node.op](low, node)

@@ -83,14 +83,17 @@ class Jit:
         self.target = target
         self._cache = cache.of(target.cpu, target.features, llvmlite.__version__, sources_digest())
         self._machine = self._target_machine()
+        self._addresses: dict[str, int] = {}
         self._engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), self._target_machine())
 
     def compile(self, sources: Mapping[str, Callable[[], str]], progress: Progress) -> dict[str, int]:
         """Addresses of functions by name; each source gives the LLVM IR of a module with that one.
 
-        Where the cache has a function of this name, its source is not asked for.
+        Where the cache has a function of this name, its source is not asked for; what has been
+        compiled here before is not compiled again.
         """
-        for done, (name, source) in enumerate(sources.items()):
+        new = {name: source for name, source in sources.items() if name not in self._addresses}
+        for done, (name, source) in enumerate(new.items()):
             progress("kernels", done, len(sources))
             code = self._cache.get(name)
             if code is None:
@@ -99,7 +102,8 @@ class Jit:
             self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
         self._engine.finalize_object()
         progress("kernels", len(sources), len(sources))
-        return {name: self._engine.get_function_address(name) for name in sources}
+        self._addresses |= {name: self._engine.get_function_address(name) for name in new}
+        return {name: self._addresses[name] for name in sources}
 
     def _object(self, source: str) -> bytes:
         module = llvm.parse_assembly(source)

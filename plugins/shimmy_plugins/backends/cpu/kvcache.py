@@ -89,7 +89,9 @@ class KVCache:
         self.addresses = np.zeros(0, np.int64)
 
     def layer(self, index: int, heads: int, key_dim: int, value_dim: int) -> LayerCache:
-        """Declare a layer, before the first ``reserve``."""
+        """Declare a layer, before the first ``reserve``; another program of the plan has it too."""
+        if index in self._layers:
+            return self._layers[index]
         head = HeadLayout(self.kv_type, key_dim, value_dim)
         self._layers[index] = LayerCache(self.block_bytes, heads, head)
         return self._layers[index]

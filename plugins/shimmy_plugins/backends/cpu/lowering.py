@@ -16,6 +16,7 @@ from shimmy_plugins.backends.cpu.jit import Target
 from shimmy_plugins.backends.cpu.kernel import FieldValue, Kernel
 from shimmy_plugins.backends.cpu.kvcache import KVCache
 from shimmy_plugins.backends.cpu.loading import PackedWeights
+from shimmy_plugins.backends.cpu.lora import LoraState
 from shimmy_plugins.backends.cpu.memory import aligned_floats, round_up
 from shimmy_plugins.backends.cpu.program import Buffers, Program, Tensor
 from shimmy_plugins.backends.cpu.step import StepInputs
@@ -29,13 +30,21 @@ I64 = NDArray[np.int64]
 
 
 #: What calls can read and write.
-Memory: TypeAlias = "Tensor | KVCache | AttentionWork | QuantizedRows"
+Memory: TypeAlias = "Tensor | KVCache | AttentionWork | QuantizedRows | F32"
 
 
 class Lowering:
     """The state of compiling one graph for a processor."""
 
-    def __init__(self, graph: Graph, weights: PackedWeights, limits: Limits, target: Target) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        weights: PackedWeights,
+        limits: Limits,
+        target: Target,
+        cache: KVCache | None = None,
+        lora: LoraState | None = None,
+    ) -> None:
         self.limits = limits
         self.target = target
         # In F32 prompts would take about twice as long: it is for those who ask.
@@ -44,7 +53,9 @@ class Lowering:
         self.quantized: dict[int, QuantizedRows] = {}
         """By blocks of columns."""
         self.step = StepInputs(limits)
-        self.cache = KVCache(limits.kv_type)
+        self.cache = cache or KVCache(limits.kv_type)
+        self.lora = lora
+        """None in a program that knows no adapters."""
         self.weights = weights
         self.program = Program()
         self.buffers = Buffers(limits.step_tokens)
@@ -60,6 +71,10 @@ class Lowering:
     def shape(self, index: int) -> tuple[int, ...]:
         """One row's shape of a node's result."""
         return self._graph.nodes[index].shape
+
+    def result(self) -> Tensor:
+        """The graph's output, once all nodes are lowered."""
+        return self._tensors[self._graph.output]
 
     def tensor(self, index: int) -> Tensor:
         """The result of a node that is lowered already."""

@@ -17,13 +17,16 @@ from shimmy.graph.ops import Op
 
 F32 = NDArray[np.float32]
 
+#: What a definition may ask for by the names of its parameters.
+CONTEXT = ("batch", "cache", "adapters")
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluator:
     """A node bound to the function that defines its op.
 
-    ``context`` names what the function wants beyond inputs, weights and attrs: some of "batch" and
-    "cache", those of its keyword parameters that have one of these names.
+    ``context`` names what the function wants beyond inputs, weights and attrs: some of "batch", "cache"
+    and "adapters", those of its keyword parameters that have one of these names.
     """
 
     node: Node
@@ -31,7 +34,7 @@ class Evaluator:
     context: tuple[str, ...]
 
     def __call__(self, inputs: Sequence[F32], weights: Mapping[str, F32], context: Mapping[str, Any]) -> F32:
-        """Rows of the node's result; ``weights`` are by role, ``context`` holds batch and cache."""
+        """Rows of the node's result; ``weights`` are by role, ``context`` holds what functions may want."""
         wanted = {name: context[name] for name in self.context}
         return self.function(*inputs, **weights, **self.node.attrs, **wanted)
 
@@ -44,4 +47,4 @@ def evaluator(op: Op, node: Node) -> Evaluator:
     except (ImportError, AttributeError) as error:
         raise GraphError(f"{node.label}: op {op.name!r} is defined by {op.reference!r}: {error}.") from error
     parameters = signature(function).parameters
-    return Evaluator(node, function, tuple(n for n in ("batch", "cache") if n in parameters))
+    return Evaluator(node, function, tuple(n for n in CONTEXT if n in parameters))

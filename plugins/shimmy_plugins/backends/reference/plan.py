@@ -14,6 +14,7 @@ from shimmy.errors import ConfigError
 from shimmy.gguf.weights import Weights
 from shimmy.graph.batch import Batch
 from shimmy.graph.builder import Graph, Node
+from shimmy.graph.lora import Terms, with_lora
 from shimmy.graph.reference import ReferenceCache
 from shimmy_plugins.backends.reference.evaluate import Evaluator, evaluator
 
@@ -32,6 +33,7 @@ class ReferencePlan:
     fallbacks: tuple[str, ...] = ()
 
     def __init__(self, graph: Graph, weights: Weights, kv_type: str) -> None:
+        graph = with_lora(graph)
         used = {name for node in graph.nodes for name in node.weights.values()}
         self.weight_bytes = sum(F32_BYTES * prod(weights.shape(name)) for name in used)
         self.block_bytes = sum(self._kv_bytes(graph, node) for node in graph.nodes if node.op == "attention")
@@ -39,6 +41,7 @@ class ReferencePlan:
         self._weights = weights
         self._expanded: dict[str, F32] = {}
         self._cache = ReferenceCache(BLOCK_TOKENS, kv_type)
+        self._adapters: dict[int, Terms] = {}
         self._program: list[Evaluator] = [evaluator(graph.ops[node.op], node) for node in graph.nodes]
         self._last_use = {i: node.index for node in graph.nodes for i in node.inputs}
         self._last_use[graph.output] = -1  # is needed after the last node
@@ -53,8 +56,14 @@ class ReferencePlan:
         stored = self._cache.blocks
         self._cache.blocks = {key: block for key, block in stored.items() if key[1] < blocks}
 
+    def put_adapter(self, place: int, terms: Terms | None) -> None:
+        if terms is None:
+            del self._adapters[place]
+        else:
+            self._adapters[place] = terms
+
     def submit(self, batch: Batch, sampling: Sequence[RowSampling]) -> FinishedStep:
-        context = {"batch": batch, "cache": self._cache}
+        context = {"batch": batch, "cache": self._cache, "adapters": self._adapters}
         values: dict[int, F32] = {}
         for run in self._program:
             node = run.node

@@ -1,0 +1,110 @@
+"""Low-rank adapters (Hu et al. 2021, arXiv:2106.09685): the rewrite that lets every architecture have them.
+
+A node ``lora`` behind each ``linear`` and ``embed`` adds, for the rows that have an adapter,
+
+    y += s * (scale * B(A x) + offset)
+
+with the factor s of the row's entry in the batch. The weights of the base stay as they are, and shared.
+Adapters come and go while a plan runs: nodes name their target by label, plans hold the terms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shimmy.graph.builder import Graph, Node, Value
+
+if TYPE_CHECKING:
+    from shimmy.graph.batch import Batch
+
+F32 = NDArray[np.float32]
+
+#: Ops whose results adapters may change.
+TARGETS = ("linear", "embed")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Term:
+    """What an adapter adds to the result of one node. Weights are float32 or float16, sums F32."""
+
+    a: NDArray[Any] | None = None
+    """(rank, in) of a linear node, (vocabulary, rank) of an embedding, where a token picks a row;
+    None: B takes x itself."""
+    b: NDArray[Any] | None = None
+    """(out, rank); None: A gives the result itself, or there is only an offset."""
+    scale: float = 1.0
+    offset: F32 | None = None
+    """(out,)."""
+
+    @property
+    def rank(self) -> int:
+        """Numbers between A and B; 0 where one of them is not there."""
+        return 0 if self.a is None or self.b is None else int(self.b.shape[1])
+
+    @property
+    def bytes(self) -> int:
+        return sum(array.nbytes for array in (self.a, self.b, self.offset) if array is not None)
+
+
+#: An adapter, by the labels of the nodes it changes.
+Terms = Mapping[str, Term]
+
+
+def target_labels(graph: Graph) -> dict[str, Node]:
+    """The nodes that adapters may change, by label."""
+    return {node.label: node for node in graph.nodes if node.op in TARGETS}
+
+
+def with_lora(graph: Graph) -> Graph:
+    """The graph with a ``lora`` node behind every node that adapters may change."""
+    result = Graph(graph.tensors, graph.ops, graph.scaling)
+    values: list[Value] = []
+    late: set[int] = set()
+    for node in graph.nodes:
+        inputs = [values[i] for i in node.inputs]
+        value = result.op(node.op, *inputs, weights=node.weights, label=node.label, **node.attrs)
+        if node.op == "last" or late.intersection(node.inputs):
+            late.add(node.index)
+        if node.op in TARGETS:
+            label = f"{node.label}.lora"
+            value = result.op("lora", value, *inputs, label=label, target=node.label, late=node.index in late)
+        values.append(value)
+    result.output = values[graph.output].index
+    return result
+
+
+def lora(
+    y: F32, x: F32 | None = None, *, target: str, late: bool, batch: Batch, adapters: Mapping[int, Terms]
+) -> F32:
+    """The op's NumPy definition; ``late``: y has only the rows whose logits are wanted."""
+    if batch.lora is None:
+        return y
+    y = y.copy()
+    entries = zip(batch.lora.rows, batch.lora.adapters, batch.lora.scales, strict=True)
+    for row, adapter, scale in entries:
+        term = adapters[int(adapter)].get(target)
+        at = int(np.searchsorted(batch.outputs, row)) if late else int(row)
+        if term is None or (late and not (at < len(batch.outputs) and batch.outputs[at] == row)):
+            continue
+        y[at] += scale * _added(term, batch.tokens[row], None if x is None else x[at])
+    return y
+
+
+def _added(term: Term, token: int, x: F32 | None) -> F32:
+    """scale * B(A x) + offset, (out,)."""
+    if x is None:
+        assert term.a is not None
+        middle = term.a[token].astype(np.float32)
+    else:
+        middle = x if term.a is None else term.a.astype(np.float32) @ x
+    added: F32 = np.zeros(1, np.float32) if term.offset is None else term.offset
+    if term.b is not None:
+        added = np.float32(term.scale) * (term.b.astype(np.float32) @ middle) + added
+    elif x is None:
+        added = np.float32(term.scale) * middle + added
+    return added

