@@ -35,7 +35,7 @@ def probe(card: ModelCard, settings: Settings, plugins: Plugins, *, quiet: bool)
     Raises whatever is wrong with it.
     """
     text = read_text(card, settings, plugins)
-    with open_gguf(card.path) as file:
+    with open_gguf(card.path, skim=True) as file:
         metadata, types = file.metadata, _bytes_by_type(file, plugins)
     with loaded_engine(card, settings, plugins, quiet=quiet) as loaded:
         trial = _trial(loaded.engine, text)

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import tempfile
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
@@ -20,6 +18,7 @@ from typing import Any
 from shimmy import __version__
 from shimmy.discovery.kinds import why_not_a_language_model
 from shimmy.errors import GGUFError
+from shimmy.files import replace_file
 from shimmy.gguf.card import ModelCard, glance, read_card
 from shimmy.gguf.parts import part_paths
 from shimmy.gguf.reader import open_gguf, peek_gguf
@@ -109,7 +108,8 @@ class CardReader:
             for path, (state, facts) in list(kept.items())[-MOST_CARDS:]
         }
         try:
-            _replace(self._memory, json.dumps({"stamp": self._stamp, "cards": entries}, default=str))
+            content = json.dumps({"stamp": self._stamp, "cards": entries}, default=str)
+            replace_file(self._memory, content.encode())
         except OSError as error:
             _logger.debug("model cards are not remembered: %s", error)
 
@@ -162,16 +162,3 @@ def _state(path: Path) -> list[int]:
         # Opening it will say what is wrong.
         return []
     return [status.st_size, status.st_mtime_ns]
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file so that whoever reads it meanwhile sees the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=path.name, dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

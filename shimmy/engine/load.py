@@ -43,7 +43,7 @@ def load_engine(
 ) -> Loaded:
     """Load a GGUF file. Raises ModelError, ConfigError or OutOfMemoryError, each saying what to do."""
     started = time.monotonic()
-    file = open_gguf(path)
+    file = open_gguf(path, skim=True)  # vocabularies are the server's business
     card = read_card(file, name=name, source="worker", quant_types=plugins.quant_types)
     backend_name, reason, backend = choose_backend(card, settings, plugins)
     weights = Weights(file, plugins.quant_types)

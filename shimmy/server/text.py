@@ -78,12 +78,13 @@ class ModelText:
 
 def read_text(card: ModelCard, settings: Settings, plugins: Plugins) -> ModelText:
     """Build tokenizer and template from the model's file. Takes a while: call it in a thread."""
-    from shimmy.gguf.reader import open_gguf
+    from platformdirs import user_cache_path
+
     from shimmy.text.choose import choose_template
+    from shimmy.text.remembered import read_metadata
     from shimmy.text.tokenizer import load_tokenizer
 
-    with open_gguf(card.path) as file:
-        metadata = file.metadata
+    metadata = read_metadata(card.path, user_cache_path("shimmy") / "vocabularies")
     tokenizer = load_tokenizer(metadata, plugins.tokenizers, pre_tokenizer=settings.pre_tokenizer)
     template = choose_template(metadata, card, tokenizer, plugins, settings.chat_template)
     return ModelText(tokenizer, template, sampling_defaults(metadata, settings))
