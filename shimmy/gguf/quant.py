@@ -1,17 +1,42 @@
 """What a quant type must be able to do, and the few lossless layouts engines run on.
 
-A quant plugin is geometry plus ``dequantize_blocks``. If it also says ``to_run`` (the same
-numbers as codes, scales and offsets), every engine runs it from its compact form without knowing
-its file format; otherwise engines expand it to F32.
+There are three levels, each optional beyond the first:
+
+0. ``dequantize_blocks``, in NumPy: engines expand the weights to F32.
+1. ``to_run``, in NumPy: the same numbers as codes and scales; engines run them in compact form
+   without knowing the file format.
+2. ``unpack``: how a block is taken apart, said once in terms of :class:`Block`. NumPy computes it
+   (:class:`shimmy.gguf.blocks.BlockType` derives the other two levels), and an engine may make
+   native code of it, which loads a model several times as fast.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Generic, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+
+Bytes8: TypeAlias = "NDArray[np.uint8] | NDArray[np.int8]"
+Units: TypeAlias = "NDArray[np.float16] | NDArray[np.float32]"
+
+
+@dataclass(frozen=True, slots=True)
+class Scales:
+    """A number for each group of columns: a float, or a float for several groups times a small integer."""
+
+    units: Units
+    """(rows, columns / group), or with factors (rows, columns / span)."""
+    factors: Bytes8 | None = None
+    """(rows, columns / group) of uint8 or int8; unit * factor is exact in F32."""
+
+    def values(self) -> NDArray[np.float32]:
+        """(rows, columns / group)."""
+        units = self.units.astype(np.float32, copy=False)
+        if self.factors is None:
+            return units
+        return units.repeat(self.factors.shape[1] // units.shape[1], axis=1) * self.factors
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,18 +44,24 @@ class AffineRun:
     """Weights of some rows as ``scale * code + offset``, lossless: equal to ``dequantize_blocks``.
 
     One multiply and one add, the product exact in F32, so a fused multiply-add gives the same bits.
+    All rows of a tensor have the same form: bits, group, and what scales and offsets consist of.
     """
 
     codes: NDArray[np.uint8]
     """(rows, columns), unsigned, below ``2**bits``."""
     bits: int
-    """4 or 8: the width an engine packs the codes to."""
+    """1 to 8: the width an engine packs the codes to."""
     group: int
     """16 or 32 consecutive columns share a scale and an offset."""
-    scales: NDArray[np.float32]
-    """(rows, columns / group)."""
-    offsets: NDArray[np.float32]
-    """(rows, columns / group)."""
+    scales: Scales
+    offsets: Scales | int
+    """An integer is the code of weight 0: every offset is its scale * -zero, and none is stored."""
+
+    def offset_values(self) -> NDArray[np.float32]:
+        """(rows, columns / group)."""
+        if isinstance(self.offsets, Scales):
+            return self.offsets.values()
+        return self.scales.values() * np.float32(-self.offsets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,4 +85,74 @@ class RunnableQuantType(QuantType, Protocol):
 
     def to_run(self, blocks: NDArray[np.uint8], rows: int) -> AffineRun | FloatRun:
         """Blocks of whole consecutive rows -> their run layout; blocks of a row are adjacent."""
+        ...
+
+
+class Bytes(Protocol):
+    """Some bytes of a block, next to each other, computed all alike."""
+
+    def field(self, first: int, bits: int) -> Self:
+        """From each byte, ``bits`` bits from bit ``first`` on, as a number."""
+        ...
+
+    def bits(self) -> Self:
+        """Eight bytes of 0 or 1 for each byte: its bits, the lowest first."""
+        ...
+
+    def __or__(self, other: Self) -> Self: ...
+
+    def __xor__(self, other: int) -> Self: ...
+
+    def __lshift__(self, by: int) -> Self:
+        """Each byte times 2**by, which must fit a byte."""
+        ...
+
+
+B = TypeVar("B", bound=Bytes)
+H_co = TypeVar("H_co", covariant=True)
+
+
+class Block(Protocol[B, H_co]):
+    """A block being taken apart: of bytes and half floats, whatever an engine makes of these."""
+
+    def bytes(self, at: int, count: int) -> B:
+        """``count`` bytes from byte ``at`` on."""
+        ...
+
+    def half(self, at: int, *, negative: bool = False) -> H_co:
+        """The float16 at byte ``at``, or minus it."""
+        ...
+
+    def join(self, *parts: B) -> B:
+        """One after the other."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BlockScales(Generic[B, H_co]):
+    """The scales, or offsets, of a block's groups: a unit, which may be times a small integer each."""
+
+    unit: H_co
+    factors: B | None = None
+    """One byte per group; None if the block is a single group."""
+    signed: bool = False
+    """Whether the factors are int8."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockParts(Generic[B, H_co]):
+    """A block taken apart; see :class:`AffineRun` for what these are."""
+
+    codes: B
+    bits: int
+    scales: BlockScales[B, H_co]
+    offsets: BlockScales[B, H_co] | int
+
+
+@runtime_checkable
+class UnpackedQuantType(RunnableQuantType, Protocol):
+    """A quant type that says how its blocks are taken apart, whoever computes it."""
+
+    def unpack(self, block: Block[B, H_co]) -> BlockParts[B, H_co]:
+        """The parts of a block."""
         ...

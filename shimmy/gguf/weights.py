@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shimmy.errors import GGUFError
-from shimmy.gguf.quant import AffineRun, FloatRun, QuantType, RunnableQuantType
+from shimmy.gguf.quant import AffineRun, FloatRun, QuantType, RunnableQuantType, UnpackedQuantType
 from shimmy.gguf.reader import GGUFFile
 from shimmy.gguf.types import type_name, types_by_id
 from shimmy.registry import Registry
@@ -81,6 +81,15 @@ class Weights:
             if isinstance(quant, RunnableQuantType):
                 return quant.to_run(blocks, count)
             return FloatRun(quant.dequantize_blocks(blocks).reshape(count, -1))
+
+    def unpacked_type(self, name: str) -> UnpackedQuantType | None:
+        """A tensor's type if it says how its blocks are taken apart; always the same object."""
+        quant = self._load(self._spec(name, self._file.tensor(name).ggml_id))
+        return quant if isinstance(quant, UnpackedQuantType) else None
+
+    def blocks(self, name: str, rows: slice | None = None) -> NDArray[np.uint8]:
+        """(blocks, bytes per block): some rows as they are in the file. Raises as ``dequantize``."""
+        return self._blocks(name, rows)[1]
 
     def release(self, name: str) -> None:
         """Say that a tensor is not needed for now, so that it takes no memory beside a packed copy."""

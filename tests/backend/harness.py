@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from shimmy.engine.load import op_table, read_architecture
 from shimmy.engine.plan import Backend, Limits, Plan
 from shimmy.engine.protocol import Sampling
 from shimmy.engine.sampling import RowSampling
-from shimmy.gguf.quant import AffineRun, FloatRun
+from shimmy.gguf.quant import AffineRun, FloatRun, Scales
 from shimmy.gguf.reader import open_gguf
 from shimmy.gguf.weights import Weights
 from shimmy.graph.batch import Batch
@@ -66,7 +66,11 @@ class MadeUpWeights:
         run, rows = self._runs[name], rows or slice(None)
         if isinstance(run, FloatRun):
             return FloatRun(run.values[rows])
-        return AffineRun(run.codes[rows], run.bits, run.group, run.scales[rows], run.offsets[rows])
+        offsets = run.offsets if isinstance(run.offsets, int) else _rows(run.offsets, rows)
+        return replace(run, codes=run.codes[rows], scales=_rows(run.scales, rows), offsets=offsets)
+
+    def unpacked_type(self, name: str) -> None:
+        """Runs come from no file's blocks."""
 
     def release(self, name: str) -> None:
         """These tensors are in memory only once."""
@@ -76,25 +80,75 @@ class MadeUpWeights:
             return self._vectors[name][None]
         run = self.run_layout(name, rows)
         if isinstance(run, AffineRun):
-            scales, offsets = (np.repeat(a, run.group, axis=1) for a in (run.scales, run.offsets))
-            return scales * run.codes + offsets
+            scales, offsets = run.scales.values(), run.offset_values()
+            return scales.repeat(run.group, axis=1) * run.codes + offsets.repeat(run.group, axis=1)
         if run.values.dtype == np.uint16:
             return (run.values.astype(np.uint32) << 16).view(np.float32)
         return run.values.astype(np.float32)
 
 
-def affine(
-    rng: np.random.Generator, rows: int, columns: int, *, bits: int, group: int, half: bool
-) -> AffineRun:
-    """Random codes; scales and offsets are half floats, or of 16 bits as the K types' are."""
-    shape = (rows, columns // group)
-    scales, offsets = (rng.normal(0, 0.1, shape).astype(np.float16).astype(np.float32) for _ in range(2))
-    if not half:
-        # 11 bits times 5: with a code of 8 bits the product is still exact in F32, as promised.
-        scales, offsets = scales * np.float32(21), offsets * np.float32(21)
-    return AffineRun(
-        rng.integers(0, 2**bits, (rows, columns), dtype=np.uint8), bits, group, scales, offsets * 2**bits
-    )
+def _rows(scales: Scales, rows: slice) -> Scales:
+    return Scales(scales.units[rows], None if scales.factors is None else scales.factors[rows])
+
+
+@dataclass(frozen=True)
+class Affine:
+    """A form of run: how wide codes are, what scales consist of, whether offsets are stored."""
+
+    bits: int
+    group: int
+    unit: type = np.float16
+    factor: type | None = None
+    """Of scales for groups in units for 256 columns; None: a unit for each group."""
+    centred: bool = False
+
+    def __str__(self) -> str:
+        factor = f" {self.factor.__name__}" if self.factor else ""
+        return f"{self.bits} bits/{self.group} {self.unit.__name__}{factor}{' centred' * self.centred}"
+
+    @property
+    def columns(self) -> int:
+        """A row has a multiple of these."""
+        return 256 if self.factor else self.group
+
+
+#: What the file formats have, and corners that others may have.
+AFFINE = [
+    Affine(4, 32, centred=True),  # Q4_0
+    Affine(4, 32),  # Q4_1
+    Affine(5, 32, centred=True),  # Q5_0
+    Affine(5, 32),  # Q5_1
+    Affine(8, 32, centred=True),  # Q8_0
+    Affine(4, 32, factor=np.uint8),  # Q4_K
+    Affine(5, 32, factor=np.uint8),  # Q5_K
+    Affine(6, 16, factor=np.int8, centred=True),  # Q6_K
+    Affine(2, 32, np.float32),
+    Affine(2, 16, factor=np.uint8),
+    Affine(3, 16, np.float32, np.int8, centred=True),
+    Affine(4, 16, np.float32),
+    Affine(7, 16),
+    Affine(8, 16, np.float32),
+]
+
+
+def affine(rng: np.random.Generator, rows: int, columns: int, form: Affine) -> AffineRun:
+    """Random codes; scales as in real files exact in F32 when multiplied with a code."""
+    shape = (rows, columns // (256 if form.factor else form.group))
+
+    def scales(size: float) -> Scales:
+        units = rng.normal(0, size, shape).astype(np.float16)
+        if form.unit is np.float32:
+            units = units * np.float32(21)  # 11 bits times 5
+        if form.factor is None:
+            return Scales(units)
+        limits = np.iinfo(form.factor)
+        # 11 bits times 5, too.
+        factors = rng.integers(max(limits.min, -16), 32, (rows, columns // form.group), form.factor)
+        return Scales(units, factors)
+
+    codes = rng.integers(0, 2**form.bits, (rows, columns), dtype=np.uint8)
+    offsets = 2 ** (form.bits - 1) if form.centred else scales(0.1 * 2**form.bits)
+    return AffineRun(codes, form.bits, form.group, scales(0.1), offsets)
 
 
 def floats(rng: np.random.Generator, rows: int, columns: int, kind: str = "f32") -> FloatRun:

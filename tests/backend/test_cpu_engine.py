@@ -32,6 +32,7 @@ from tests.backend.harness import (
     FLAT,
     GREEDY,
     LIMITS,
+    Affine,
     MadeUpWeights,
     Part,
     affine,
@@ -51,7 +52,7 @@ from tests.zoo import model_path
 @pytest.fixture
 def weights() -> MadeUpWeights:
     rng = np.random.default_rng(0)
-    return MadeUpWeights(a=floats(rng, 9, 64), w=affine(rng, 17, 64, bits=4, group=32, half=True))
+    return MadeUpWeights(a=floats(rng, 9, 64), w=affine(rng, 17, 64, Affine(4, 32)))
 
 
 def build_linear(weights: MadeUpWeights) -> Graph:
@@ -76,7 +77,7 @@ def test_damaged_code_is_compiled_again(tmp_path: Path, weights: MadeUpWeights) 
     expected = rows_of(plan, STEP)
     plan.close()
     files = sorted((tmp_path / "kernels").rglob("*.o"))
-    assert [file.stem.split("_")[0] for file in files] == ["embed", "linear", "run"]
+    assert [file.stem.split("_")[0] for file in files] == ["embed", "linear", "pack", "pack", "run"]
     whole = [file.read_bytes() for file in files]
     files[0].write_bytes(whole[0][:100])
     files[1].write_bytes(b"")

@@ -1,143 +1,51 @@
-"""What the quant types share: taking packed bytes apart, and the two kinds of type.
+"""What the quant types share: bit fields that recur, and the types of plain floats.
 
-Every quant plugin imports this while plugins are collected, so NumPy is imported in the bodies.
-
-Shapes: ``blocks`` is (number of blocks, bytes per block) of uint8; codes and weights are
-(blocks, elements per block), scales and offsets (blocks, groups per block) of float32.
+Every quant plugin imports this while plugins are collected, so nothing heavy is imported here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from shimmy.gguf.quant import AffineRun, FloatRun
-
-    # Of uint8; Any because to NumPy's annotations uint8 >> int is some signed integer.
-    Bytes: TypeAlias = NDArray[Any]
-    Floats: TypeAlias = NDArray[np.float32]
+    from shimmy.gguf.quant import B, Block, BlockScales, FloatRun, H_co
 
 
-def float16(blocks: Bytes, at: int) -> Floats:
-    """The float16 at byte ``at`` of each block, as float32: (blocks, 1)."""
-    return blocks[:, at : at + 2].view("<f2").astype("f4")
+def nibbles(block: Block[B, H_co], at: int, count: int) -> B:
+    """2 * ``count`` codes from ``count`` bytes at ``at``: first all low nibbles, then all high ones."""
+    packed = block.bytes(at, count)
+    return block.join(packed.field(0, 4), packed.field(4, 4))
 
 
-def fields(packed: Bytes, bits: int) -> Bytes:
-    """Split each byte into fields of ``bits``: the lowest of all bytes, then the next of all, ….
-
-    (…, n) -> (…, n * 8 / bits); with 4 bits: n low nibbles, then n high ones.
-    """
-    import numpy as np
-
-    # As few and as wide elements as possible, in long strides: eight bytes at a time where they fit.
-    packed = np.ascontiguousarray(packed)
-    word = np.dtype("u8" if packed.shape[-1] % 8 == 0 else "u1")
-    words = packed.view(word)
-    mask = word.type(int.from_bytes(bytes([2**bits - 1] * word.itemsize), "little"))
-    split = np.empty((*packed.shape[:-1], 8 // bits, words.shape[-1]), word)
-    for i in range(8 // bits):
-        field = words >> word.type(i * bits) & mask
-        for column in range(words.shape[-1]):
-            split[..., i, column] = field[..., column]
-    return split.view(np.uint8).reshape(*packed.shape[:-1], -1)
+def five_bits(block: Block[B, H_co], at: int) -> B:
+    """The 32 codes of Q5_0 and Q5_1 from their 4 bytes of fifth bits, and 16 bytes of low nibbles."""
+    return nibbles(block, at + 4, 16) | block.bytes(at, 4).bits() << 4
 
 
-def five_bits(fifth: Bytes, nibbles: Bytes) -> Bytes:
-    """The codes of Q5_0 and Q5_1 from their fifth bits (blocks, 4) and low nibbles (blocks, 16)."""
-    # One byte holds the fifth bits of eight neighbours: split each byte by itself.
-    high = fields(fifth[:, :, None], 1).reshape(-1, 32)
-    codes: Bytes = fields(nibbles, 4) | high << 4
-    return codes
+def k_nibbles(block: Block[B, H_co], at: int) -> B:
+    """256 codes from 128 bytes: run j of 32 has group 2j in the low nibbles, group 2j + 1 in the others."""
+    return block.join(*(nibbles(block, at + run, 32) for run in range(0, 128, 32)))
 
 
-def k_scales(blocks: Bytes) -> tuple[Floats, Floats]:
-    """Scales and offsets (blocks, 8) from the first 16 bytes of a Q4_K or Q5_K block.
+def k_scales(block: Block[B, H_co]) -> tuple[BlockScales[B, H_co], BlockScales[B, H_co]]:
+    """The 8 scales and offsets from the first 16 bytes of a Q4_K or Q5_K block.
 
     Bytes 0 and 2 hold a float16 each, what the block's scales and minimums are multiples of.
     The 12 bytes from 4 on hold 8 scales and 8 minimums of 6 bits: bytes 0-3 of them scales 0-3 and
     bytes 4-7 minimums 0-3, in their low 6 bits; bytes 8-11 in the low nibble the low bits of scales
     4-7 and in the high nibble those of minimums 4-7, whose top two bits are those left in bytes 0-7.
     """
-    import numpy as np
+    from shimmy.gguf.quant import BlockScales
 
-    first, second, split = blocks[:, 4:8], blocks[:, 8:12], blocks[:, 12:16]
-    scales = np.concatenate([first & 63, (split & 15) | (first >> 6 << 4)], axis=1)
-    minimums = np.concatenate([second & 63, (split >> 4) | (second >> 6 << 4)], axis=1)
-    return float16(blocks, 0) * scales, -(float16(blocks, 2) * minimums)
-
-
-@dataclass(frozen=True, slots=True)
-class Centred:
-    """Blocks taken apart: weight = (code - zero) * scale."""
-
-    codes: Bytes
-    scales: Floats
-    zero: int
-
-    @property
-    def offsets(self) -> Floats:
-        """With these, ``scale * code + offset`` is the same number (but +0 where ``values`` may say -0)."""
-        return self.scales * -self.zero
-
-    def values(self) -> Floats:
-        """The weights."""
-        groups = _by_group(self.codes, self.scales)
-        groups -= self.zero
-        groups *= self.scales[:, :, None]
-        return groups.reshape(self.codes.shape)
-
-
-@dataclass(frozen=True, slots=True)
-class Affine:
-    """Blocks taken apart: weight = scale * code + offset."""
-
-    codes: Bytes
-    scales: Floats
-    offsets: Floats
-
-    def values(self) -> Floats:
-        """The weights."""
-        groups = _by_group(self.codes, self.scales)
-        groups *= self.scales[:, :, None]
-        groups += self.offsets[:, :, None]
-        return groups.reshape(self.codes.shape)
-
-
-def _by_group(codes: Bytes, scales: Floats) -> Floats:
-    """Codes as new floats, (blocks, groups, elements per group)."""
-    return codes.astype("f4").reshape(*scales.shape, codes.shape[1] // scales.shape[1])
-
-
-@dataclass(frozen=True, slots=True)
-class CodeType:
-    """A quant type of codes and scales, given how to take its blocks apart."""
-
-    unpack: Callable[[Bytes], Centred | Affine]
-    bits: int
-    """The width engines pack the codes to, 4 or 8."""
-
-    def dequantize_blocks(self, blocks: Bytes) -> Floats:
-        """(blocks, bytes) -> (blocks, elements)."""
-        return self.unpack(blocks).values()
-
-    def to_run(self, blocks: Bytes, rows: int) -> AffineRun:
-        """Blocks of whole rows -> codes, scales and offsets by row."""
-        from shimmy.gguf.quant import AffineRun
-
-        parts = self.unpack(blocks)
-        return AffineRun(
-            codes=parts.codes.reshape(rows, -1),
-            bits=self.bits,
-            group=parts.codes.shape[1] // parts.scales.shape[1],
-            scales=parts.scales.reshape(rows, -1),
-            offsets=parts.offsets.reshape(rows, -1),
-        )
+    first, second, split = (block.bytes(at, 4) for at in (4, 8, 12))
+    scales = block.join(first.field(0, 6), split.field(0, 4) | first.field(6, 2) << 4)
+    minimums = block.join(second.field(0, 6), split.field(4, 4) | second.field(6, 2) << 4)
+    return BlockScales(block.half(0), scales), BlockScales(block.half(2, negative=True), minimums)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,13 +53,13 @@ class FloatType:
     """A type of plain floats: NumPy's name of what is stored, and how to make float32 of it."""
 
     stored: str
-    widen: Callable[[NDArray[Any]], Floats]
+    widen: Callable[[NDArray[Any]], NDArray[np.float32]]
 
-    def dequantize_blocks(self, blocks: Bytes) -> Floats:
+    def dequantize_blocks(self, blocks: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(blocks, bytes) -> (blocks, 1)."""
         return self.widen(blocks.view(self.stored))
 
-    def to_run(self, blocks: Bytes, rows: int) -> FloatRun:
+    def to_run(self, blocks: NDArray[np.uint8], rows: int) -> FloatRun:
         """Blocks of whole rows -> the floats as stored, by row; a view."""
         from shimmy.gguf.quant import FloatRun
 

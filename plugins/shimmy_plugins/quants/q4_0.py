@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 from shimmy import hookimpl
 from shimmy.specs import QuantTypeSpec
-from shimmy_plugins.quants._blocks import Centred, CodeType, fields, float16
+from shimmy_plugins.quants._blocks import nibbles
 
 if TYPE_CHECKING:
-    from shimmy_plugins.quants._blocks import Bytes
+    from shimmy.gguf.blocks import BlockType
+    from shimmy.gguf.quant import B, Block, BlockParts, H_co
 
 
 @hookimpl
@@ -27,11 +28,15 @@ def register_quant_types(register: Callable[[QuantTypeSpec], None]) -> None:
     register(QuantTypeSpec("Q4_0", ggml_id=2, block_elements=32, block_bytes=18, load=load))
 
 
-def load() -> CodeType:
+def load() -> BlockType:
     """The type itself."""
-    return CodeType(unpack, bits=4)
+    from shimmy.gguf.blocks import BlockType
+
+    return BlockType(unpack)
 
 
-def unpack(blocks: Bytes) -> Centred:
-    """Take blocks apart."""
-    return Centred(fields(blocks[:, 2:18], 4), float16(blocks, 0), zero=8)
+def unpack(block: Block[B, H_co]) -> BlockParts[B, H_co]:
+    """Take a block apart."""
+    from shimmy.gguf.quant import BlockParts, BlockScales
+
+    return BlockParts(nibbles(block, 2, 16), 4, BlockScales(block.half(0)), 8)

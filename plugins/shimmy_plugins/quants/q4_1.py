@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 
 from shimmy import hookimpl
 from shimmy.specs import QuantTypeSpec
-from shimmy_plugins.quants._blocks import Affine, CodeType, fields, float16
+from shimmy_plugins.quants._blocks import nibbles
 
 if TYPE_CHECKING:
-    from shimmy_plugins.quants._blocks import Bytes
+    from shimmy.gguf.blocks import BlockType
+    from shimmy.gguf.quant import B, Block, BlockParts, H_co
 
 
 @hookimpl
@@ -28,11 +29,15 @@ def register_quant_types(register: Callable[[QuantTypeSpec], None]) -> None:
     register(QuantTypeSpec("Q4_1", ggml_id=3, block_elements=32, block_bytes=20, load=load))
 
 
-def load() -> CodeType:
+def load() -> BlockType:
     """The type itself."""
-    return CodeType(unpack, bits=4)
+    from shimmy.gguf.blocks import BlockType
+
+    return BlockType(unpack)
 
 
-def unpack(blocks: Bytes) -> Affine:
-    """Take blocks apart."""
-    return Affine(fields(blocks[:, 4:20], 4), float16(blocks, 0), float16(blocks, 2))
+def unpack(block: Block[B, H_co]) -> BlockParts[B, H_co]:
+    """Take a block apart."""
+    from shimmy.gguf.quant import BlockParts, BlockScales
+
+    return BlockParts(nibbles(block, 4, 16), 4, BlockScales(block.half(0)), BlockScales(block.half(2)))

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 from shimmy import hookimpl
 from shimmy.specs import QuantTypeSpec
-from shimmy_plugins.quants._blocks import Affine, CodeType, fields, k_scales
+from shimmy_plugins.quants._blocks import k_nibbles, k_scales
 
 if TYPE_CHECKING:
-    from shimmy_plugins.quants._blocks import Bytes
+    from shimmy.gguf.blocks import BlockType
+    from shimmy.gguf.quant import B, Block, BlockParts, H_co
 
 
 @hookimpl
@@ -27,12 +28,15 @@ def register_quant_types(register: Callable[[QuantTypeSpec], None]) -> None:
     register(QuantTypeSpec("Q4_K", ggml_id=12, block_elements=256, block_bytes=144, load=load))
 
 
-def load() -> CodeType:
+def load() -> BlockType:
     """The type itself."""
-    return CodeType(unpack, bits=4)
+    from shimmy.gguf.blocks import BlockType
+
+    return BlockType(unpack)
 
 
-def unpack(blocks: Bytes) -> Affine:
-    """Take blocks apart."""
-    codes = fields(blocks[:, 16:144].reshape(-1, 4, 32), 4).reshape(-1, 256)
-    return Affine(codes, *k_scales(blocks))
+def unpack(block: Block[B, H_co]) -> BlockParts[B, H_co]:
+    """Take a block apart."""
+    from shimmy.gguf.quant import BlockParts
+
+    return BlockParts(k_nibbles(block, 16), 4, *k_scales(block))

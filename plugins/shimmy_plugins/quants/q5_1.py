@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 from shimmy import hookimpl
 from shimmy.specs import QuantTypeSpec
-from shimmy_plugins.quants._blocks import Affine, CodeType, five_bits, float16
+from shimmy_plugins.quants._blocks import five_bits
 
 if TYPE_CHECKING:
-    from shimmy_plugins.quants._blocks import Bytes
+    from shimmy.gguf.blocks import BlockType
+    from shimmy.gguf.quant import B, Block, BlockParts, H_co
 
 
 @hookimpl
@@ -29,11 +30,15 @@ def register_quant_types(register: Callable[[QuantTypeSpec], None]) -> None:
     register(QuantTypeSpec("Q5_1", ggml_id=7, block_elements=32, block_bytes=24, load=load))
 
 
-def load() -> CodeType:
+def load() -> BlockType:
     """The type itself."""
-    return CodeType(unpack, bits=8)
+    from shimmy.gguf.blocks import BlockType
+
+    return BlockType(unpack)
 
 
-def unpack(blocks: Bytes) -> Affine:
-    """Take blocks apart."""
-    return Affine(five_bits(blocks[:, 4:8], blocks[:, 8:24]), float16(blocks, 0), float16(blocks, 2))
+def unpack(block: Block[B, H_co]) -> BlockParts[B, H_co]:
+    """Take a block apart."""
+    from shimmy.gguf.quant import BlockParts, BlockScales
+
+    return BlockParts(five_bits(block, 4), 5, BlockScales(block.half(0)), BlockScales(block.half(2)))

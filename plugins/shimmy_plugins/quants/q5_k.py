@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 
 from shimmy import hookimpl
 from shimmy.specs import QuantTypeSpec
-from shimmy_plugins.quants._blocks import Affine, CodeType, fields, k_scales
+from shimmy_plugins.quants._blocks import k_nibbles, k_scales
 
 if TYPE_CHECKING:
-    from shimmy_plugins.quants._blocks import Bytes
+    from shimmy.gguf.blocks import BlockType
+    from shimmy.gguf.quant import B, Block, BlockParts, H_co
 
 
 @hookimpl
@@ -28,13 +29,17 @@ def register_quant_types(register: Callable[[QuantTypeSpec], None]) -> None:
     register(QuantTypeSpec("Q5_K", ggml_id=13, block_elements=256, block_bytes=176, load=load))
 
 
-def load() -> CodeType:
+def load() -> BlockType:
     """The type itself."""
-    return CodeType(unpack, bits=8)
+    from shimmy.gguf.blocks import BlockType
+
+    return BlockType(unpack)
 
 
-def unpack(blocks: Bytes) -> Affine:
-    """Take blocks apart."""
-    low = fields(blocks[:, 48:176].reshape(-1, 4, 32), 4).reshape(-1, 256)
-    high = fields(blocks[:, 16:48], 1)
-    return Affine(low | high << 4, *k_scales(blocks))
+def unpack(block: Block[B, H_co]) -> BlockParts[B, H_co]:
+    """Take a block apart."""
+    from shimmy.gguf.quant import BlockParts
+
+    fifth = block.bytes(16, 32)
+    high = block.join(*(fifth.field(group, 1) << 4 for group in range(8)))
+    return BlockParts(k_nibbles(block, 48) | high, 5, *k_scales(block))

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 from shimmy import hookimpl
 from shimmy.specs import QuantTypeSpec
-from shimmy_plugins.quants._blocks import Centred, CodeType, fields, float16
+from shimmy_plugins.quants._blocks import nibbles
 
 if TYPE_CHECKING:
-    from shimmy_plugins.quants._blocks import Bytes
+    from shimmy.gguf.blocks import BlockType
+    from shimmy.gguf.quant import B, Block, BlockParts, H_co
 
 
 @hookimpl
@@ -29,14 +30,19 @@ def register_quant_types(register: Callable[[QuantTypeSpec], None]) -> None:
     register(QuantTypeSpec("Q6_K", ggml_id=14, block_elements=256, block_bytes=210, load=load))
 
 
-def load() -> CodeType:
+def load() -> BlockType:
     """The type itself."""
-    return CodeType(unpack, bits=8)
+    from shimmy.gguf.blocks import BlockType
+
+    return BlockType(unpack)
 
 
-def unpack(blocks: Bytes) -> Centred:
-    """Take blocks apart."""
-    low = fields(blocks[:, 0:128].reshape(-1, 2, 64), 4)
-    high = fields(blocks[:, 128:192].reshape(-1, 2, 32), 2)
-    scales = float16(blocks, 208) * blocks[:, 192:208].view("i1")
-    return Centred((low | high << 4).reshape(-1, 256), scales, zero=32)
+def unpack(block: Block[B, H_co]) -> BlockParts[B, H_co]:
+    """Take a block apart."""
+    from shimmy.gguf.quant import BlockParts, BlockScales
+
+    low = block.join(*(nibbles(block, half, 64) for half in (0, 64)))
+    top = [block.bytes(128 + half, 32) for half in (0, 32)]
+    high = block.join(*(bits.field(first, 2) << 4 for bits in top for first in (0, 2, 4, 6)))
+    scales = BlockScales(block.half(208), block.bytes(192, 16), signed=True)
+    return BlockParts(low | high, 6, scales, 32)

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 from shimmy import hookimpl
 from shimmy.specs import QuantTypeSpec
-from shimmy_plugins.quants._blocks import Centred, CodeType, float16
 
 if TYPE_CHECKING:
-    from shimmy_plugins.quants._blocks import Bytes
+    from shimmy.gguf.blocks import BlockType
+    from shimmy.gguf.quant import B, Block, BlockParts, H_co
 
 
 @hookimpl
@@ -27,12 +27,16 @@ def register_quant_types(register: Callable[[QuantTypeSpec], None]) -> None:
     register(QuantTypeSpec("Q8_0", ggml_id=8, block_elements=32, block_bytes=34, load=load))
 
 
-def load() -> CodeType:
+def load() -> BlockType:
     """The type itself."""
-    return CodeType(unpack, bits=8)
+    from shimmy.gguf.blocks import BlockType
+
+    return BlockType(unpack)
 
 
-def unpack(blocks: Bytes) -> Centred:
-    """Take blocks apart."""
+def unpack(block: Block[B, H_co]) -> BlockParts[B, H_co]:
+    """Take a block apart."""
+    from shimmy.gguf.quant import BlockParts, BlockScales
+
     # Flipping the sign bit makes int8 a code from 0 to 255 with its zero at 128.
-    return Centred(blocks[:, 2:34] ^ 128, float16(blocks, 0), zero=128)
+    return BlockParts(block.bytes(2, 32) ^ 128, 8, BlockScales(block.half(0)), 128)

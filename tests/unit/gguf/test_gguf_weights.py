@@ -86,8 +86,8 @@ def test_leading_dimensions_are_rows(weights):
     np.testing.assert_allclose(whole, Q8_0_ROWS.reshape(6, 64), atol=0.02)
     run = weights.run_layout("experts", slice(4, 6))
     assert isinstance(run, AffineRun)
-    assert (run.codes.shape, run.scales.shape, run.offsets.shape) == ((2, 64), (2, 2), (2, 2))
-    values = run.scales.repeat(32, axis=1) * run.codes + run.offsets.repeat(32, axis=1)
+    assert (run.codes.shape, run.scales.units.shape, run.offsets) == ((2, 64), (2, 2), 128)
+    values = run.scales.values().repeat(32, axis=1) * run.codes + run.offset_values().repeat(32, axis=1)
     np.testing.assert_array_equal(values, whole[4:6])
 
 

@@ -23,15 +23,15 @@ KINDS = ["f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k_m",
 MODULES = sorted(
     path.stem for path in Path(shimmy_plugins.quants.__file__).parent.glob("*.py") if path.stem[0] != "_"
 )
-AFFINE = {  # bits, group
-    "Q4_0": (4, 32),
-    "Q4_1": (4, 32),
-    "Q5_0": (8, 32),
-    "Q5_1": (8, 32),
-    "Q8_0": (8, 32),
-    "Q4_K": (4, 32),
-    "Q5_K": (8, 32),
-    "Q6_K": (8, 16),
+AFFINE = {  # bits, group, columns that share a unit, code of weight 0 where offsets are not stored
+    "Q4_0": (4, 32, 32, 8),
+    "Q4_1": (4, 32, 32, None),
+    "Q5_0": (5, 32, 32, 16),
+    "Q5_1": (5, 32, 32, None),
+    "Q8_0": (8, 32, 32, 128),
+    "Q4_K": (4, 32, 256, None),
+    "Q5_K": (5, 32, 256, None),
+    "Q6_K": (6, 16, 256, 32),
 }
 FLOATS = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 
@@ -89,12 +89,16 @@ def test_run_layout_has_the_same_numbers(spec):
         run = quant.to_run(blocks, rows=300)
         found = expand(run)
         expected = quant.dequantize_blocks(blocks).reshape(300, -1)
+        offsets = run.offset_values() if isinstance(run, AffineRun) else np.zeros(())
     # Scales that are infinite or no number at all have no sensible sum; real files hold none.
     finite = np.isfinite(expected) & np.isfinite(found)
     assert finite.mean() > 0.8
     if spec.name in AFFINE:
-        finite &= np.isfinite(run.offsets).repeat(run.group, axis=1)
-        assert (run.bits, run.group) == AFFINE[spec.name]
+        finite &= np.isfinite(offsets).repeat(run.group, axis=1)
+        span = run.codes.shape[1] // run.scales.units.shape[1]
+        zero = run.offsets if isinstance(run.offsets, int) else None
+        assert (run.bits, run.group, span, zero) == AFFINE[spec.name]
+        assert run.scales.units.dtype == np.float16
         assert run.codes.dtype == np.uint8
         assert run.codes.max() < 2**run.bits
     else:
@@ -108,12 +112,11 @@ def expand(run: AffineRun | FloatRun) -> np.ndarray:
     if isinstance(run, FloatRun):
         wide = run.values.astype(np.uint32) << 16 if run.values.dtype == np.uint16 else None
         return run.values.astype(np.float32) if wide is None else wide.view(np.float32)
-    assert run.scales.dtype == run.offsets.dtype == np.float32
-    product = run.scales.repeat(run.group, axis=1) * run.codes
+    scales = run.scales.values().repeat(run.group, axis=1)
+    product = scales * run.codes
     # The promise that makes a fused multiply-add give the same bits: this product is exact.
-    exact = run.scales.repeat(run.group, axis=1).astype(np.float64) * run.codes
-    np.testing.assert_array_equal(product, exact)
-    return product + run.offsets.repeat(run.group, axis=1)
+    np.testing.assert_array_equal(product, scales.astype(np.float64) * run.codes)
+    return product + run.offset_values().repeat(run.group, axis=1)
 
 
 def probes() -> list:

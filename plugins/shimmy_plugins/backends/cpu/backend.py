@@ -1,4 +1,4 @@
-"""Compiles a graph: packs its weights, lowers it, builds the kernels, starts the threads."""
+"""Compiles a graph: lays out its weights, lowers it, builds the kernels, packs, starts the threads."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class CpuBackend:
         self, graph: Graph, weights: Weights, limits: Limits, target: Target, progress: Progress
     ) -> CpuPlan:
         packed = PackedWeights(weights)
-        packed.load(matrices(graph), limits.threads, progress)
+        packed.lay_out(matrices(graph))
         jit = Jit(target, self._cache)
 
         def executable(base: Lowering | None = None) -> Executable:
@@ -45,5 +45,7 @@ class CpuBackend:
             return Executable(lowered, jit.compile(kernels, progress))
 
         plain = executable()
-        pool = Pool(limits.threads, jit.compile({DRIVER: driver_ir}, progress)[DRIVER])
-        return CpuPlan(plain, executable, jit, pool)
+        kernels = {kernel.name: kernel.ir for kernel in packed.kernels()}
+        addresses = jit.compile({**kernels, DRIVER: driver_ir}, progress)
+        packed.load(addresses, limits.threads, progress)
+        return CpuPlan(plain, executable, jit, Pool(limits.threads, addresses[DRIVER]))

@@ -7,7 +7,7 @@ computes the same bits on every machine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, TypeAlias
 
@@ -73,6 +73,12 @@ class Value:
     def __and__(self, other: Operand) -> Value:
         return self._binary("and_", "", other)
 
+    def __or__(self, other: Operand) -> Value:
+        return self._binary("or_", "", other)
+
+    def __xor__(self, other: Operand) -> Value:
+        return self._binary("xor", "", other)
+
     def __lshift__(self, other: Operand) -> Value:
         return self._binary("shl", "", other)
 
@@ -92,10 +98,11 @@ class Value:
     def equals(self, other: Operand) -> Value:
         return self._compare("==", other)
 
-    def widen(self, element: Type) -> Value:
+    def widen(self, element: Type, *, signed: bool = False) -> Value:
         """To a wider integer or float type, lane by lane."""
-        widen = "zext" if isinstance(element, ir.IntType) else "fpext"
-        return self._convert(widen, element)
+        if isinstance(element, ir.IntType):
+            return self._convert("sext" if signed else "zext", element)
+        return self._convert("fpext", element)
 
     def narrow(self, element: Type) -> Value:
         """The low bits of each integer as a narrower type, or each float rounded to one."""
@@ -122,6 +129,11 @@ class Value:
         if isinstance(self.type, ir.VectorType):
             target = vector(element, self.type.count * SIZES[self.element] // SIZES[element])
         return Value(self.emitter, self.emitter.builder.bitcast(self.raw, target))
+
+    def each_bit(self) -> Value:
+        """From a vector of bytes, a vector with a byte of 0 or 1 for each bit, the lowest first."""
+        lanes = vector(ir.IntType(1), 8 * self.type.count)
+        return Value(self.emitter, self.emitter.builder.bitcast(self.raw, lanes)).widen(I8)
 
     def lane(self, index: Operand) -> Value:
         """One lane of a vector."""
@@ -194,9 +206,9 @@ class Pointer:
         """Store one element, or a vector from ``index`` on."""
         self.emitter.builder.store(value.raw, (self + index).raw, align=SIZES[self.element])
 
-    def vector(self, index: Operand = 0) -> Value:
-        """The 16 elements from ``index`` on."""
-        return self._load(index, vector(self.element))
+    def vector(self, index: Operand = 0, lanes: int = LANES) -> Value:
+        """The 16 elements from ``index`` on, or as many as told."""
+        return self._load(index, vector(self.element, lanes))
 
     def first(self, count: Operand, index: Operand = 0) -> Value:
         """The ``count`` <= 16 floats from ``index`` on, zeros in the other lanes; no more is read."""
@@ -277,6 +289,13 @@ class Emitter:
     def lane_numbers(self) -> Value:
         """0 to 15, as 32-bit integers."""
         return Value(self, ir.Constant(vector(I32), list(range(LANES))))
+
+    def collect(self, numbers: Sequence[Value]) -> Value:
+        """A vector of these numbers."""
+        raw = ir.Constant(vector(numbers[0].type, len(numbers)), ir.Undefined)
+        for i, number in enumerate(numbers):
+            raw = self.builder.insert_element(raw, number.raw, I32(i))
+        return Value(self, raw)
 
     def lanes_below(self, count: Operand) -> Value:
         """A mask: which lanes have an index below ``count``."""

@@ -7,6 +7,7 @@ bits or addresses. What changes from step to step (the number of rows) is behind
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -118,6 +119,19 @@ class Kernel:
         if values.keys() != set(self.fields):
             raise TypeError(f"kernel {self.name} takes {self.fields}, not {tuple(values)}.")
         return np.array([_word(values[name]) for name in self.fields], np.int64)
+
+
+#: The type of every kernel.
+_Function = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
+
+
+def call_alone(kernel: Kernel, code: int, values: Mapping[str, FieldValue]) -> None:
+    """Call the kernel at address ``code`` on the calling thread, which does all the work.
+
+    Python's lock is released meanwhile.
+    """
+    block, claimed = kernel.block(values), np.zeros(1, np.int64)
+    _Function(code)(block.ctypes.data, 0, 1, claimed.ctypes.data)
 
 
 def address(emitter: Emitter, word: Value, element: Type) -> Pointer:

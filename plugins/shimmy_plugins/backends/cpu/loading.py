@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shimmy.engine.plan import Progress
+from shimmy.errors import PluginError
+from shimmy.gguf.quant import AffineRun
 from shimmy.gguf.weights import Weights
 from shimmy_plugins.backends.cpu.emitter import LANES
-from shimmy_plugins.backends.cpu.layouts import Layout, Packed, layout_of
+from shimmy_plugins.backends.cpu.kernel import Kernel, call_alone
+from shimmy_plugins.backends.cpu.kernels import pack
+from shimmy_plugins.backends.cpu.kernels.unpack import Unpacker
+from shimmy_plugins.backends.cpu.layouts import Layout, Packed, Run, layout_of
 from shimmy_plugins.backends.cpu.memory import aligned, aligned_floats, require_memory, round_up
 
 F32 = NDArray[np.float32]
 
-#: Weights unpacked at a time: small enough for the processor's cache, in a few forms.
+#: Weights unpacked at a time: small enough for the processor's cache, large beside the cost of a call.
 SLICE_ELEMENTS = 1 << 19
-#: Rows by which a tensor's layout is guessed.
-_FIRST_ROWS = slice(0, LANES)
+#: Slices after which the file's pages go back to the system, for tensors that are large themselves.
+_RELEASE = 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,35 +38,63 @@ class Matrix:
     rows: int
     columns: int
     data: Packed
+    form: Run
+    """Its first row: in what form the others come."""
+    unpacker: Unpacker | None
+    """Native code that takes the file's blocks apart, if the quant type provides for it."""
 
 
 class PackedWeights:
-    """The weights of a graph in the form kernels read; a tensor used twice is there once."""
+    """The weights of a graph in the form kernels read; a tensor used twice is there once.
+
+    First matrices are laid out, which takes no memory yet; kernels can be built for them. Then
+    they are packed, by kernels too.
+    """
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
         self._matrices: dict[str, Matrix] = {}
         self._vectors: dict[str, F32] = {}
+        self._unpackers: dict[int, Unpacker] = {}
+        """By the identity of the quant type."""
 
     @property
     def bytes(self) -> int:
         return sum(m.data.nbytes for m in self._matrices.values())
 
-    def load(self, names: Sequence[str], threads: int, progress: Progress) -> None:
-        """Pack matrices, some slices at a time. OutOfMemoryError if they will not fit."""
+    def lay_out(self, names: Sequence[str]) -> None:
+        """Reserve addresses for matrices. OutOfMemoryError if they will not fit."""
         for name in names:
-            first = self._weights.run_layout(name, _FIRST_ROWS)
-            self._matrices[name] = self._empty(name, layout_of(first))
+            rows, columns = self._weights.shape(name)
+            form = self._weights.run_layout(name, slice(0, 1))
+            layout = layout_of(form)
+            data = aligned((-(-rows // LANES), -(-columns // layout.columns)), layout.block)
+            self._matrices[name] = Matrix(layout, rows, columns, data, form, self._unpacker(name))
         require_memory("memory for the weights of the model", self.bytes)
+
+    def kernels(self) -> list[Kernel]:
+        """What ``load`` needs."""
+        packers = [pack.kernel(matrix.layout) for matrix in self._matrices.values()]
+        unpackers = [unpacker.kernel for unpacker in self._unpackers.values()]
+        return [*packers, *unpackers]
+
+    def load(self, addresses: Mapping[str, int], threads: int, progress: Progress) -> None:
+        """Pack all matrices, some slices at a time; ``addresses`` are those of the kernels by name.
+
+        Raises:
+            PluginError: rows of a tensor come in different forms.
+        """
         with ThreadPoolExecutor(threads) as workers:
-            for done, name in enumerate(names):
-                progress("weights", done, len(names))
-                self._pack(name, workers)
-                self._weights.release(name)
-        progress("weights", len(names), len(names))
+            for done, (name, matrix) in enumerate(self._matrices.items()):
+                progress("weights", done, len(self._matrices))
+                slices = _slices(matrix)
+                while some := list(islice(slices, _RELEASE)):
+                    list(workers.map(partial(self._pack, addresses, name, matrix), some))
+                    self._weights.release(name)
+        progress("weights", len(self._matrices), len(self._matrices))
 
     def matrix(self, name: str) -> Matrix:
-        """A matrix that ``load`` has packed."""
+        """A matrix that has been laid out."""
         return self._matrices[name]
 
     def vector(self, name: str) -> F32:
@@ -72,28 +106,31 @@ class PackedWeights:
             self._vectors[name] = padded
         return self._vectors[name]
 
-    def _empty(self, name: str, layout: Layout) -> Matrix:
-        """A matrix of a layout; it takes memory only as it is filled."""
-        rows, columns = self._weights.shape(name)
-        shape = (-(-rows // LANES), -(-columns // layout.columns))
-        return Matrix(layout, rows, columns, aligned(shape, layout.block))
+    def _unpacker(self, name: str) -> Unpacker | None:
+        quant = self._weights.unpacked_type(name)
+        if quant is None:
+            return None
+        if id(quant) not in self._unpackers:
+            self._unpackers[id(quant)] = Unpacker(quant)
+        return self._unpackers[id(quant)]
 
-    def _pack(self, name: str, workers: ThreadPoolExecutor) -> None:
-        """Fill a matrix; once more in a wider layout if some row turned out not to fit."""
-        matrix = self._matrices[name]
-        needed = list(workers.map(lambda rows: self._pack_slice(name, matrix, rows), _slices(matrix)))
-        layout = reduce(lambda a, b: a.joined(b), needed)
-        if layout != matrix.layout:
-            self._matrices[name] = self._empty(name, layout)
-            self._pack(name, workers)
-
-    def _pack_slice(self, name: str, matrix: Matrix, rows: slice) -> Layout:
-        """Pack some rows if the matrix's layout holds them; the layout that would."""
-        run = self._weights.run_layout(name, rows)
-        layout = matrix.layout.widened_for(run)
-        if layout == matrix.layout:
-            layout.fill(matrix.data[rows.start // LANES : -(-rows.stop // LANES)], run)
-        return layout
+    def _pack(self, addresses: Mapping[str, int], name: str, matrix: Matrix, rows: slice) -> None:
+        """Pack some rows, whole groups of them."""
+        if matrix.unpacker and isinstance(matrix.form, AffineRun):
+            code = addresses[matrix.unpacker.kernel.name]
+            blocks = self._weights.blocks(name, rows)
+            run: Run = matrix.unpacker.run(code, blocks, matrix.form, rows.stop - rows.start)
+        else:
+            run = self._weights.run_layout(name, rows)
+            if (layout := layout_of(run)) != matrix.layout:
+                raise PluginError(
+                    f"tensor {name!r}: its quant type gives rows {rows.start} to {rows.stop - 1} the run "
+                    f"layout {layout.name}, where the first row has {matrix.layout.name}.",
+                    hint="Report it to the plugin that provides the type: a tensor has one layout.",
+                )
+        packed = matrix.data[rows.start // LANES : -(-rows.stop // LANES)]
+        kernel = pack.kernel(matrix.layout)
+        call_alone(kernel, addresses[kernel.name], pack.fields(matrix.layout, packed, run))
 
 
 def _slices(matrix: Matrix) -> Iterator[slice]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shimmy_plugins.backends.cpu.kernel import FieldValue, Kernel
-from shimmy_plugins.backends.cpu.layouts import BLOCK_COLUMNS
+from shimmy_plugins.backends.cpu.layouts import STRIP_COLUMNS
 from shimmy_plugins.backends.cpu.memory import aligned_floats, round_up
 
 F32 = NDArray[np.float32]
@@ -55,7 +55,7 @@ class Buffers:
         # Only buffers of the same width are exchanged: the padding stays zero.
         free = self._free.setdefault(width, [])
         if not free:
-            free.append(aligned_floats(self._most_rows, round_up(width, BLOCK_COLUMNS)))
+            free.append(aligned_floats(self._most_rows, round_up(width, STRIP_COLUMNS)))
             self.bytes += free[-1].nbytes
         return Tensor(free.pop(), width, rows)
 

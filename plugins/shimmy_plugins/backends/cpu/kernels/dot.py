@@ -15,8 +15,8 @@ from shimmy_plugins.backends.cpu.emitter import I8, I16, I32, LANES, SIZES, Emit
 
 #: The low nibbles of four bytes.
 _NIBBLES = 0x0F0F0F0F
-#: Vectors of pairs of 4-bit codes whose products fit 16 bits together.
-_MOST_PAIRS = 8
+#: What fits 16 bits with a sign, and the largest magnitude of an activation.
+_LARGEST_SUM, _LARGEST_X = 2**15 - 1, 127
 
 #: dot(e, start, codes, x, bits): start + sum of code * x, in 16 lanes of 32 bits.
 Dot: TypeAlias = Callable[[Emitter, Value, Sequence[Value], Sequence[Value], int], Value]
@@ -54,17 +54,17 @@ def _in_pairs(
 ) -> Dot:
     """Without an instruction for it: products of columns in pairs are added up in 16 bits.
 
-    A pair of codes of 4 bits makes at most 2 * 15 * 127 = 3,810, so eight of them fit: a block of 32
-    columns. Codes of 8 bits are taken as two of 4.
+    A pair of codes of 4 bits makes at most 2 * 15 * 127 = 3,810, so eight of them fit: a strip of 32
+    columns; of 5 bits four fit, of 6 bits two. Codes of 8 bits are taken as two of 4.
     """
 
     def dot(e: Emitter, start: Value, codes: Sequence[Value], x: Sequence[Value], bits: int) -> Value:
         if bits == 8:
             high = dot(e, e.ints(0), [c >> 4 & _NIBBLES for c in codes], x, 4)
             return dot(e, start + (high << 4), [c & _NIBBLES for c in codes], x, 4)
-        assert len(codes) <= _MOST_PAIRS, "sums of 16 bits would overflow"
-        pairs = _sum(multiply(e, c, a) for c, a in zip(codes, x, strict=True))
-        return start + join(e, pairs)
+        pairs = [multiply(e, c, a) for c, a in zip(codes, x, strict=True)]
+        most = _LARGEST_SUM // (2 * (2**bits - 1) * _LARGEST_X)
+        return start + _sum(join(e, _sum(pairs[i : i + most])) for i in range(0, len(pairs), most))
 
     return dot
 

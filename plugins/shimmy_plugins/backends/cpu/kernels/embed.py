@@ -7,7 +7,7 @@ from functools import cache
 from shimmy.graph.builder import Node
 from shimmy_plugins.backends.cpu.emitter import I32, I64, LANES, Emitter
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
-from shimmy_plugins.backends.cpu.kernels.fragments import BYTE, fragment
+from shimmy_plugins.backends.cpu.kernels.fragments import BYTE, strip
 from shimmy_plugins.backends.cpu.layouts import Layout
 from shimmy_plugins.backends.cpu.lowering import Lowering
 
@@ -16,21 +16,19 @@ _FIELDS = ("rows", "tokens", "weight", "blocks", "y", "y_stride")
 
 @cache
 def kernel(layout: Layout) -> Kernel:
-    """The kernel for a layout: unpacks 16 neighbours for the sake of one, with the code linear uses."""
-    weights = fragment(layout)
-    words = layout.columns // weights.together
+    """The kernel for a layout: unpacks 16 rows for the sake of one, with the code linear uses."""
 
     def body(e: Emitter, f: Fields, work: Work) -> None:
         with work.claim(f.count("rows")) as row:
             token = f.pointer("tokens", I32)[row].widen(I64)
             y = f.pointer("y") + row * f.size("y_stride")
             group = f.pointer("weight", BYTE) + token // LANES * f.size("blocks") * layout.block.itemsize
-            with e.loop(0, f.size("blocks")) as b, e.loop(0, words) as word:
-                block, first = group + b * layout.block.itemsize, word * weights.together
-                part = first // (layout.columns // layout.groups)
-                for i, code in enumerate(weights.columns(block, word)):
-                    column = weights.weight(block, part, code)
-                    y[b * layout.columns + first + i] = column.lane(token % LANES)
+            with e.loop(0, f.size("blocks")) as b, e.loop(0, layout.strips) as s:
+                weights = strip(layout, group + b * layout.block.itemsize, s)
+                parts = range(layout.strip_groups)
+                columns = [weights.weight(part, code) for part in parts for code in weights.columns(part)]
+                for i, column in enumerate(columns):
+                    y[(b * layout.strips + s) * layout.strip + i] = column.lane(token % LANES)
 
     return Kernel(f"embed_{layout.name}", _FIELDS, body)
 

@@ -1,124 +1,154 @@
-"""How kernels read a block of each run layout: some columns of 16 rows (see ``layouts``)."""
+"""How kernels read a strip of each run layout: some columns of 16 rows (see ``layouts``)."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Protocol, TypeAlias
 
 from shimmy_plugins.backends.cpu.emitter import F16, F32, I8, I16, I32, LANES, Operand, Pointer, Value
-from shimmy_plugins.backends.cpu.layouts import AffineLayout, FloatLayout, Layout
+from shimmy_plugins.backends.cpu.layouts import AffineLayout, FloatLayout, Layout, ScaleLayout, offset_of
 
 #: Blocks are addressed byte by byte.
 BYTE = I8
+#: Columns in the bytes of a 32-bit lane.
+QUAD = 4
 
 
-class Fragment(Protocol):
-    """Emits the reading of one layout as floats.
+class Strip(Protocol):
+    """Emits the reading of one strip of a block, as floats.
 
-    ``block`` is the address of a block's bytes, ``group`` the number of a group of columns in it;
-    vectors hold 16 rows.
+    ``part`` is the number of a group of columns in the strip; vectors hold 16 rows.
     """
 
-    @property
-    def grouped(self) -> bool:
-        """Whether a group has an offset, which takes the sum of the input's columns."""
+    def columns(self, part: int) -> Iterator[Value]:
+        """The columns of a group in order, as floats yet without scale and offset."""
         ...
 
-    @property
-    def together(self) -> int:
-        """How many columns are unpacked together."""
-        ...
-
-    def columns(self, block: Pointer, index: Operand) -> list[Value]:
-        """The columns from ``index * together`` on, as floats yet without scale and offset."""
-        ...
-
-    def weight(self, block: Pointer, group: Operand, code: Value) -> Value:
+    def weight(self, part: int, code: Value) -> Value:
         """The weights of a column that ``columns`` gave."""
         ...
 
-    def add(self, block: Pointer, group: Operand, y: Value, dot: Value, x_sum: Value) -> Value:
+    def add(self, part: int, y: Value, dot: Value, x_sum: Value) -> Value:
         """``y`` plus the group's share: ``dot`` is the sum of code times x, ``x_sum`` that of x."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
-class AffineFragment:
+class AffineStrip:
     """weight = scale * code + offset"""
 
     layout: AffineLayout
-    grouped: bool = True
+    block: Pointer
+    index: Operand
+    """Which strip of the block."""
+    _words: dict[tuple[int, int], Value] = field(default_factory=dict)
 
-    @property
-    def together(self) -> int:
-        return 32 // self.layout.bits
+    def columns(self, part: int) -> Iterator[Value]:
+        for quad in self.quads(part):
+            for byte in range(QUAD):
+                yield (quad >> 8 * byte & 0xFF).to_float()
 
-    def columns(self, block: Pointer, index: Operand) -> list[Value]:
-        word = self.word(block, index)
-        shifts = [part + byte for part in range(0, 8, self.layout.bits) for byte in (0, 8, 16, 24)]
-        return [(word >> shift & (2**self.layout.bits - 1)).to_float() for shift in shifts]
+    def quads(self, part: int) -> Iterator[Value]:
+        """The columns of a group, four in the bytes of a 32-bit lane."""
+        quads = self.layout.group // QUAD
+        return (self._quad(i) for i in range(part * quads, (part + 1) * quads))
 
-    def quads(self, block: Pointer, index: Operand) -> list[Value]:
-        """The columns from ``index * together`` on, four in the bytes of a 32-bit lane."""
-        word = self.word(block, index)
-        return [word] if self.layout.bits == 8 else [word & 0x0F0F0F0F, word >> 4 & 0x0F0F0F0F]
+    def weight(self, part: int, code: Value) -> Value:
+        return self.block.emitter.fma(code, self.scale(part), self.offset(part))
 
-    def word(self, block: Pointer, index: Operand) -> Value:
-        """A word of each row."""
-        return block.cast(I32).vector(index * LANES)
+    def add(self, part: int, y: Value, dot: Value, x_sum: Value) -> Value:
+        e = self.block.emitter
+        return e.fma(self.offset(part), x_sum, e.fma(self.scale(part), dot, y))
 
-    def weight(self, block: Pointer, group: Operand, code: Value) -> Value:
-        return block.emitter.fma(code, self.scale(block, group), self.offset(block, group))
-
-    def add(self, block: Pointer, group: Operand, y: Value, dot: Value, x_sum: Value) -> Value:
-        e = block.emitter
-        return e.fma(self.offset(block, group), x_sum, e.fma(self.scale(block, group), dot, y))
-
-    def scale(self, block: Pointer, group: Operand) -> Value:
+    def scale(self, part: int) -> Value:
         """The scales of a group of columns."""
-        return self._field(block, "scales", group)
+        return self._scale("scale", self.layout.scales, part)
 
-    def offset(self, block: Pointer, group: Operand) -> Value:
+    def offset(self, part: int) -> Value:
         """The offsets of a group of columns."""
-        if self.layout.zero is None:
-            return self._field(block, "offsets", group)
-        return self.scale(block, group) * float(-self.layout.zero)
+        if isinstance(self.layout.offsets, int):
+            return self.scale(part) * float(-self.layout.offsets)
+        return self._scale("offset", self.layout.offsets, part)
 
-    def _field(self, block: Pointer, name: str, group: Operand) -> Value:
-        field, at = block + self.layout.offset_of(name), group * LANES
-        return field.cast(F16).vector(at).widen(F32) if self.layout.half else field.cast(F32).vector(at)
+    def _quad(self, index: int) -> Value:
+        """Columns 4 * index to 4 * index + 3, each plane's bits moved to where they are in the code."""
+        low, pieces = 0, []
+        for width in self.layout.planes:
+            word, bit = divmod(index * width, 8)
+            pieces.append(move_field(self._word(width, word), width, bit, low))
+            low += width
+        return reduce(lambda a, b: a | b, pieces)
+
+    def _word(self, width: int, index: int) -> Value:
+        """A word of each row from a plane."""
+        if (width, index) not in self._words:
+            at = self._at(f"plane{width}").cast(I32)
+            self._words[width, index] = at.vector((self._in_block(width) + index) * LANES)
+        return self._words[width, index]
+
+    def _scale(self, name: str, stored: ScaleLayout, part: int) -> Value:
+        group = self._in_block(self.layout.strip_groups) + part
+        units = self._at(f"{name}_units").cast(F16 if stored.unit == "f2" else F32)
+        unit = units.vector(0 if stored.factor else group * LANES)
+        unit = unit.widen(F32) if stored.unit == "f2" else unit
+        if not stored.factor:
+            return unit
+        factors = self._at(f"{name}_factors").cast(I8).vector(group * LANES)
+        signed = stored.factor == "i1"
+        return unit * factors.widen(I32, signed=signed).to_float(signed=True)
+
+    def _in_block(self, per_strip: int) -> Value:
+        """The number of the strip's first element where each strip has so many."""
+        return self.block.emitter.int(per_strip) * self.index
+
+    def _at(self, name: str) -> Pointer:
+        return self.block + offset_of(self.layout.block, name)
 
 
 @dataclass(frozen=True, slots=True)
-class FloatFragment:
+class FloatStrip:
     """Weights stored as floats; bfloat16 is the upper half of a float32."""
 
     layout: FloatLayout
-    grouped: bool = False
-    together: int = 4
+    block: Pointer
 
-    def columns(self, block: Pointer, index: Operand) -> list[Value]:
-        first = index * self.together
-        return [self._column(block, (first + i) * LANES) for i in range(self.together)]
+    def columns(self, part: int) -> Iterator[Value]:
+        del part
+        return (self._column(column * LANES) for column in range(self.layout.columns))
 
-    def weight(self, block: Pointer, group: Operand, code: Value) -> Value:
-        del block, group
+    def weight(self, part: int, code: Value) -> Value:
+        del part
         return code
 
-    def add(self, block: Pointer, group: Operand, y: Value, dot: Value, x_sum: Value) -> Value:
-        del block, group, x_sum
+    def add(self, part: int, y: Value, dot: Value, x_sum: Value) -> Value:
+        del part, x_sum
         return y + dot
 
-    def _column(self, block: Pointer, at: Operand) -> Value:
+    def _column(self, at: int) -> Value:
         match self.layout.name:
             case "f32":
-                return block.cast(F32).vector(at)
+                return self.block.cast(F32).vector(at)
             case "f16":
-                return block.cast(F16).vector(at).widen(F32)
+                return self.block.cast(F16).vector(at).widen(F32)
             case _:
-                return (block.cast(I16).vector(at).widen(I32) << 16).bits(F32)
+                return (self.block.cast(I16).vector(at).widen(I32) << 16).bits(F32)
 
 
-def fragment(layout: Layout) -> Fragment:
-    """The fragment that reads ``layout``."""
-    return AffineFragment(layout) if isinstance(layout, AffineLayout) else FloatFragment(layout)
+def move_field(words: Value, width: int, bit: int, to: int) -> Value:
+    """In each byte of 32-bit lanes, the ``width`` bits from ``bit`` on, moved to bit ``to``; all else 0."""
+    if width == BYTE.width:
+        return words
+    moved = words >> (bit - to) if bit > to else words << (to - bit)
+    return moved & ((1 << width) - 1 << to) * 0x01010101
+
+
+AnyStrip: TypeAlias = AffineStrip | FloatStrip
+
+
+def strip(layout: Layout, block: Pointer, index: Operand) -> AnyStrip:
+    """The reading of a strip; ``block`` is the address of the block's bytes."""
+    return (
+        AffineStrip(layout, block, index) if isinstance(layout, AffineLayout) else FloatStrip(layout, block)
+    )

@@ -13,6 +13,7 @@ bits do not depend on the tile it is in.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 
 from shimmy.graph.builder import Node
@@ -20,7 +21,7 @@ from shimmy_plugins.backends.cpu.emitter import LANES, Emitter, Pointer, Value
 from shimmy_plugins.backends.cpu.functions import sum_lanes
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
 from shimmy_plugins.backends.cpu.kernels import linear_int8
-from shimmy_plugins.backends.cpu.kernels.fragments import BYTE, fragment
+from shimmy_plugins.backends.cpu.kernels.fragments import BYTE, strip
 from shimmy_plugins.backends.cpu.kernels.tiles import tiles
 from shimmy_plugins.backends.cpu.layouts import AffineLayout, Layout
 from shimmy_plugins.backends.cpu.lowering import Lowering
@@ -31,20 +32,17 @@ _FIELDS = (
 
 #: Running sums for a row of x: of even columns, odd columns, and blocks.
 _ACCUMULATORS = 3
-#: Multiply-adds emitted in a row at least; more only makes the code longer.
-_UNROLL = 32
 
 
 @cache
 def kernel(layout: Layout, accumulators: int) -> Kernel:
     """The kernel for a layout, where so many accumulators fit the registers."""
-    weights = fragment(layout)
     sizes = [size for size in (8, 4, 2, 1) if size * _ACCUMULATORS <= accumulators]
 
     def body(e: Emitter, f: Fields, work: Work) -> None:
         # Each thread sums for itself: that is quick, and saves the threads a meeting.
         sums = f.pointer("sums") + work.thread * f.size("sums_stride")
-        if weights.grouped:
+        if isinstance(layout, AffineLayout):
             _sum_groups(e, f, sums, layout)
         rows = f.count("rows")
         with work.claim(f.size("groups")) as group:
@@ -54,48 +52,43 @@ def kernel(layout: Layout, accumulators: int) -> Kernel:
     return Kernel(f"linear_{layout.name}_{accumulators}", _FIELDS, body)
 
 
-def _sum_groups(e: Emitter, f: Fields, sums: Pointer, layout: Layout) -> None:
+def _sum_groups(e: Emitter, f: Fields, sums: Pointer, layout: AffineLayout) -> None:
     """sums[row, group] = sum of x over the columns of a group"""
-    columns = layout.columns // layout.groups
-    groups = f.size("blocks") * layout.groups
+    groups = f.size("blocks") * (layout.columns // layout.group)
     with e.loop(0, f.count("rows")) as row:
         x = f.pointer("x") + row * f.size("x_stride")
         with e.loop(0, groups) as group:
-            vectors = [x.vector(group * columns + i) for i in range(0, columns, LANES)]
+            vectors = [x.vector(group * layout.group + i) for i in range(0, layout.group, LANES)]
             sums[row * groups + group] = sum_lanes(sum(vectors[1:], vectors[0]))
 
 
 def _tile(e: Emitter, f: Fields, layout: Layout, group: Value, rows: list[Value], sums: Pointer) -> None:
     """y of some rows of x at 16 rows of the weight."""
-    weights, blocks = fragment(layout), f.size("blocks")
+    blocks = f.size("blocks")
     weight = f.pointer("weight", BYTE) + group * blocks * layout.block.itemsize
     x = [f.pointer("x") + row * f.size("x_stride") for row in rows]
     bias = f.pointer("bias").vector(group * LANES)
     totals = [e.variable(bias) for _ in rows]
-    with e.loop(0, blocks) as b:
-        block = weight + b * layout.block.itemsize
-        for part in range(layout.groups):
-            dots = _dot_group(e, layout, block, part, [p + b * layout.columns for p in x])
+    with e.loop(0, blocks) as b, e.loop(0, layout.strips) as s:
+        weights, at = strip(layout, weight + b * layout.block.itemsize, s), b * layout.strips + s
+        for part in range(layout.strip_groups):
+            column = at * layout.strip + part * (layout.strip // layout.strip_groups)
+            dots = _dot_group(e, weights.columns(part), [p + column for p in x])
             for row, total, dot in zip(rows, totals, dots, strict=True):
-                x_sum = sums[(row * blocks + b) * layout.groups + part].splat() if weights.grouped else dot
-                total.value = weights.add(block, part, total.value, dot, x_sum)
+                group_at = (row * blocks * layout.strips + at) * layout.strip_groups + part
+                x_sum = sums[group_at].splat() if isinstance(layout, AffineLayout) else dot
+                total.value = weights.add(part, total.value, dot, x_sum)
     for row, total in zip(rows, totals, strict=True):
         f.pointer("y")[row * f.size("y_stride") + group * LANES] = total.value
 
 
-def _dot_group(e: Emitter, layout: Layout, block: Pointer, part: int, x: list[Pointer]) -> list[Value]:
+def _dot_group(e: Emitter, columns: Iterator[Value], x: list[Pointer]) -> list[Value]:
     """sum(code * x) over a group of columns, for each x: even and odd columns apart, then together."""
-    weights = fragment(layout)
-    words = layout.columns // layout.groups // weights.together
-    zero = e.floats(0.0)
-    even, odd = ([e.variable(zero) for _ in x] for _ in range(2))
-    unroll = min(words, max(_UNROLL // (weights.together * len(x)), 1))
-    with e.loop(part * words, (part + 1) * words, unroll) as first:
-        for word in (first + k for k in range(unroll)):
-            for i, code in enumerate(weights.columns(block, word)):
-                for at, total in zip(x, odd if i % 2 else even, strict=True):
-                    total.value = e.fma(code, at[word * weights.together + i].splat(), total.value)
-    return [a.value + b.value for a, b in zip(even, odd, strict=True)]
+    even, odd = ([e.floats(0.0)] * len(x) for _ in range(2))
+    for i, code in enumerate(columns):
+        sums = odd if i % 2 else even
+        sums[:] = [e.fma(code, at[i].splat(), total) for at, total in zip(x, sums, strict=True)]
+    return [a + b for a, b in zip(even, odd, strict=True)]
 
 
 def lower(low: Lowering, node: Node) -> None:
@@ -106,9 +99,10 @@ def lower(low: Lowering, node: Node) -> None:
         return
     x, y = low.input(node), low.output(node)
     groups, blocks = matrix.data.shape
-    sums, sums_stride = low.scratch(low.limits.step_tokens * blocks * matrix.layout.groups)
+    layout = matrix.layout
+    sums, sums_stride = low.scratch(low.limits.step_tokens * blocks * layout.strips * layout.strip_groups)
     low.call(
-        kernel(matrix.layout, low.target.accumulators),
+        kernel(layout, low.target.accumulators),
         reads=[x],
         writes=[y],
         rows=y.rows,

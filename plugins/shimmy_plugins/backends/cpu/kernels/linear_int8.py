@@ -15,10 +15,10 @@ from __future__ import annotations
 from functools import cache
 
 from shimmy.graph.builder import Node
-from shimmy_plugins.backends.cpu.emitter import LANES, Emitter, Pointer, Value, Variable
+from shimmy_plugins.backends.cpu.emitter import LANES, Emitter, Value, Variable
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
 from shimmy_plugins.backends.cpu.kernels.dot import DOTS, Dot
-from shimmy_plugins.backends.cpu.kernels.fragments import BYTE, AffineFragment
+from shimmy_plugins.backends.cpu.kernels.fragments import BYTE, AffineStrip
 from shimmy_plugins.backends.cpu.kernels.quantize import PANEL, RECORD, Record, quantized, record_at
 from shimmy_plugins.backends.cpu.kernels.tiles import tiles
 from shimmy_plugins.backends.cpu.layouts import AffineLayout
@@ -41,7 +41,7 @@ def kernel(layout: AffineLayout, dot: str, accumulators: int) -> Kernel:
     sizes = (PANEL, 8, 4, 2, 1) if accumulators >= 2 * PANEL else (2, 1)
 
     def body(e: Emitter, f: Fields, work: Work) -> None:
-        product = _Product(e, f, AffineFragment(layout), DOTS[dot])
+        product = _Product(e, f, layout, DOTS[dot])
         rows = f.count("rows")
         with work.claim(f.size("groups")) as group:
             for row, size in tiles(e, rows, sizes):
@@ -53,43 +53,42 @@ def kernel(layout: AffineLayout, dot: str, accumulators: int) -> Kernel:
 class _Product:
     """Emits tiles of y."""
 
-    def __init__(self, e: Emitter, f: Fields, weights: AffineFragment, dot: Dot) -> None:
-        self._e, self._f, self._weights, self._dot = e, f, weights, dot
+    def __init__(self, e: Emitter, f: Fields, layout: AffineLayout, dot: Dot) -> None:
+        self._e, self._f, self._layout, self._dot = e, f, layout, dot
 
     def tile(self, group: Value, row: Value, rows: int) -> None:
         """y of some rows of x, from ``row`` on, at the 16 rows ``group`` of the weight."""
-        e, f, layout = self._e, self._f, self._weights.layout
+        e, f, layout = self._e, self._f, self._layout
         blocks = f.size("blocks")
         weight = f.pointer("weight", BYTE) + group * blocks * layout.block.itemsize
-        x = record_at(f.pointer("x", BYTE), row, e.int(0), blocks).at
+        x = record_at(f.pointer("x", BYTE), row, e.int(0), blocks * layout.strips).at
         totals = [e.variable(f.pointer("bias").vector(group * LANES)) for _ in range(rows)]
-        with e.loop(0, blocks) as b:
-            first = x + b * (PANEL * RECORD.itemsize)
+        strip_bytes = layout.block.itemsize // layout.strips
+        with e.loop(0, blocks) as b, e.loop(0, layout.strips) as s:
             block = weight + b * layout.block.itemsize
             if rows >= _LARGE:
-                for line in range(0, layout.block.itemsize, ALIGNMENT):
-                    block.prefetch(_AHEAD + line)
+                for line in range(0, strip_bytes, ALIGNMENT):
+                    (block + s * strip_bytes).prefetch(_AHEAD + line)
+            first = x + (b * layout.strips + s) * (PANEL * RECORD.itemsize)
             records = [Record(first + r * RECORD.itemsize) for r in range(rows)]
-            self._add_block(block, records, totals)
+            self._add_strip(AffineStrip(layout, block, s), records, totals)
         for r, total in enumerate(totals):
             f.pointer("y")[(row + r) * f.size("y_stride") + group * LANES] = total.value
 
-    def _add_block(self, block: Pointer, records: list[Record], totals: list[Variable]) -> None:
-        """Add a block's share to the total of each record's row."""
-        e, weights, layout = self._e, self._weights, self._weights.layout
-        groups = layout.groups
-        words = layout.columns // groups // weights.together
+    def _add_strip(self, weights: AffineStrip, records: list[Record], totals: list[Variable]) -> None:
+        """Add a strip's share to the total of each record's row."""
+        e, layout = self._e, weights.layout
+        groups, zero = layout.strip_groups, layout.offsets
         for part in range(groups):
-            codes = [q for w in range(part * words, (part + 1) * words) for q in weights.quads(block, w)]
-            scale = weights.scale(block, part)
+            codes = list(weights.quads(part))
+            scale = weights.scale(part)
             for record, total in zip(records, totals, strict=True):
                 x = [record.quad(part * len(codes) + i) for i in range(len(codes))]
-                start = record.minus_sum(part, groups) * layout.zero if layout.zero else e.ints(0)
+                start = record.minus_sum(part, groups) * zero if isinstance(zero, int) else e.ints(0)
                 dot = self._dot(e, start, codes, x, layout.bits).to_float(signed=True)
                 total.value = e.fma(dot, scale * record.scale, total.value)
-                if layout.zero is None:
-                    offset = weights.offset(block, part)
-                    total.value = e.fma(offset, record.sum(part, groups), total.value)
+                if not isinstance(zero, int):
+                    total.value = e.fma(weights.offset(part), record.sum(part, groups), total.value)
 
 
 def lower(low: Lowering, node: Node, matrix: Matrix) -> None:

@@ -16,7 +16,7 @@ from shimmy.graph.builder import Node
 from shimmy_plugins.backends.cpu.emitter import F32, I8, I32, LANES, Emitter, Pointer, Type, Value
 from shimmy_plugins.backends.cpu.functions import max_lanes, sum_lanes
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
-from shimmy_plugins.backends.cpu.layouts import BLOCK_COLUMNS
+from shimmy_plugins.backends.cpu.layouts import STRIP_COLUMNS, offset_of
 from shimmy_plugins.backends.cpu.lowering import Lowering
 from shimmy_plugins.backends.cpu.memory import aligned
 
@@ -89,10 +89,10 @@ class Record:
             self._put("sums", i, total.to_float(signed=True) * scale)
 
     def _field(self, name: str, index: int, element: Type) -> Value:
-        return (self.at + _offset(name)).cast(element)[index]
+        return (self.at + offset_of(RECORD, name)).cast(element)[index]
 
     def _put(self, name: str, index: int, value: Value) -> None:
-        (self.at + _offset(name)).cast(value.type)[index] = value
+        (self.at + offset_of(RECORD, name)).cast(value.type)[index] = value
 
 
 def _code(scaled: Value) -> Value:
@@ -100,12 +100,6 @@ def _code(scaled: Value) -> Value:
     e = scaled.emitter
     rounded = e.intrinsic("rint", scaled)
     return e.minimum(e.maximum(e.floats(-127.0), rounded), e.floats(127.0)).to_integer()
-
-
-def _offset(name: str) -> int:
-    fields = RECORD.fields
-    assert fields is not None
-    return int(fields[name][1])
 
 
 def _place(group: int, groups: int) -> int:
@@ -122,7 +116,7 @@ def _body(_e: Emitter, f: Fields, work: Work) -> None:
     blocks, records = f.size("blocks"), f.pointer("records", I8)
     with work.claim(f.count("rows") * blocks) as item:
         row, block = item // blocks, item % blocks
-        x = f.pointer("x") + (row * f.size("x_stride") + block * BLOCK_COLUMNS)
+        x = f.pointer("x") + (row * f.size("x_stride") + block * STRIP_COLUMNS)
         record_at(records, row, block, blocks).fill(x)
 
 
@@ -132,7 +126,7 @@ KERNEL = Kernel("quantize", ("rows", "x", "x_stride", "blocks", "records"), _bod
 def quantized(low: Lowering, node: Node) -> QuantizedRows:
     """The first input of ``node`` in 8 bits; recorded once for nodes in a row that share it."""
     x = low.input(node)
-    blocks = -(-x.width // BLOCK_COLUMNS)
+    blocks = -(-x.width // STRIP_COLUMNS)
     if blocks not in low.quantized:
         panels = -(-low.limits.step_tokens // PANEL)
         low.quantized[blocks] = QuantizedRows(aligned((panels, blocks, PANEL), RECORD))
