@@ -34,6 +34,7 @@ ENGINE = (
     "instructions",
     "max_ctx",
     "rope_scale",
+    "kv_type",
     "kv_memory",
     "prefix_cache",
     "prefix_cache_memory",

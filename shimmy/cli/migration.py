@@ -23,7 +23,7 @@ GONE_FLAGS = {
     "--legacy": "There is one kind of engine now; --engine-backend chooses among those of `shimmy plugins`.",
     "--cpu-moe": _EXPERTS,
     "--n-cpu-moe": _EXPERTS,
-    "--kv-quant": "The KV cache is not quantised; --kv-memory limits it.",
+    "--kv-quant": "Use --kv-type: f32, f16 or q8_0; there is no type of 4 bits.",
     "--prefill-chunk": "Use --step-tokens: the most tokens one step of the engine computes.",
     "--grammar-mode": _NO_EFFECT,
     "--fse-reject": _NO_EFFECT,
@@ -41,7 +41,7 @@ GONE_COMMANDS = {
 #: Environment variables that are gone, with the next step.
 GONE_VARIABLES = {
     "SHIMMY_LORA_GGUF": "Not yet: LoRA is coming. Unset it to run the model without the adapter.",
-    "SHIMMY_KV_QUANT": "The KV cache is not quantised; SHIMMY_KV_MEMORY limits it.",
+    "SHIMMY_KV_QUANT": "Use SHIMMY_KV_TYPE: f32, f16 or q8_0; there is no type of 4 bits.",
     "SHIMMY_PREFILL_CHUNK": "Use SHIMMY_STEP_TOKENS: the most tokens one step of the engine computes.",
     "SHIMMY_EXPERIMENTAL_BACKEND": "Use SHIMMY_ENGINE_BACKEND, or leave it at auto.",
     "SHIMMY_VRAM_LIMIT_MB": "Use SHIMMY_KV_MEMORY: what the KV cache may take, besides the weights.",

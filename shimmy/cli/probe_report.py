@@ -112,9 +112,10 @@ def _bytes_by_type(file: GGUFFile, plugins: Plugins) -> dict[str, int]:
     return dict(sizes.most_common())
 
 
-def _memory(facts: Ready) -> dict[str, int]:
+def _memory(facts: Ready) -> dict[str, Any]:
     return {
         "weight_bytes": facts.weight_bytes,
+        "kv_type": facts.kv_type,
         "kv_bytes_per_token": facts.kv_bytes_per_token,
         "kv_budget_bytes": facts.kv_memory,
         "kv_budget_tokens": facts.kv_memory // facts.kv_bytes_per_token,
@@ -182,13 +183,14 @@ def _rope(context: Mapping[str, Any]) -> str:
     return f", {context['rope']}" + ("" if factor == 1 else f" \N{MULTIPLICATION SIGN}{factor:.3g}")
 
 
-def _memory_facts(memory: Mapping[str, int], context: int) -> Iterator[tuple[str, str]]:
+def _memory_facts(memory: Mapping[str, Any], context: int) -> Iterator[tuple[str, str]]:
     per_token, budget = memory["kv_bytes_per_token"], memory["kv_budget_bytes"]
     yield "weights", readable_size(memory["weight_bytes"])
     yield (
         "KV cache",
-        f"{readable_size(per_token)} per token, {readable_size(per_token * context)} for a whole context; "
-        f"grows up to {readable_size(budget)}, {memory['kv_budget_tokens']} tokens",
+        f"{memory['kv_type']}, {readable_size(per_token)} per token, "
+        f"{readable_size(per_token * context)} for a whole context; grows up to "
+        f"{readable_size(budget)}, {memory['kv_budget_tokens']} tokens",
     )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from shimmy.cli.common import SERVING, bootstrap, settings_options
-from shimmy.cli.output import is_terminal, printable
+from shimmy.cli.output import is_terminal, printable, readable_size
 from shimmy.cli.progress import LoadingBar
 from shimmy.server.listen import listen
 
@@ -96,7 +96,8 @@ def banner(model: ServedModel, example: str | None) -> str:
     rows = {
         "model": f"{model.card.name} ({facts.architecture}, {model.card.quantization})",
         "engine": f"{facts.backend}, {facts.precision}: {facts.description}",
-        "context": f"{facts.context} tokens",
+        "context": f"{facts.context} tokens, {readable_size(facts.kv_bytes_per_token)} of KV cache each "
+        f"({facts.kv_type})",
     }
     lines = [f"  {name:8} {printable(value)}" for name, value in rows.items()]
     return "\n".join([*lines, "", "Try:", f"  {example}"] if example else lines)

@@ -58,6 +58,7 @@ def load_engine(
         threads=settings.threads or usable_cores(),
         precision=settings.precision,
         instructions=settings.instructions,
+        kv_type=settings.kv_type,
     )
     plan = backend.compile(graph, weights, limits, progress)
     kv_memory = settings.kv_memory or int(available_memory() * KV_SHARE)
@@ -103,6 +104,7 @@ def _engine_facts(engine: Engine, context: Context) -> dict[str, Any]:
         "rope_factor": context.scaling.factor,
         "vocabulary": engine.vocabulary,
         "weight_bytes": plan.weight_bytes,
+        "kv_type": plan.kv_type,
         "kv_bytes_per_token": plan.block_bytes // plan.block_tokens,
         "fallbacks": list(plan.fallbacks),
     }

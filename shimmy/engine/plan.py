@@ -89,6 +89,8 @@ class Plan(Protocol):
     """What runs it, for people: "2 threads, AVX-512"."""
     weight_bytes: int
     """Memory held by weights."""
+    kv_type: str
+    """What keys and values are stored as: ``limits.kv_type``."""
     block_tokens: int
     """Positions in one KV block."""
     block_bytes: int
@@ -124,7 +126,7 @@ class Backend(Protocol):
         """Load weights and build kernels.
 
         Raises:
-            ConfigError: the backend does not compute in ``limits.precision``.
+            ConfigError: the backend does not compute in ``limits.precision`` or store ``limits.kv_type``.
             GraphError: a node can neither be computed here nor by its NumPy definition.
             OutOfMemoryError: the weights do not fit.
         """

@@ -33,6 +33,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_ctx: int | None = None
     rope_scale: float | None = None
     """Factor of YaRN, at least 1; None lets ``max_ctx`` decide."""
+    kv_type: str = "f32"
     kv_memory: int | None = None
     """Bytes; None takes a share of the machine's memory."""
     prefix_cache: bool = True
@@ -54,6 +55,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
             instructions=settings.instructions,
             max_ctx=settings.max_ctx,
             rope_scale=settings.rope_scale,
+            kv_type=settings.kv_type,
             kv_memory=settings.kv_memory,
             prefix_cache=settings.prefix_cache,
             prefix_cache_memory=settings.prefix_cache_memory,
@@ -146,6 +148,7 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     native_context: int
     vocabulary: int
     weight_bytes: int
+    kv_type: str
     kv_bytes_per_token: int
     kv_memory: int
     plugins: list[str]

@@ -6,7 +6,9 @@ import re
 
 import pytest
 
+from shimmy.graph.kv import KV_TYPES
 from shimmy.settings import settings_table
+from shimmy_plugins.backends.cpu.kvcache import BLOCK_TOKENS, HeadLayout
 from tests.docs.pages import page
 
 PAGE = "extended_context.md"
@@ -25,6 +27,15 @@ def test_kv_memory(model: str, layers: str, heads: str, dims: str, per_token: st
 
 def test_there_are_shapes() -> None:
     assert len(SHAPES) == 6
+
+
+def test_kv_types() -> None:
+    """Bytes per number, as the CPU engine stores them."""
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", page(PAGE), re.MULTILINE))
+    assert list(rows) == list(KV_TYPES)
+    for kv_type, size in rows.items():
+        numbers = 2 * 64 * BLOCK_TOKENS
+        assert HeadLayout(kv_type, 64, 64).bytes == float(size) * numbers
 
 
 @pytest.mark.parametrize("key", ["max_ctx", "rope_scale"])

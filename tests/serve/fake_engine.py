@@ -259,6 +259,7 @@ def facts(context: int = CONTEXT) -> Ready:
         native_context=context,
         vocabulary=257,
         weight_bytes=0,
+        kv_type="f32",
         kv_bytes_per_token=0,
         kv_memory=0,
         plugins=[],

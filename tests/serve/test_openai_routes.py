@@ -68,7 +68,7 @@ def test_chat() -> None:
     assert answer["object"] == "chat.completion"
     assert answer["model"] == "echo"
     assert answer["id"].startswith("chatcmpl-")
-    assert answer["system_fingerprint"].endswith("-echo-f32")
+    assert answer["system_fingerprint"].endswith("-echo-f32-kv-f32")
     assert answer["choices"] == [
         {
             "index": 0,

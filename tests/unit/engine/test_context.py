@@ -174,6 +174,7 @@ def ready(context: int, scaling: RopeScaling = PLAIN) -> Ready:
         native_context=1024,
         vocabulary=1,
         weight_bytes=0,
+        kv_type="f32",
         kv_bytes_per_token=1,
         kv_memory=1,
         plugins=[],

@@ -25,7 +25,10 @@ F32_BYTES = 4
 
 
 class ReferencePlan:
-    """Weights are expanded to F32 when first used and kept; the KV cache grows block by block."""
+    """Weights are expanded to F32 when first used and kept; the KV cache grows block by block.
+
+    It is kept in F32 whatever its type: numbers are rounded as the type would, and take no less memory.
+    """
 
     precision = "f32"
     description = "NumPy reference"
@@ -35,6 +38,7 @@ class ReferencePlan:
     def __init__(self, graph: Graph, weights: Weights, kv_type: str) -> None:
         graph = with_lora(graph)
         used = {name for node in graph.nodes for name in node.weights.values()}
+        self.kv_type = kv_type
         self.weight_bytes = sum(F32_BYTES * prod(weights.shape(name)) for name in used)
         self.block_bytes = sum(self._kv_bytes(graph, node) for node in graph.nodes if node.op == "attention")
         self._output = graph.output

@@ -17,7 +17,14 @@ if TYPE_CHECKING:
 
 
 @settings_options(
-    "engine_backend", "precision", "threads", "instructions", "kv_memory", "step_tokens", "models_dir"
+    "engine_backend",
+    "precision",
+    "threads",
+    "instructions",
+    "kv_type",
+    "kv_memory",
+    "step_tokens",
+    "models_dir",
 )
 def command(
     ctx: typer.Context,

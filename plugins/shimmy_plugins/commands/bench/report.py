@@ -79,7 +79,7 @@ class Report:
         facts = [
             ("model", f"{self.model.stem}, {readable_size(self.model.stat().st_size)}"),
             ("machine", f"{machine['processor']}, {machine['physical_cores']} cores, {machine['system']}"),
-            ("engine", f"{ready.backend}, {ready.precision}: {ready.description}"),
+            ("engine", f"{ready.backend}, {ready.precision}, KV {ready.kv_type}: {ready.description}"),
             ("loaded in", f"{self.load_seconds:.2f} s"),
             (
                 "ceilings",
@@ -119,6 +119,7 @@ class Report:
             "description": ready.description,
             "threads": self.threads,
             "weight_bytes": ready.weight_bytes,
+            "kv_type": ready.kv_type,
             "kv_bytes_per_token": ready.kv_bytes_per_token,
             "load_seconds": self.load_seconds,
         }

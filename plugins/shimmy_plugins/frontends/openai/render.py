@@ -152,7 +152,7 @@ TEXT = TextStyle()
 
 def new_answer(style: Style, model: str, facts: Ready, tokenizer: Tokenizer) -> Answer:
     """The head of a response. The fingerprint names what decides the numbers behind an answer."""
-    fingerprint = f"shimmy-{__version__}-{facts.backend}-{facts.precision}"
+    fingerprint = f"shimmy-{__version__}-{facts.backend}-{facts.precision}-kv-{facts.kv_type}"
     return Answer(f"{style.id_prefix}-{uuid.uuid4().hex}", model, fingerprint, tokenizer)
 
 
