@@ -14,11 +14,10 @@ class ControlTexts:
     """The spellings of a vocabulary's control tokens, to find them in what users write."""
 
     def __init__(self, spellings: frozenset[str]) -> None:
-        self._spellings = spellings
+        self._spellings = spellings = spellings - {""}
         self._lengths = sorted(set(map(len, spellings)))
         self._beginnings = {text[:size] for text in spellings for size in range(1, len(text))}
-        firsts = re.escape("".join(sorted({text[0] for text in spellings if text})))
-        self._first = re.compile(f"[{firsts}]" if firsts else r"(?!)")
+        self._first = _first_characters(spellings)
 
     def marked(self, value: Any) -> Any:
         """``value`` with a mark inside every control token that a text anywhere in it spells.
@@ -40,9 +39,28 @@ class ControlTexts:
         return MARK.join(text[start:end] for start, end in zip([0, *cuts], [*cuts, None], strict=True))
 
     def _begins_at(self, text: str, start: int) -> bool:
-        if any(text[start : start + length] in self._spellings for length in self._lengths):
-            return True
-        return len(text) - start < self._lengths[-1] and text[start:] in self._beginnings
+        """Whether a spelling begins here, or the text ends within one; looks no further than need be."""
+        for length in self._lengths:
+            part = text[start : start + length]
+            if part in self._spellings:
+                return True
+            if part not in self._beginnings:
+                return False
+        return True  # the text has ended: no beginning is as long as the longest spelling
+
+
+def _first_characters(spellings: frozenset[str]) -> re.Pattern[str]:
+    """Finds the first character of a spelling where the second follows, or the text ends."""
+    seconds: dict[str, set[str]] = {}
+    for text in spellings:
+        seconds.setdefault(text[0], set()).add(text[1:2])
+    found = [
+        re.escape(first)
+        if "" in after
+        else f"{re.escape(first)}(?=[{re.escape(''.join(sorted(after)))}]|\\Z)"
+        for first, after in sorted(seconds.items())
+    ]
+    return re.compile("|".join(found) or "(?!)")
 
 
 @lru_cache(maxsize=4)

@@ -1,6 +1,7 @@
 """Users may spell control tokens; they stay text."""
 
 import json
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -54,6 +55,31 @@ def test_marks_are_all_that_is_added(text):
     assert marked.replace(MARK, "") == text
     assert "<|en" not in marked
     assert "[EOS]" not in marked
+
+
+@given(
+    st.text(st.sampled_from("<|end>[EOS]")),
+    st.frozensets(st.text(st.sampled_from("<|]^-end"), max_size=4), max_size=4),
+)
+def test_marks_are_where_a_spelling_begins_or_may_begin(text, spellings):
+    places = [
+        start
+        for start in range(len(text))
+        if any(text.startswith(each, start) or each.startswith(text[start:]) for each in spellings - {""})
+    ]
+    cuts = [0, *(place + 1 for place in places), len(text)]
+    expected = MARK.join(text[start:end] for start, end in pairwise(cuts))
+    assert ControlTexts(spellings).marked(text) == expected
+
+
+def test_megabytes_of_beginnings_take_few_looks(monkeypatch):
+    looks = []
+    begins_at = ControlTexts._begins_at
+    monkeypatch.setattr(
+        ControlTexts, "_begins_at", lambda *arguments: looks.append(1) or begins_at(*arguments)
+    )
+    assert CONTROLS.marked("<" * 2**20) == "<" * 2**20 + MARK
+    assert len(looks) == 1
 
 
 class Characters:
