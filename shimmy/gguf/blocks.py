@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -50,6 +51,17 @@ class BlockType:
             scales=_by_row(parts.scales, rows),
             offsets=offsets if isinstance(offsets, int) else _by_row(offsets, rows),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class WritableBlockType(BlockType):
+    """One whose blocks can be made as well."""
+
+    pack: Callable[[NDArray[np.float32]], NDArray[np.uint8]]
+
+    def quantize_blocks(self, weights: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """(blocks, elements) -> (blocks, bytes)."""
+        return self.pack(weights)
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,3 +156,12 @@ class UnpackedQuantType(RunnableQuantType, Protocol):
     def unpack(self, block: Block[B, H_co]) -> BlockParts[B, H_co]:
         """The parts of a block."""
         ...
+
+
+@runtime_checkable
+class WritableQuantType(QuantType, Protocol):
+    """A quant type that can also be written."""
+
+    def quantize_blocks(self, weights: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """(blocks, elements per block) -> (blocks, bytes), bit-exact with ggml's own reference."""
+        ...

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from shimmy.errors import AdapterError, ModelError
 
 F32 = NDArray[np.float32]
 #: float32, or float16 where it is stored so.
@@ -80,3 +83,13 @@ class Adapter:
     @property
     def parameters(self) -> int:
         return sum(int(np.prod(part.shape)) for m in self.modules.values() for part in m.parts)
+
+
+@contextmanager
+def adapter_errors(path: Path | None = None) -> Iterator[None]:
+    """What is wrong with the weights or names inside becomes an AdapterError; ``path`` goes before it."""
+    try:
+        yield
+    except ModelError as error:
+        where = "" if path is None else f"{path}: "
+        raise AdapterError(f"{where}{error.message}", hint=error.hint) from error

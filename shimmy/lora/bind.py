@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from shimmy.errors import AdapterError, did_you_mean
 from shimmy.graph.builder import Architecture, Graph, Node
 from shimmy.graph.lora import Term, target_labels
-from shimmy.lora.adapter import Adapter, Floats, Module, Part
-from shimmy.lora.huggingface import FromHuggingFace, TensorNames, Transform
+from shimmy.huggingface.names import FromHuggingFace, TensorNames, Transform
+from shimmy.lora.adapter import Adapter, Floats, Module, Part, adapter_errors
 
 F32 = NDArray[np.float32]
 
@@ -80,7 +80,8 @@ class _Binding:
     def _labels(self) -> Callable[[str], str]:
         if self._adapter.format == "GGUF":
             return str
-        return TensorNames(self._base.architecture, self._base.layers).gguf_name
+        with adapter_errors(self._adapter.path):
+            return TensorNames(self._base.architecture, self._base.layers).gguf_name
 
     def _declared(self) -> Mapping[str, Transform]:
         """How the base's values are arranged; a GGUF adapter's are so already."""
@@ -101,10 +102,8 @@ class _Binding:
 
     def _node(self, name: str, module: Module) -> Node:
         """The node that a module is about, whose shapes fit."""
-        try:
+        with adapter_errors(self._adapter.path):
             label = self._label(name)
-        except AdapterError as error:
-            raise AdapterError(f"{self._adapter.path}: {error.message}", hint=error.hint) from None
         if label not in self._targets:
             raise self._error(
                 f"{name!r} ({label}) is no matrix or embedding of the base, so it cannot be adapted.",
@@ -164,7 +163,8 @@ class _Binding:
         return offset if offset is not None and offset.any() else None
 
     def _read(self, part: Part) -> Floats:
-        values = part.read()
+        with adapter_errors():
+            values = part.read()
         if not np.isfinite(values).all():
             raise self._error(
                 f"tensor {part.name!r} holds values that are no finite numbers.",

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from shimmy.errors import AdapterError
-from shimmy.lora.adapter import Adapter, Floats, Module, Part
+from shimmy.huggingface.safetensors import StoredTensor, read_header
+from shimmy.lora.adapter import Adapter, Floats, Module, Part, adapter_errors
 from shimmy.lora.config import CONFIG, number_of, text_of
 from shimmy.lora.peft import check_ranks
-from shimmy.lora.safetensors import StoredTensor, read_header
 
 WEIGHTS = "adapters.safetensors"
 _NAME = re.compile(r"^(?P<module>.+)\.lora_(?P<kind>[ab])$")
@@ -33,7 +33,8 @@ def read_mlx(folder: Path, content: Mapping[str, Any]) -> Adapter:
             hint="Fuse the adapter with its base (mlx_lm.fuse) and convert the result to GGUF.",
         )
     scale = _scale(folder, content)
-    tensors = read_header(folder / WEIGHTS)
+    with adapter_errors():
+        tensors = read_header(folder / WEIGHTS)
     parts: dict[str, dict[str, Part]] = {}
     for tensor in tensors.values():
         match = _NAME.match(tensor.name)

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from shimmy.errors import AdapterError
-from shimmy.lora.adapter import Adapter, Module, Part
+from shimmy.huggingface.safetensors import StoredTensor, read_headers
+from shimmy.lora.adapter import Adapter, Module, Part, adapter_errors
 from shimmy.lora.config import CONFIG, LoraConfig, peft_config, read_json
-from shimmy.lora.safetensors import StoredTensor, read_headers
 
 WEIGHTS = "adapter_model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
@@ -40,7 +40,9 @@ def read_peft(folder: Path, content: Mapping[str, Any]) -> Adapter:
         AdapterError: it is broken, incomplete, or of a kind that cannot be computed exactly.
     """
     config = peft_config(folder / CONFIG, content)
-    tensors = read_headers(weight_files(folder))
+    paths = weight_files(folder)
+    with adapter_errors():
+        tensors = read_headers(paths)
     fields = _by_module(folder, tensors.values())
     modules = {name: _module(folder, name, parts, config) for name, parts in sorted(fields.items())}
     modules = {name: module for name, module in modules.items() if module.parts}

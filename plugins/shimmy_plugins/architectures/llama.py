@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from shimmy import hookimpl
 from shimmy.graph.builder import Graph, Value
-from shimmy.lora.huggingface import RotaryPairs, Transform
+from shimmy.huggingface.names import RotaryPairs, Transform
 from shimmy.specs import ArchitectureSpec
 
 

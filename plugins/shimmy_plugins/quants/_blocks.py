@@ -48,16 +48,30 @@ def k_scales(block: Block[B, H_co]) -> tuple[BlockScales[B, H_co], BlockScales[B
     return BlockScales(block.half(0), scales), BlockScales(block.half(2, negative=True), minimums)
 
 
+def quantize(weights: NDArray[np.float32], name: str) -> NDArray[np.uint8]:
+    """(blocks, elements) -> (blocks, bytes) of the type ggml calls so, as its reference makes them."""
+    from gguf import GGMLQuantizationType, quants
+
+    return quants.quantize(weights, GGMLQuantizationType[name])
+
+
 @dataclass(frozen=True, slots=True)
 class FloatType:
-    """A type of plain floats: NumPy's name of what is stored, and how to make float32 of it."""
+    """A type of plain floats: NumPy's name of what is stored, and how to make float32 of it, and back."""
 
     stored: str
     widen: Callable[[NDArray[Any]], NDArray[np.float32]]
+    narrow: Callable[[NDArray[np.float32]], NDArray[Any]]
 
     def dequantize_blocks(self, blocks: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(blocks, bytes) -> (blocks, 1)."""
         return self.widen(blocks.view(self.stored))
+
+    def quantize_blocks(self, weights: NDArray[np.float32]) -> NDArray[np.uint8]:
+        """(blocks, 1) -> (blocks, bytes), rounded to the nearest, halves to even."""
+        import numpy as np
+
+        return self.narrow(weights).astype(self.stored, copy=False).view(np.uint8)
 
     def to_run(self, blocks: NDArray[np.uint8], rows: int) -> FloatRun:
         """Blocks of whole rows -> the floats as stored, by row; a view."""

@@ -22,9 +22,18 @@ def register_quant_types(register: Callable[[QuantTypeSpec], None]) -> None:
 
 def load() -> FloatType:
     """The type itself."""
-    return FloatType("<u2", widen)
+    return FloatType("<u2", widen, narrow)
 
 
 def widen(values: NDArray[np.uint16]) -> NDArray[np.float32]:
     """The lower half is zero: exact."""
     return (values.astype("u4") << 16).view("f4")
+
+
+def narrow(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The upper halves, rounded by the lower ones; a NaN stays one."""
+    import numpy as np
+
+    bits = values.view("u4")
+    rounded = bits + (0x7FFF + (bits >> 16 & 1))
+    return (np.where(np.isnan(values), bits | 0x400000, rounded) >> 16).astype("u2")

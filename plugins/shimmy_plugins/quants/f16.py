@@ -22,9 +22,17 @@ def register_quant_types(register: Callable[[QuantTypeSpec], None]) -> None:
 
 def load() -> FloatType:
     """The type itself."""
-    return FloatType("<f2", widen)
+    return FloatType("<f2", widen, narrow)
 
 
 def widen(values: NDArray[np.float16]) -> NDArray[np.float32]:
     """Float16 to float32, exact."""
     return values.astype("f4")
+
+
+def narrow(values: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Float32 to float16: what is too large becomes infinite."""
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        return values.astype("f2")

@@ -22,9 +22,14 @@ def register_quant_types(register: Callable[[QuantTypeSpec], None]) -> None:
 
 def load() -> FloatType:
     """The type itself."""
-    return FloatType("<f4", widen)
+    return FloatType("<f4", widen, narrow)
 
 
 def widen(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Float32 as it is; a view."""
+    return values
+
+
+def narrow(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Float32 as it is."""
     return values

@@ -15,10 +15,13 @@ from typing import TYPE_CHECKING
 
 from shimmy import hookimpl
 from shimmy.specs import QuantTypeSpec
-from shimmy_plugins.quants._blocks import nibbles
+from shimmy_plugins.quants._blocks import nibbles, quantize
 
 if TYPE_CHECKING:
-    from shimmy.gguf.blocks import BlockType
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from shimmy.gguf.blocks import WritableBlockType
     from shimmy.gguf.quant import B, Block, BlockParts, H_co
 
 
@@ -28,11 +31,11 @@ def register_quant_types(register: Callable[[QuantTypeSpec], None]) -> None:
     register(QuantTypeSpec("Q4_0", ggml_id=2, block_elements=32, block_bytes=18, load=load))
 
 
-def load() -> BlockType:
+def load() -> WritableBlockType:
     """The type itself."""
-    from shimmy.gguf.blocks import BlockType
+    from shimmy.gguf.blocks import WritableBlockType
 
-    return BlockType(unpack)
+    return WritableBlockType(unpack, pack)
 
 
 def unpack(block: Block[B, H_co]) -> BlockParts[B, H_co]:
@@ -40,3 +43,8 @@ def unpack(block: Block[B, H_co]) -> BlockParts[B, H_co]:
     from shimmy.gguf.quant import BlockParts, BlockScales
 
     return BlockParts(nibbles(block, 2, 16), 4, BlockScales(block.half(0)), 8)
+
+
+def pack(weights: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Make blocks."""
+    return quantize(weights, "Q4_0")

@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING
 
 from shimmy import hookimpl
 from shimmy.specs import QuantTypeSpec
-from shimmy_plugins.quants._blocks import five_bits
+from shimmy_plugins.quants._blocks import five_bits, quantize
 
 if TYPE_CHECKING:
-    from shimmy.gguf.blocks import BlockType
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from shimmy.gguf.blocks import WritableBlockType
     from shimmy.gguf.quant import B, Block, BlockParts, H_co
 
 
@@ -29,11 +32,11 @@ def register_quant_types(register: Callable[[QuantTypeSpec], None]) -> None:
     register(QuantTypeSpec("Q5_0", ggml_id=6, block_elements=32, block_bytes=22, load=load))
 
 
-def load() -> BlockType:
+def load() -> WritableBlockType:
     """The type itself."""
-    from shimmy.gguf.blocks import BlockType
+    from shimmy.gguf.blocks import WritableBlockType
 
-    return BlockType(unpack)
+    return WritableBlockType(unpack, pack)
 
 
 def unpack(block: Block[B, H_co]) -> BlockParts[B, H_co]:
@@ -41,3 +44,8 @@ def unpack(block: Block[B, H_co]) -> BlockParts[B, H_co]:
     from shimmy.gguf.quant import BlockParts, BlockScales
 
     return BlockParts(five_bits(block, 2), 5, BlockScales(block.half(0)), 16)
+
+
+def pack(weights: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Make blocks."""
+    return quantize(weights, "Q5_0")

@@ -17,7 +17,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
-from shimmy.errors import AdapterError
+from shimmy.errors import ModelError
 
 _LENGTH_BYTES = 8
 #: As long as the format's own library reads.
@@ -49,19 +49,19 @@ class StoredTensor:
             file.seek(self.offset)
             data = np.fromfile(file, stored, prod(self.shape))
         if len(data) < prod(self.shape):
-            raise AdapterError(f"{self.path}: has become shorter while it was read.", hint=_DAMAGED)
+            raise ModelError(f"{self.path}: has become shorter while it was read.", hint=_DAMAGED)
         if self.type == "BF16":
             data = (data.astype(np.uint32) << 16).view(np.float32)
         return data.astype(wanted, copy=False).reshape(self.shape)
 
 
 def read_headers(paths: list[Path]) -> dict[str, StoredTensor]:
-    """The tensors of all files, by name. AdapterError if one is broken or two have the same tensor."""
+    """The tensors of all files, by name. ModelError if one is broken or two have the same tensor."""
     tensors: dict[str, StoredTensor] = {}
     for path in paths:
         for name, tensor in read_header(path).items():
             if name in tensors:
-                raise AdapterError(f"{path}: has tensor {name!r}, and {tensors[name].path.name} has it too.")
+                raise ModelError(f"{path}: has tensor {name!r}, and {tensors[name].path.name} has it too.")
             tensors[name] = tensor
     return tensors
 
@@ -70,7 +70,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
     """The tensors of a file, by name; no data is read.
 
     Raises:
-        AdapterError: the file cannot be read, or its header is not as it must be.
+        ModelError: the file cannot be read, or its header is not as it must be.
     """
     try:
         size = path.stat().st_size
@@ -79,7 +79,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
             _check_length(path, length, size)
             header = file.read(length)
     except OSError as error:
-        raise AdapterError(f"{path}: cannot be read: {error.strerror or error}.") from error
+        raise ModelError(f"{path}: cannot be read: {error.strerror or error}.") from error
     start = _LENGTH_BYTES + length
     rows = _parsed(path, header)
     tensors = {name: _tensor(path, name, row, start) for name, row in rows.items()}
@@ -89,9 +89,9 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
 
 def _check_length(path: Path, length: int, size: int) -> None:
     if size < _LENGTH_BYTES:
-        raise AdapterError(f"{path}: has {size} bytes, so it is no safetensors file.", hint=_DAMAGED)
+        raise ModelError(f"{path}: has {size} bytes, so it is no safetensors file.", hint=_DAMAGED)
     if length > min(size - _LENGTH_BYTES, _MOST_HEADER_BYTES):
-        raise AdapterError(
+        raise ModelError(
             f"{path}: announces a header of {length} bytes, but the file has {size} in all.", hint=_DAMAGED
         )
 
@@ -100,9 +100,9 @@ def _parsed(path: Path, header: bytes) -> dict[str, Mapping[str, Any]]:
     try:
         rows = json.loads(header)
     except (ValueError, RecursionError) as error:
-        raise AdapterError(f"{path}: its header is no JSON ({error}).", hint=_DAMAGED) from error
+        raise ModelError(f"{path}: its header is no JSON ({error}).", hint=_DAMAGED) from error
     if not isinstance(rows, dict) or not all(isinstance(row, dict) for row in rows.values()):
-        raise AdapterError(f"{path}: its header is no table of tensors.", hint=_DAMAGED)
+        raise ModelError(f"{path}: its header is no table of tensors.", hint=_DAMAGED)
     rows.pop("__metadata__", None)
     return rows
 
@@ -111,15 +111,15 @@ def _tensor(path: Path, name: str, row: Mapping[str, Any], start: int) -> Stored
     kind, shape, place = row.get("dtype"), row.get("shape"), row.get("data_offsets")
     where = f"{path}: tensor {name[:200]!r}"
     if not (_are_sizes(shape) and _are_sizes(place) and len(place) == 2):
-        raise AdapterError(f"{where} has no valid shape or place in the file.", hint=_DAMAGED)
+        raise ModelError(f"{where} has no valid shape or place in the file.", hint=_DAMAGED)
     if kind not in _TYPES:
-        raise AdapterError(
+        raise ModelError(
             f"{where} is of type {reprlib.repr(kind)}, expected one of {', '.join(_TYPES)}.",
-            hint="Save the adapter in one of these types.",
+            hint="Save the weights in one of these types.",
         )
     needed = prod(shape) * np.dtype(_TYPES[kind][0]).itemsize
     if place[1] - place[0] != needed:
-        raise AdapterError(
+        raise ModelError(
             f"{where} of shape {shape} and type {kind} takes {needed} bytes, but the header gives it "
             f"{place[1] - place[0]}.",
             hint=_DAMAGED,
@@ -135,9 +135,9 @@ def _check_places(path: Path, tensors: list[StoredTensor], start: int, size: int
     end = start
     for tensor in sorted(tensors, key=lambda tensor: tensor.offset):
         if tensor.offset < end:
-            raise AdapterError(f"{path}: tensor {tensor.name!r} overlaps another one.", hint=_DAMAGED)
+            raise ModelError(f"{path}: tensor {tensor.name!r} overlaps another one.", hint=_DAMAGED)
         end = tensor.offset + prod(tensor.shape) * np.dtype(_TYPES[tensor.type][0]).itemsize
         if end > size:
-            raise AdapterError(
+            raise ModelError(
                 f"{path}: tensor {tensor.name!r} ends at byte {end}, but the file has {size}.", hint=_DAMAGED
             )

@@ -1,7 +1,7 @@
 """From Hugging Face's weights to GGUF's: names, and how converters rearrange values.
 
 The names are those of ``gguf``'s own table. What happens to the values only an architecture knows,
-so it declares it (:class:`FromHuggingFace`): that serves its adapters, without a line about LoRA.
+so it declares it (:class:`FromHuggingFace`): that serves its adapters and whole fine-tunes alike.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
-from shimmy.errors import AdapterError, did_you_mean
+from shimmy.errors import ModelError, did_you_mean
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,16 +50,16 @@ class TensorNames:
     """Hugging Face's module names as GGUF's, for a model of so many layers.
 
     Raises:
-        AdapterError: the table of names does not know the architecture.
+        ModelError: the table of names does not know the architecture.
     """
 
     def __init__(self, architecture: str, layers: int) -> None:
-        # Takes a tenth of a second, and only adapters need it.
+        # Takes a tenth of a second, and few models need it.
         from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
 
         known = {name: arch for arch, name in MODEL_ARCH_NAMES.items()}
         if architecture not in known:
-            raise AdapterError(
+            raise ModelError(
                 f"how tensors of architecture {architecture!r} are called elsewhere is not known."
             )
         self._map = get_tensor_name_map(known[architecture], layers)
@@ -69,15 +69,15 @@ class TensorNames:
         """``blk.0.attn_q`` for ``model.layers.0.self_attn.q_proj``.
 
         Raises:
-            AdapterError: the model has no such layer, or the architecture no such module.
+            ModelError: the model has no such layer, or the architecture no such module.
         """
         if found := self._map.get_name(module):
             return str(found)
         layer = _LAYER.search(module)
         if layer and int(layer[0]) >= self._layers and self._map.get_name(_LAYER.sub("0", module, count=1)):
-            raise AdapterError(
+            raise ModelError(
                 f"{module!r} is of layer {layer[0]}, but the base has {self._layers} layers, from 0 on.",
                 hint="It was trained on another, larger base.",
             )
         known = [str(name) for name in self._map.mapping if not layer or f".{layer[0]}." in str(name)]
-        raise AdapterError(f"{module!r} is no module of the base.", hint=did_you_mean(module, known))
+        raise ModelError(f"{module!r} is no module of the base.", hint=did_you_mean(module, known))
