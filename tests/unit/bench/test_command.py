@@ -2,13 +2,15 @@
 
 import json
 
+import llvmlite.binding as llvm
 import pytest
 
 from shimmy.cli import main
 from shimmy.errors import ConfigError
-from shimmy_plugins.commands.bench.ceilings import CeilingProbe
-from shimmy_plugins.commands.bench.command import numbers
+from shimmy_plugins.commands.bench.ceiling_loops import source, vectors_of
+from shimmy_plugins.commands.bench.ceilings import CeilingProbe, Ceilings
 from shimmy_plugins.commands.bench.machine import describe_machine, processor_name
+from shimmy_plugins.commands.bench.options import numbers
 from shimmy_plugins.commands.bench.workload import Case, Prompter, cases
 from tests.zoo import model_path
 
@@ -125,6 +127,29 @@ def test_ceilings_only_rise():
     first, second = probe.measure(), probe.measure()
     assert 0 < first.bytes_per_second <= second.bytes_per_second
     assert 0 < first.flops_per_second <= second.flops_per_second
+
+
+@pytest.mark.parametrize(
+    ("features", "function"),
+    [
+        ("+avx,+avx2,+avx512f,+avx512vnni", "llvm.x86.avx512.vpdpbusd.512"),
+        ("+avx,+avx2,+avxvnni,-avx512f", "llvm.x86.avx512.vpdpbusd.256"),
+        ("+avx,+avx2", "llvm.x86.avx2.pmadd.ub.sw"),
+        ("+neon,+dotprod", "llvm.aarch64.neon.sdot.v4i32.v16i8"),
+    ],
+)
+def test_each_processor_has_its_instruction_for_bytes(features, function):
+    vectors = vectors_of(features)
+    llvm.parse_assembly(source(vectors)).verify()
+    assert vectors.dot.function == function
+
+
+def test_without_such_an_instruction_the_f32_peak_stands():
+    assert vectors_of("+neon").dot is None
+    llvm.parse_assembly(source(vectors_of("+neon"))).verify()
+    assert Ceilings(1.0, 2.0, None).operations_per_second("int8") == 2.0
+    assert Ceilings(1.0, 2.0, 8.0).operations_per_second("int8") == 8.0
+    assert Ceilings(1.0, 2.0, 8.0).operations_per_second("f32") == 2.0
 
 
 def test_the_machine_is_described(tmp_path):

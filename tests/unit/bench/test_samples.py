@@ -1,10 +1,13 @@
 """Statistics, and which samples count."""
 
+import subprocess
+import sys
 from itertools import count
 
+import psutil
 import pytest
 
-from shimmy_plugins.commands.bench.noise import MOMENT, Meter, Patience, Reading, Timed, foreign_share
+from shimmy_plugins.commands.bench.noise import MOMENT, Meter, Patience, Reading, Timed, _used, foreign_share
 from shimmy_plugins.commands.bench.samples import TRIES, Rules, collect
 from shimmy_plugins.commands.bench.summary import Summary, summarize
 
@@ -47,7 +50,16 @@ def test_a_meter_times_a_window():
     meter = Meter(read=lambda: next(readings), cpus=2)
     with meter.window() as window:
         pass
-    assert window.result() == Timed(2.0, pytest.approx(0.5))
+    assert window.result().foreign == pytest.approx(0.5)
+
+
+def test_work_of_what_was_started_is_no_foreign_work():
+    burn = "import time; e = time.process_time() + 0.4\nwhile time.process_time() < e: pass"
+    nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {burn!r}])"
+    process = psutil.Process()
+    before = _used(process)
+    subprocess.run([sys.executable, "-c", nested], check=True)
+    assert _used(process) - before > 0.3
 
 
 def test_a_meter_reads_this_machine():
@@ -68,7 +80,7 @@ def test_disturbed_samples_are_dropped_and_replaced():
 def test_a_machine_that_stays_busy_is_given_up():
     samples = collect([lambda: Timed(1.0, 0.5)], Rules(repetitions=4, warmup=0))
     assert (len(samples.kept), len(samples.dropped)) == (0, 4 * TRIES)
-    assert samples.summary(lambda seconds: seconds[0]) is None
+    assert samples.summary(lambda taken: taken[0].seconds) is None
 
 
 def test_warm_up_does_not_count():
@@ -85,7 +97,7 @@ def test_pairs_take_turns_and_stay_pairs():
 
     samples = collect([measure("ours", 1), measure("theirs", 3)], Rules(repetitions=2, warmup=0))
     assert order == ["ours", "theirs", "theirs", "ours"]
-    assert samples.summary(lambda seconds: seconds[1] / seconds[0]) == Summary(3, 3, 3, 2)
+    assert samples.summary(lambda taken: taken[1].seconds / taken[0].seconds) == Summary(3, 3, 3, 2)
 
 
 def test_after_a_dropped_sample_others_may_finish():

@@ -12,7 +12,11 @@ if TYPE_CHECKING:
 
 @hookimpl
 def register_commands(app: typer.Typer) -> None:
-    """Add ``shimmy bench``."""
-    from shimmy_plugins.commands.bench.command import command
+    """Add ``shimmy bench``, ``shimmy bench-load`` and ``shimmy bench-start``."""
+    from shimmy_plugins.commands.bench.command import command as bench
+    from shimmy_plugins.commands.bench.load.command import command as bench_load
+    from shimmy_plugins.commands.bench.start.command import command as bench_start
 
-    app.command("bench")(command)
+    app.command("bench")(bench)
+    app.command("bench-load")(bench_load)
+    app.command("bench-start")(bench_start)

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from shimmy.cli.common import bootstrap, settings_options
-from shimmy.errors import ConfigError
-
-if TYPE_CHECKING:
-    from shimmy.plugins import Plugins
-    from shimmy.settings import Settings
+from shimmy_plugins.commands.bench.options import model_file, numbers, tell
 
 
 @settings_options(
@@ -46,7 +41,7 @@ def command(
         float, typer.Option(min=0, help="Seconds per row to wait for others to finish, in all.")
     ] = 30.0,
     vs: Annotated[str | None, typer.Option(help="Measure in turns with llama.cpp or ik_llama.cpp.")] = None,
-    peer_kv_type: Annotated[str, typer.Option(help="The other engine's KV cache: f16 or f32.")] = "f16",
+    peer_kv_type: Annotated[str | None, typer.Option(help="The other's KV cache; default: as our own.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure how fast a model runs here."""
@@ -57,7 +52,7 @@ def command(
     from shimmy_plugins.commands.bench.workload import cases
 
     request = Request(
-        model=_model_file(model, shape, quant, settings, plugins),
+        model=model_file(model, shape, quant, settings, plugins),
         cases=cases(
             numbers("--prompt-tokens", prompt_tokens, least=0),
             numbers("--generate", generate, least=0),
@@ -69,48 +64,10 @@ def command(
         peer_kv_type=peer_kv_type,
         command=("shimmy", *sys.argv[1:]),
     )
-    report = run(request, settings, plugins, _tell)
+    report = run(request, settings, plugins, tell)
     if json:
         report.print_json()
     else:
         report.print_tables()
         for note in report.notes():
-            _tell(note)
-
-
-def numbers(option: str, text: str, least: int) -> list[int]:
-    """``1,8`` as numbers. Raises ConfigError."""
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() and int(part) >= least for part in parts):
-        raise ConfigError(
-            f"{option} is {text!r}; expected whole numbers from {least}, like 1,8.", param=option
-        )
-    return [int(part) for part in parts]
-
-
-def _model_file(
-    model: str | None, shape: str | None, quant: str, settings: Settings, plugins: Plugins
-) -> Path:
-    """The file to measure: the one named, or one of random weights."""
-    if (model is None) == (shape is None):
-        given = "neither" if model is None else "both"
-        raise ConfigError(
-            f"expected a model or --shape, found {given}.",
-            hint="Name a model of `shimmy list`, or try --shape tinyllama-1.1b.",
-        )
-    if shape is not None:
-        from shimmy_plugins.commands.bench.random_model import cached_model
-        from shimmy_plugins.commands.bench.shapes import shape_named
-
-        return cached_model(shape_named(shape), quant.upper(), plugins.quant_types)
-    assert model is not None
-    if Path(model).is_file():
-        return Path(model)
-    from shimmy.discovery.catalog import Catalog
-
-    return Catalog(settings, plugins).get(model).path
-
-
-def _tell(text: str) -> None:
-    """Progress and advice go beside the result, not into it."""
-    typer.echo(text, err=True)
+            tell(note)

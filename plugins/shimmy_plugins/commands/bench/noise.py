@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import psutil
@@ -23,7 +23,7 @@ class Reading:
     busy: float
     """Processor time used by anything on the machine, other virtual machines included if known."""
     own: float
-    """Processor time used by the programs that take part in the measurement."""
+    """Processor time used by this program and all that it started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,25 +51,23 @@ class Meter:
     """Times stretches of work. ``read`` and ``cpus`` are for tests."""
 
     def __init__(self, read: Callable[[], Reading] | None = None, cpus: int | None = None) -> None:
-        self._processes = [psutil.Process()]
+        self._process = psutil.Process()
         self._read = read or self._reading
         self._cpus = cpus or psutil.cpu_count() or 1
-
-    def include(self, pid: int) -> None:
-        """What this process uses is not foreign: it takes part."""
-        self._processes.append(psutil.Process(pid))
 
     @contextmanager
     def window(self) -> Iterator[Window]:
         """``with meter.window() as window: work()``, then ``window.result()``."""
         window = Window()
         before = self._read()
+        # Looking at all processes takes a millisecond, which is not part of the work.
+        started = time.perf_counter()
         yield window
-        after = self._read()
-        window.timed = Timed(after.wall - before.wall, foreign_share(before, after, self._cpus))
+        seconds = time.perf_counter() - started
+        window.timed = Timed(seconds, foreign_share(before, self._read(), self._cpus))
 
     def _reading(self) -> Reading:
-        return Reading(time.perf_counter(), _busy(), sum(map(_used, self._processes)))
+        return Reading(time.perf_counter(), _busy(), _used(self._process))
 
 
 class Patience:
@@ -107,8 +105,14 @@ def _busy() -> float:
 
 
 def _used(process: psutil.Process) -> float:
-    try:
+    """Of a process, of those it started and those they did, running or ended."""
+    return sum(map(_own_time, [process, *process.children(recursive=True)]))
+
+
+def _own_time(process: psutil.Process) -> float:
+    # One may end while they are counted.
+    with suppress(psutil.NoSuchProcess):
         times = process.cpu_times()
-    except psutil.NoSuchProcess:
-        return 0.0
-    return float(times.user + times.system)
+        ended = getattr(times, "children_user", 0.0) + getattr(times, "children_system", 0.0)
+        return float(times.user + times.system + ended)
+    return 0.0

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from shimmy.cli.output import print_json, print_table, readable_size
+from shimmy.cli.output import print_facts, print_json, print_table, readable_size
 from shimmy.engine.protocol import Ready
 from shimmy_plugins.commands.bench.ceilings import Ceilings
 from shimmy_plugins.commands.bench.costs import Costs
@@ -39,7 +39,7 @@ class Report:
 
     def print_tables(self) -> None:
         """The tables, with what they were measured on above them."""
-        print_table(("measured", ""), self._facts())
+        print_facts(self._facts())
         typer.echo()
         print_table(_HEADERS, [self._row(result) for result in self.results])
         if self.peer:
@@ -75,16 +75,12 @@ class Report:
 
     def _facts(self) -> list[tuple[str, str]]:
         machine, ready = describe_machine(), self.ready
-        roof = self.ceilings
         facts = [
             ("model", f"{self.model.stem}, {readable_size(self.model.stat().st_size)}"),
             ("machine", f"{machine['processor']}, {machine['physical_cores']} cores, {machine['system']}"),
             ("engine", f"{ready.backend}, {ready.precision}, KV {ready.kv_type}: {ready.description}"),
             ("loaded in", f"{self.load_seconds:.2f} s"),
-            (
-                "ceilings",
-                f"{roof.bytes_per_second / 1e9:.1f} GB/s, {roof.flops_per_second / 1e9:.0f} GFLOP/s",
-            ),
+            ("ceilings", ", ".join(_ceilings(self.ceilings))),
         ]
         return [*facts, ("against", self.peer)] if self.peer else facts
 
@@ -98,7 +94,7 @@ class Report:
             _range(rate),
             _number(first, 1000),
             _achieved(self.achieved_bytes(result), self.ceilings.bytes_per_second),
-            _achieved(self.achieved_flops(result), self.ceilings.flops_per_second),
+            _achieved(self.achieved_operations(result), self._peak),
             str(len(result.samples.kept)),
             str(len(result.samples.dropped)),
         )
@@ -107,7 +103,12 @@ class Report:
         """Bytes per second that a decode must have read; None for a prefill, or without samples."""
         return _per_second(self.costs.bytes_read(result.case), result)
 
-    def achieved_flops(self, result: Result) -> float | None:
+    @property
+    def _peak(self) -> float:
+        """Operations per second at most, of the arithmetic in use."""
+        return self.ceilings.operations_per_second(self.ready.precision)
+
+    def achieved_operations(self, result: Result) -> float | None:
         """Operations per second; None without samples."""
         return _per_second(self.costs.operations(result.case), result)
 
@@ -129,7 +130,7 @@ class Report:
             "tokens_per_second": _as_dict(result.tokens_per_second()),
             "first_token_seconds": _as_dict(result.first_token()),
             "achieved_bytes_per_second": self.achieved_bytes(result),
-            "achieved_flops_per_second": self.achieved_flops(result),
+            "achieved_operations_per_second": self.achieved_operations(result),
             "foreign_median": result.samples.foreign,
             "kept": [[timed.seconds for timed in taken] for taken in result.samples.kept],
             "dropped": [[timed.seconds for timed in taken] for taken in result.samples.dropped],
@@ -140,7 +141,14 @@ class Report:
         return found
 
 
-_HEADERS = ("test", "batch", "depth", "tok/s", "iqr", "ttft ms", "GB/s", "GFLOP/s", "samples", "dropped")
+_HEADERS = ("test", "batch", "depth", "tok/s", "iqr", "ttft ms", "GB/s", "Gop/s", "samples", "dropped")
+
+
+def _ceilings(found: Ceilings) -> list[str]:
+    parts = [f"{found.bytes_per_second / 1e9:.1f} GB/s", f"{found.flops_per_second / 1e9:.0f} GFLOP/s in F32"]
+    if found.int8_ops_per_second is not None:
+        parts.append(f"{found.int8_ops_per_second / 1e9:.0f} Gop/s in int8")
+    return parts
 
 
 def _peer_row(result: Result) -> tuple[str, ...]:
@@ -160,7 +168,7 @@ def _peer_row(result: Result) -> tuple[str, ...]:
 def _per_second(amount: float | None, result: Result) -> float | None:
     if amount is None:
         return None
-    rate = result.samples.summary(lambda seconds: amount / seconds[0])
+    rate = result.samples.summary(lambda taken: amount / taken[0].seconds)
     return rate.median if rate else None
 
 

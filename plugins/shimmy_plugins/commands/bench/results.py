@@ -19,22 +19,22 @@ class Result:
     """The samples of one case: of shimmy first, of the peer second if there is one."""
 
     case: Case
-    samples: Samples
+    samples: Samples[Timed]
 
     def tokens_per_second(self, engine: int = 0) -> Summary | None:
         """Of all sequences together."""
         tokens = self.case.tokens * self.case.batch
-        return self.samples.summary(lambda seconds: tokens / seconds[engine])
+        return self.samples.summary(lambda taken: tokens / taken[engine].seconds)
 
     def first_token(self) -> Summary | None:
         """Seconds until every sequence has its first token; None for a decode."""
         if self.case.test == "decode":
             return None
-        return self.samples.summary(lambda seconds: seconds[0])
+        return self.samples.summary(lambda taken: taken[0].seconds)
 
     def ratio(self) -> Summary | None:
         """How many times as fast as the peer, pair by pair."""
-        return self.samples.summary(lambda seconds: seconds[1] / seconds[0])
+        return self.samples.summary(lambda taken: taken[1].seconds / taken[0].seconds)
 
 
 def measure(

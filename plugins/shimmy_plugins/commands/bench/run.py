@@ -16,7 +16,7 @@ from shimmy_plugins.commands.bench.ceilings import CeilingProbe
 from shimmy_plugins.commands.bench.costs import read_costs
 from shimmy_plugins.commands.bench.engine_runner import load_runner
 from shimmy_plugins.commands.bench.noise import Meter
-from shimmy_plugins.commands.bench.peers import KV_TYPES, Setup, choose_peer
+from shimmy_plugins.commands.bench.peers import Setup, choose_peer, known_peers, peer_kv_type
 from shimmy_plugins.commands.bench.report import Report
 from shimmy_plugins.commands.bench.results import measure
 from shimmy_plugins.commands.bench.samples import Rules
@@ -32,7 +32,8 @@ class Request:
     rules: Rules
     peer: str | None
     """``llama.cpp``, ``ik_llama.cpp``, or one way to run one of them."""
-    peer_kv_type: str
+    peer_kv_type: str | None
+    """None: the same as our own."""
     command: Sequence[str]
     """The command line, for the report."""
 
@@ -46,12 +47,8 @@ def run(request: Request, settings: Settings, plugins: Plugins, tell: Callable[[
     """
     if not request.cases:
         raise ConfigError("nothing to measure: --prompt-tokens and --generate are both 0.")
-    if request.peer_kv_type not in KV_TYPES:
-        raise ConfigError(
-            f"--peer-kv-type is {request.peer_kv_type!r}; expected one of: {', '.join(KV_TYPES)}."
-        )
     # Before anything slow, so that a missing one is noticed at once.
-    peer = choose_peer(request.peer) if request.peer else None
+    peer = choose_peer(request.peer, known_peers()) if request.peer else None
     threads = settings.threads or usable_cores()
     with ExitStack() as stack:
         meter = Meter()
@@ -62,9 +59,9 @@ def run(request: Request, settings: Settings, plugins: Plugins, tell: Callable[[
         runners: list[Runner] = [stack.enter_context(closing(ours))]
         if peer:
             tell(f"starting {peer.name}")
-            theirs = peer.start(_setup(request, threads), meter)
+            theirs = peer.start(_setup(request, settings, threads), meter)
             runners.append(stack.enter_context(closing(theirs)))
-        probe = CeilingProbe(threads)
+        probe = CeilingProbe(threads, settings.instructions)
         results = measure(
             runners,
             request.cases,
@@ -88,11 +85,11 @@ def run(request: Request, settings: Settings, plugins: Plugins, tell: Callable[[
         )
 
 
-def _setup(request: Request, threads: int) -> Setup:
+def _setup(request: Request, settings: Settings, threads: int) -> Setup:
     return Setup(
         model=request.model,
         threads=threads,
         context=max(case.context for case in request.cases),
         sequences=max(case.batch for case in request.cases),
-        kv_type=request.peer_kv_type,
+        kv_type=peer_kv_type(request.peer_kv_type, settings.kv_type),
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar
 
-from shimmy_plugins.commands.bench.noise import Timed
 from shimmy_plugins.commands.bench.summary import Summary, summarize
 
 #: At most this many times the wanted number is tried before a busy machine is accepted as one.
@@ -24,27 +24,39 @@ class Rules:
     """Seconds, for each case, to spend waiting for a quiet machine after dropped samples."""
 
 
+class Sample(Protocol):
+    """Whatever was measured."""
+
+    @property
+    def foreign(self) -> float:
+        """Share of the machine's processor time that other programs used meanwhile, 0 to 1."""
+        ...
+
+
+S = TypeVar("S", bound=Sample)
+
+
 @dataclass(slots=True)
-class Samples:
+class Samples(Generic[S]):
     """Samples taken together, one of each engine: a tuple of one, or a pair."""
 
-    kept: list[tuple[Timed, ...]] = field(default_factory=list)
-    dropped: list[tuple[Timed, ...]] = field(default_factory=list)
+    kept: list[tuple[S, ...]] = field(default_factory=list)
+    dropped: list[tuple[S, ...]] = field(default_factory=list)
 
-    def summary(self, value: Callable[[Sequence[float]], float]) -> Summary | None:
-        """Of a value computed from the seconds of samples taken together."""
-        return summarize([value([timed.seconds for timed in taken]) for taken in self.kept])
+    def summary(self, value: Callable[[tuple[S, ...]], float]) -> Summary | None:
+        """Of a value computed from samples taken together."""
+        return summarize([value(taken) for taken in self.kept])
 
     @property
     def foreign(self) -> float:
         """The median share of foreign processor time of all samples, kept or not."""
-        found = summarize([max(t.foreign for t in taken) for taken in (*self.kept, *self.dropped)])
+        found = summarize([max(s.foreign for s in taken) for taken in (*self.kept, *self.dropped)])
         return found.median if found else 0.0
 
 
 def collect(
-    measures: Sequence[Callable[[], Timed]], rules: Rules, settle: Callable[[], None] = lambda: None
-) -> Samples:
+    measures: Sequence[Callable[[], S]], rules: Rules, settle: Callable[[], None] = lambda: None
+) -> Samples[S]:
     """Call all measures in turn until ``rules.repetitions`` rounds are clean.
 
     Every other round goes backwards, so that none is always the first. One sample that is not
@@ -54,14 +66,14 @@ def collect(
     for _ in range(rules.warmup):
         for measure in measures:
             measure()
-    samples = Samples()
+    samples: Samples[S] = Samples()
     for number in range(TRIES * rules.repetitions):
         if len(samples.kept) == rules.repetitions:
             break
         order = range(len(measures)) if number % 2 == 0 else reversed(range(len(measures)))
         taken = {index: measures[index]() for index in order}
         row = tuple(taken[index] for index in range(len(measures)))
-        clean = all(timed.foreign <= rules.max_foreign for timed in row)
+        clean = all(sample.foreign <= rules.max_foreign for sample in row)
         (samples.kept if clean else samples.dropped).append(row)
         if not clean:
             settle()

@@ -24,10 +24,11 @@ def summarize(values: Sequence[float]) -> Summary | None:
     if not values:
         return None
     ordered = sorted(values)
-    return Summary(median(ordered), _quantile(ordered, 0.25), _quantile(ordered, 0.75), len(ordered))
+    return Summary(median(ordered), quantile(ordered, 0.25), quantile(ordered, 0.75), len(ordered))
 
 
-def _quantile(ordered: Sequence[float], share: float) -> float:
+def quantile(ordered: Sequence[float], share: float) -> float:
+    """The value below which this share of sorted values lies; the 99th percentile for 0.99."""
     position = share * (len(ordered) - 1)
     below = int(position)
     above = min(below + 1, len(ordered) - 1)

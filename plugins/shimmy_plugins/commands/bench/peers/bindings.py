@@ -9,9 +9,9 @@ from importlib.util import find_spec
 from typing import Any
 
 from shimmy.errors import EngineError
+from shimmy_plugins.commands.bench.child import Child, python_child
 from shimmy_plugins.commands.bench.noise import Meter, Timed
 from shimmy_plugins.commands.bench.peers import Setup
-from shimmy_plugins.commands.bench.peers.child import Child, python_child
 from shimmy_plugins.commands.bench.workload import Prompts
 
 _CHILD = "shimmy_plugins.commands.bench.peers.bindings_child"
@@ -49,7 +49,6 @@ class BindingsRunner:
         self.description = description
         self._child = child
         self._meter = meter
-        meter.include(child.pid)
 
     def prefill(self, prompts: Prompts) -> Timed:
         """The time until every prompt has its logits."""

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 #: Tokens of one call, as llama.cpp's own programs do it.
 CHUNK = 512
-_KV_TYPES = {"f32": 0, "f16": 1}
+_KV_TYPES = {"f32": 0, "f16": 1, "q8_0": 8}
 
 
 class Item(NamedTuple):

@@ -11,7 +11,7 @@ from typing import Any
 
 from shimmy.errors import EngineError
 from shimmy_plugins.commands.bench.noise import Meter, Timed
-from shimmy_plugins.commands.bench.peers.child import Child
+from shimmy_plugins.commands.bench.servers import Launch, ServerProcess
 from shimmy_plugins.commands.bench.workload import Prompts
 
 _TIMEOUT = 600.0
@@ -24,12 +24,11 @@ class HttpRunner:
     are timed from outside, because the server's clock for each of them starts when its turn comes.
     """
 
-    def __init__(self, child: Child, url: str, description: str, meter: Meter) -> None:
-        self.description = description
-        self._child = child
-        self._url = url
+    def __init__(self, server: ServerProcess, meter: Meter) -> None:
+        self.description = server.launch.description
+        self._child = server.child
+        self._url = server.url
         self._meter = meter
-        meter.include(child.pid)
 
     def prefill(self, prompts: Prompts) -> Timed:
         """The time until every prompt has its first token."""
@@ -78,6 +77,17 @@ class HttpRunner:
                 f"generated {timings['predicted_n']} tokens, expected {body['n_predict']}"
             )
         return timings
+
+
+def start_runner(launch: Launch, meter: Meter) -> HttpRunner:
+    """Start the server and wait until the model is loaded."""
+    server = ServerProcess(launch)
+    try:
+        server.wait_until_healthy()
+    except BaseException:
+        server.close()
+        raise
+    return HttpRunner(server, meter)
 
 
 def post(url: str, body: dict[str, Any], failure: Callable[[str], EngineError]) -> dict[str, Any]:

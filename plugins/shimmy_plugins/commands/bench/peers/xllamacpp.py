@@ -12,8 +12,8 @@ from typing import Any
 
 from shimmy_plugins.commands.bench.noise import Meter
 from shimmy_plugins.commands.bench.peers import Setup
-from shimmy_plugins.commands.bench.peers.child import python_child
-from shimmy_plugins.commands.bench.peers.http import HttpRunner
+from shimmy_plugins.commands.bench.peers.http import HttpRunner, start_runner
+from shimmy_plugins.commands.bench.servers import Launch
 
 
 class XLlamaCpp:
@@ -26,20 +26,22 @@ class XLlamaCpp:
         """None if the package is installed beside shimmy."""
         return None if find_spec("xllamacpp") else "the package is not installed"
 
+    def launch(self, setup: Setup) -> Launch:
+        """This module as a program."""
+        values = json.dumps({**asdict(setup), "model": str(setup.model)})
+        return Launch(
+            name=self.name,
+            description=f"llama.cpp, package xllamacpp {version('xllamacpp')}; KV cache {setup.kv_type}",
+            command=lambda port: [sys.executable, "-m", __name__, values, str(port)],
+        )
+
     def start(self, setup: Setup, meter: Meter) -> HttpRunner:
-        """Start this module as a program and wait for the server's address."""
-        values = {**asdict(setup), "model": str(setup.model)}
-        child = python_child(self.name, __name__, json.dumps(values))
-        try:
-            url = child.read_line()
-        except BaseException:
-            child.close()
-            raise
-        return HttpRunner(child, url, f"llama.cpp in xllamacpp {version('xllamacpp')}", meter)
+        """Start the server and wait until the model is loaded."""
+        return start_runner(self.launch(setup), meter)
 
 
-def serve(values: dict[str, str | int]) -> None:
-    """Serve until standard input ends; the address is the only line on standard output."""
+def serve(values: dict[str, str | int], port: int) -> None:
+    """Serve until standard input ends."""
     # Not a dependency, and not typed.
     xllamacpp: Any = import_module("xllamacpp")
 
@@ -52,12 +54,13 @@ def serve(values: dict[str, str | int]) -> None:
     parameters.n_gpu_layers = 0
     kv_type = getattr(xllamacpp.ggml_type, f"GGML_TYPE_{str(values['kv_type']).upper()}")
     parameters.cache_type_k = parameters.cache_type_v = kv_type
-    parameters.port = 0
-    server = xllamacpp.Server(parameters)
-    sys.stdout.write(f"{server.listening_address}\n")
-    sys.stdout.flush()
+    # As for llama-server: prompts are never alike.
+    parameters.cache_ram_mib = 0
+    parameters.hostname, parameters.port = "127.0.0.1", port
+    # Alive as long as it has a name.
+    _server = xllamacpp.Server(parameters)
     sys.stdin.read()
 
 
 if __name__ == "__main__":
-    serve(json.loads(sys.argv[1]))
+    serve(json.loads(sys.argv[1]), int(sys.argv[2]))

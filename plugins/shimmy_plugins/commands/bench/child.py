@@ -1,11 +1,11 @@
-"""Child processes of peers: started with their output in a file, ended with the runner."""
+"""Child processes: started with what they log in a file, and ended in any case."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import IO
 
 from shimmy.errors import EngineError
@@ -16,15 +16,29 @@ _PATIENCE = 10.0
 
 
 class Child:
-    """A running process; ``stdin`` and ``stdout`` are pipes, what it logs is kept for errors."""
+    """A running process; what it logs is kept for errors.
 
-    def __init__(self, name: str, arguments: Sequence[str]) -> None:
+    ``stdin`` and ``stdout`` are pipes, for lines; one that is ``silent`` has all its output in the log.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        arguments: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        *,
+        silent: bool = False,
+    ) -> None:
         self.name = name
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the child
         self._process = subprocess.Popen(
-            arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True
+            arguments,
+            stdin=subprocess.PIPE,
+            stdout=self._log if silent else subprocess.PIPE,
+            stderr=self._log,
+            env=environment,
+            text=True,
         )
-        self.pid = self._process.pid
 
     @property
     def running(self) -> bool:

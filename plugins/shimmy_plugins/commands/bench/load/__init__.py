@@ -1,0 +1,1 @@
+"""``shimmy bench-load``: a server and its peers under many clients at once."""

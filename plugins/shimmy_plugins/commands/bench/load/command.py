@@ -1,0 +1,63 @@
+"""``shimmy bench-load``: its options, and the way from them to a report."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from shimmy.cli.common import bootstrap, settings_options
+from shimmy_plugins.commands.bench.options import model_file, span, tell
+from shimmy_plugins.commands.bench.servers import PASSED_ON
+
+
+@settings_options(*PASSED_ON, "models_dir")
+def command(
+    ctx: typer.Context,
+    model: Annotated[str | None, typer.Argument(help="A model of `shimmy list`, or a GGUF file.")] = None,
+    shape: Annotated[str | None, typer.Option(help="Random weights of a known shape instead.")] = None,
+    quant: Annotated[str, typer.Option(help="Their type: Q4_0, Q8_0, Q4_K_M, ….")] = "Q4_0",
+    clients: Annotated[int, typer.Option(min=2, help="Clients that ask at the same time.")] = 8,
+    requests: Annotated[int, typer.Option(min=1, help="Requests of all clients together.")] = 48,
+    prompt_tokens: Annotated[str, typer.Option(help="Lengths of prompts, from-to.")] = "16-1500",
+    answer_tokens: Annotated[str, typer.Option(help="Lengths of answers, from-to.")] = "8-96",
+    seed: Annotated[int, typer.Option(help="Another seed makes other requests.")] = 1,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds that count, each of all requests.")] = 3,
+    max_foreign: Annotated[
+        float, typer.Option(min=0, max=100, help="Drop rounds during which others used more CPU, in %.")
+    ] = 5.0,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for others to finish, in all.")] = 30.0,
+    vs: Annotated[str | None, typer.Option(help="Measure in turns with llama.cpp.")] = None,
+    peer_kv_type: Annotated[str | None, typer.Option(help="The other's KV cache; default: as our own.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure a server of this model under load, from outside."""
+    settings, plugins = bootstrap(ctx)
+    # Only here: the engine's modules are for those who measure.
+    from shimmy_plugins.commands.bench.load.report import LoadReport
+    from shimmy_plugins.commands.bench.load.run import run
+    from shimmy_plugins.commands.bench.load.workload import Load, questions, streams
+    from shimmy_plugins.commands.bench.prompts import text_encoder
+    from shimmy_plugins.commands.bench.samples import Rules
+    from shimmy_plugins.commands.bench.server_choice import PeerOptions, launches
+
+    load = Load(
+        clients,
+        requests,
+        span("--prompt-tokens", prompt_tokens),
+        span("--answer-tokens", answer_tokens),
+        seed,
+    )
+    path = model_file(model, shape, quant, settings, plugins)
+    servers = launches(path, settings, PeerOptions(vs, peer_kv_type, load.context, clients))
+    encode = text_encoder(path, plugins)
+    rules = Rules(rounds, 0, max_foreign / 100, wait)
+    outcome = run(servers, questions(load, encode), streams(load, encode), clients, rules, tell)
+    report = LoadReport(path, load, rules, outcome, ("shimmy", *sys.argv[1:]))
+    if json:
+        report.print_json()
+    else:
+        report.print_tables()
+    for note in report.notes():
+        tell(note)

@@ -1,0 +1,1 @@
+"""``shimmy bench-start``: from starting a server to the first token."""

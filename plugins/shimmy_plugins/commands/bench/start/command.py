@@ -1,0 +1,55 @@
+"""``shimmy bench-start``: its options, and the way from them to a report."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from shimmy.cli.common import bootstrap, settings_options
+from shimmy_plugins.commands.bench.options import model_file, tell
+from shimmy_plugins.commands.bench.servers import PASSED_ON
+
+#: Tokens of the prompt, of the answer, and of the context that a peer makes room for.
+_PROMPT, _ANSWER, _CONTEXT = 16, 4, 2048
+
+
+@settings_options(*PASSED_ON, "models_dir")
+def command(
+    ctx: typer.Context,
+    model: Annotated[str | None, typer.Argument(help="A model of `shimmy list`, or a GGUF file.")] = None,
+    shape: Annotated[str | None, typer.Option(help="Random weights of a known shape instead.")] = None,
+    quant: Annotated[str, typer.Option(help="Their type: Q4_0, Q8_0, Q4_K_M, ….")] = "Q4_0",
+    repetitions: Annotated[int, typer.Option(min=1, help="Starts that count, of each server.")] = 5,
+    max_foreign: Annotated[
+        float, typer.Option(min=0, max=100, help="Drop starts during which others used more CPU, in %.")
+    ] = 5.0,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for others to finish, in all.")] = 30.0,
+    vs: Annotated[str | None, typer.Option(help="Measure in turns with llama.cpp.")] = None,
+    peer_kv_type: Annotated[str | None, typer.Option(help="The other's KV cache; default: as our own.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure how long a server of this model takes to start, with warm caches and with cold ones."""
+    settings, plugins = bootstrap(ctx)
+    # Only here: the engine's modules are for those who measure.
+    from shimmy_plugins.commands.bench.clients import Question
+    from shimmy_plugins.commands.bench.prompts import text_encoder
+    from shimmy_plugins.commands.bench.samples import Rules
+    from shimmy_plugins.commands.bench.server_choice import PeerOptions, launches
+    from shimmy_plugins.commands.bench.start.report import StartReport
+    from shimmy_plugins.commands.bench.start.run import entrants, run
+
+    path = model_file(model, shape, quant, settings, plugins)
+    started = entrants(launches(path, settings, PeerOptions(vs, peer_kv_type, _CONTEXT, 1)))
+    prompt = text_encoder(path, plugins)("Once upon a time " * _PROMPT)[:_PROMPT]
+    # The round before those that count fills the caches.
+    rules = Rules(repetitions, 1, max_foreign / 100, wait)
+    samples = run(started, Question(prompt, _ANSWER), rules, tell)
+    report = StartReport(path, rules, started, samples, ("shimmy", *sys.argv[1:]))
+    if json:
+        report.print_json()
+    else:
+        report.print_tables()
+    for note in report.notes():
+        tell(note)
