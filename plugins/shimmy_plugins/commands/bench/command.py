@@ -41,7 +41,7 @@ def command(
         float, typer.Option(min=0, help="Seconds per row to wait for others to finish, in all.")
     ] = 30.0,
     vs: Annotated[str | None, typer.Option(help="Measure in turns with llama.cpp or ik_llama.cpp.")] = None,
-    peer_kv_type: Annotated[str | None, typer.Option(help="The other's KV cache; default: as our own.")] = None,
+    peer_kv_type: Annotated[str | None, typer.Option(help="The other's KV cache; default: our own.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure how fast a model runs here."""

@@ -47,7 +47,8 @@ def run(request: Request, settings: Settings, plugins: Plugins, tell: Callable[[
     """
     if not request.cases:
         raise ConfigError("nothing to measure: --prompt-tokens and --generate are both 0.")
-    # Before anything slow, so that a missing one is noticed at once.
+    # Before anything slow, so that what is wrong is noticed at once.
+    kv_type = peer_kv_type(request.peer_kv_type, settings.kv_type)
     peer = choose_peer(request.peer, known_peers()) if request.peer else None
     threads = settings.threads or usable_cores()
     with ExitStack() as stack:
@@ -59,7 +60,7 @@ def run(request: Request, settings: Settings, plugins: Plugins, tell: Callable[[
         runners: list[Runner] = [stack.enter_context(closing(ours))]
         if peer:
             tell(f"starting {peer.name}")
-            theirs = peer.start(_setup(request, settings, threads), meter)
+            theirs = peer.start(_setup(request, threads, kv_type), meter)
             runners.append(stack.enter_context(closing(theirs)))
         probe = CeilingProbe(threads, settings.instructions)
         results = measure(
@@ -85,11 +86,11 @@ def run(request: Request, settings: Settings, plugins: Plugins, tell: Callable[[
         )
 
 
-def _setup(request: Request, settings: Settings, threads: int) -> Setup:
+def _setup(request: Request, threads: int, kv_type: str) -> Setup:
     return Setup(
         model=request.model,
         threads=threads,
         context=max(case.context for case in request.cases),
         sequences=max(case.batch for case in request.cases),
-        kv_type=peer_kv_type(request.peer_kv_type, settings.kv_type),
+        kv_type=kv_type,
     )

@@ -29,7 +29,7 @@ def command(
     ] = 5.0,
     wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for others to finish, in all.")] = 30.0,
     vs: Annotated[str | None, typer.Option(help="Measure in turns with llama.cpp.")] = None,
-    peer_kv_type: Annotated[str | None, typer.Option(help="The other's KV cache; default: as our own.")] = None,
+    peer_kv_type: Annotated[str | None, typer.Option(help="The other's KV cache; default: our own.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure a server of this model under load, from outside."""

@@ -16,7 +16,6 @@ from shimmy_plugins.commands.bench.samples import Rules, Samples, collect
 from shimmy_plugins.commands.bench.servers import Launch, ServerProcess
 
 
-
 @dataclass(frozen=True, slots=True)
 class Start:
     """Seconds from starting the process."""
