@@ -79,15 +79,23 @@ class AffineLayout:
 
     @property
     def block(self) -> np.dtype[np.void]:
-        """Planes are (words per row, 16 rows); units and factors (number per row, 16 rows)."""
-        fields: list[Any] = [(f"plane{w}", "<u4", (self.strips * w, LANES)) for w in self.planes]
-        for name, layout in (("scale", self.scales), ("offset", self.offsets)):
-            if isinstance(layout, ScaleLayout):
-                groups = self.columns // self.group
-                fields.append((f"{name}_units", "<" + layout.unit, (1 if layout.factor else groups, LANES)))
-                if layout.factor:
-                    fields.append((f"{name}_factors", layout.factor, (groups, LANES)))
+        """Units of the block are (1, 16 rows); strip after strip follows, so that memory is read in order."""
+        units = [(f"{name}_units", "<" + kind.unit, (1, LANES)) for name, kind in self._stored if kind.factor]
+        return np.dtype([*units, ("strips", self.strip_record, (self.strips,))])
+
+    @property
+    def strip_record(self) -> np.dtype[np.void]:
+        """Planes are (words per row, 16 rows); factors, or units without them, (groups, 16 rows)."""
+        fields: list[Any] = [(f"plane{width}", "<u4", (width, LANES)) for width in self.planes]
+        for name, kind in self._stored:
+            field = (f"{name}_factors", kind.factor) if kind.factor else (f"{name}_units", "<" + kind.unit)
+            fields.append((*field, (self.strip_groups, LANES)))
         return np.dtype(fields)
+
+    @property
+    def _stored(self) -> list[tuple[str, ScaleLayout]]:
+        both = (("scale", self.scales), ("offset", self.offsets))
+        return [(name, kind) for name, kind in both if isinstance(kind, ScaleLayout)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,27 +84,31 @@ class AffineStrip:
     def _word(self, width: int, index: int) -> Value:
         """A word of each row from a plane."""
         if (width, index) not in self._words:
-            at = self._at(f"plane{width}").cast(I32)
-            self._words[width, index] = at.vector((self._in_block(width) + index) * LANES)
+            self._words[width, index] = self._in_strip(f"plane{width}").cast(I32).vector(index * LANES)
         return self._words[width, index]
 
     def _scale(self, name: str, stored: ScaleLayout, part: int) -> Value:
-        group = self._in_block(self.layout.strip_groups) + part
-        units = self._at(f"{name}_units").cast(F16 if stored.unit == "f2" else F32)
-        unit = units.vector(0 if stored.factor else group * LANES)
-        unit = unit.widen(F32) if stored.unit == "f2" else unit
+        group = part * LANES
         if not stored.factor:
-            return unit
-        factors = self._at(f"{name}_factors").cast(I8).vector(group * LANES)
-        signed = stored.factor == "i1"
-        return unit * factors.widen(I32, signed=signed).to_float(signed=True)
+            return _unit(self._in_strip(f"{name}_units"), stored, group)
+        unit = _unit(self.block + offset_of(self.layout.block, f"{name}_units"), stored, 0)
+        factors = self._in_strip(f"{name}_factors").vector(group)
+        return unit * factors.widen(I32, signed=stored.factor == "i1").to_float(signed=True)
 
-    def _in_block(self, per_strip: int) -> Value:
-        """The number of the strip's first element where each strip has so many."""
-        return self.block.emitter.int(per_strip) * self.index
+    def _in_strip(self, name: str) -> Pointer:
+        """A field of the strip."""
+        return strip_at(self.layout, self.block, self.index) + offset_of(self.layout.strip_record, name)
 
-    def _at(self, name: str) -> Pointer:
-        return self.block + offset_of(self.layout.block, name)
+
+def strip_at(layout: AffineLayout, block: Pointer, index: Operand) -> Pointer:
+    """The address of a strip's record."""
+    e = block.emitter
+    return block + (e.int(layout.strip_record.itemsize) * index + offset_of(layout.block, "strips"))
+
+
+def _unit(at: Pointer, stored: ScaleLayout, index: int) -> Value:
+    """16 units as floats."""
+    return at.cast(F16).vector(index).widen(F32) if stored.unit == "f2" else at.cast(F32).vector(index)
 
 
 @dataclass(frozen=True, slots=True)

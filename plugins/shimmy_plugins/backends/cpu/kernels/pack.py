@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from shimmy.gguf.quant import FloatRun, Scales
 from shimmy_plugins.backends.cpu.emitter import I8, I16, I32, LANES, Emitter, Pointer, Value
 from shimmy_plugins.backends.cpu.kernel import Fields, FieldValue, Kernel, Work
-from shimmy_plugins.backends.cpu.kernels.fragments import BYTE, QUAD, move_field
+from shimmy_plugins.backends.cpu.kernels.fragments import BYTE, QUAD, move_field, strip_at
 from shimmy_plugins.backends.cpu.layouts import AffineLayout, Layout, Packed, Run, offset_of
 
 Array = NDArray[np.generic]
@@ -29,13 +29,16 @@ def kernel(layout: Layout) -> Kernel:
         blocks, size = f.size("blocks"), layout.block.itemsize
         with e.loop(0, f.size("groups")) as group, e.loop(0, blocks) as b:
             block = f.pointer("packed", BYTE) + (group * blocks + b) * size
+            _pack_numbers(e, f, layout.block, block, group * LANES * blocks + b, blocks)
             if isinstance(layout, AffineLayout):
-                _pack_codes(e, f, layout, block, group, b)
-            for name in _numbers(layout):
-                _pack_numbers(e, f, layout, block, name, group * LANES * blocks + b)
+                strips = blocks * layout.strips
+                with e.loop(0, layout.strips) as s:
+                    place, first = strip_at(layout, block, s), b * layout.strips + s
+                    _pack_codes(e, f, layout, place, group, first * layout.strip)
+                    _pack_numbers(e, f, layout.strip_record, place, group * LANES * strips + first, strips)
 
     codes = ("codes", "codes_stride") if isinstance(layout, AffineLayout) else ()
-    return Kernel(f"pack_{layout.name}", ("groups", "blocks", "packed", *codes, *_numbers(layout)), body)
+    return Kernel(f"pack_{layout.name}", ("groups", "blocks", "packed", *codes, *_per_block(layout)), body)
 
 
 def fields(layout: Layout, packed: Packed, run: Run) -> Mapping[str, FieldValue]:
@@ -43,16 +46,25 @@ def fields(layout: Layout, packed: Packed, run: Run) -> Mapping[str, FieldValue]
     groups, blocks = packed.shape
     values: dict[str, FieldValue] = {"groups": groups, "blocks": blocks, "packed": packed}
     for name, array in _arrays(run).items():
-        per_block = layout.columns if name == "codes" else layout.block[name].shape[0]
+        per_block = layout.columns if name == "codes" else _per_block(layout)[name]
         values[name] = array = _padded(array, (groups * LANES, blocks * per_block))
         if name == "codes":
             values["codes_stride"] = array.strides[0]
     return values
 
 
-def _numbers(layout: Layout) -> list[str]:
-    """The fields of a block beside its codes."""
-    return [name for name in layout.block.names or () if not name.startswith("plane")]
+def _per_block(layout: Layout) -> dict[str, int]:
+    """The fields beside codes, with their numbers per row in a block."""
+    counts = {name: layout.block[name].shape[0] for name in _numbers(layout.block)}
+    if isinstance(layout, AffineLayout):
+        record = layout.strip_record
+        counts |= {name: record[name].shape[0] * layout.strips for name in _numbers(record)}
+    return counts
+
+
+def _numbers(record: np.dtype[np.void]) -> list[str]:
+    """The fields of a record that are not codes."""
+    return [name for name in record.names or () if not name.startswith(("plane", "strips"))]
 
 
 def _arrays(run: Run) -> dict[str, Array]:
@@ -77,28 +89,31 @@ def _padded(array: Array, shape: tuple[int, int]) -> Array:
     return padded
 
 
-def _pack_codes(e: Emitter, f: Fields, layout: AffineLayout, block: Pointer, group: Value, b: Value) -> None:
-    """Pack the codes of block ``b`` of 16 rows, strip by strip."""
+def _pack_codes(
+    e: Emitter, f: Fields, layout: AffineLayout, strip: Pointer, group: Value, column: Value
+) -> None:
+    """Pack the codes of a strip of 16 rows, from ``column`` on."""
     stride = f.size("codes_stride")
-    first = f.pointer("codes", BYTE) + (group * LANES * stride + b * layout.columns)
-    with e.loop(0, layout.strips) as s:
-        rows = [(first + (stride * lane + s * layout.strip)).cast(I32) for lane in range(LANES)]
-        quads = [e.collect([row[q] for row in rows]) for q in range(layout.strip // QUAD)]
-        low = 0
-        for width in layout.planes:
-            plane = (block + offset_of(layout.block, f"plane{width}")).cast(I32)
-            for word in range(width):
-                inside = [q for q in range(len(quads)) if q * width // 8 == word]
-                pieces = [move_field(quads[q], width, low, q * width % 8) for q in inside]
-                plane[(s * width + word) * LANES] = reduce(lambda a, b: a | b, pieces)
-            low += width
+    first = f.pointer("codes", BYTE) + (group * LANES * stride + column)
+    rows = [(first + stride * lane).cast(I32) for lane in range(LANES)]
+    quads = [e.collect([row[q] for row in rows]) for q in range(layout.strip // QUAD)]
+    low = 0
+    for width in layout.planes:
+        plane = (strip + offset_of(layout.strip_record, f"plane{width}")).cast(I32)
+        for word in range(width):
+            inside = [q for q in range(len(quads)) if q * width // 8 == word]
+            pieces = [move_field(quads[q], width, low, q * width % 8) for q in inside]
+            plane[word * LANES] = reduce(lambda a, b: a | b, pieces)
+        low += width
 
 
-def _pack_numbers(e: Emitter, f: Fields, layout: Layout, block: Pointer, name: str, first: Value) -> None:
-    """Pack a field of one block of 16 rows; ``first`` is the block's number in the first row."""
-    count, element = layout.block[name].shape[0], _BY_SIZE[layout.block[name].base.itemsize]
-    source, target = f.pointer(name, element), block.cast(element)
-    at = offset_of(layout.block, name) // layout.block[name].base.itemsize
-    with e.loop(0, count) as i:
-        rows = [source[(first + f.size("blocks") * lane) * count + i] for lane in range(LANES)]
-        target[i * LANES + at] = e.collect(rows)
+def _pack_numbers(
+    e: Emitter, f: Fields, record: np.dtype[np.void], at: Pointer, first: Value, per_row: Value
+) -> None:
+    """Pack a record's fields beside codes; ``first`` is the record's number in its first row."""
+    for name in _numbers(record):
+        count, element = record[name].shape[0], _BY_SIZE[record[name].base.itemsize]
+        source, target = f.pointer(name, element), (at + offset_of(record, name)).cast(element)
+        with e.loop(0, count) as i:
+            rows = [source[(first + per_row * lane) * count + i] for lane in range(LANES)]
+            target[i * LANES] = e.collect(rows)
