@@ -125,11 +125,16 @@ def test_the_reference_has_no_instructions_to_choose(weights: MadeUpWeights) -> 
         )
 
 
-def test_a_processor_without_fma_is_refused(weights: MadeUpWeights) -> None:
-    backend = CpuBackend(Target("core2", "+sse4.1,-avx2,-fma"))
+@pytest.mark.parametrize(
+    ("features", "missing"), [("+sse4.1,-avx2,-fma", "AVX2, FMA, F16C"), ("+avx2,+fma,-f16c", "F16C")]
+)
+def test_a_processor_that_lacks_instructions_is_refused(
+    weights: MadeUpWeights, features: str, missing: str
+) -> None:
+    backend = CpuBackend(Target("core2", features))
     if backend._target.problem() is None:
         pytest.skip("not an x86 processor")
-    with pytest.raises(EngineError, match="core2.*lacks AVX2"):
+    with pytest.raises(EngineError, match=f"core2.*lacks {missing}"):
         backend.compile(build_linear(weights), weights, LIMITS, no_progress)
 
 

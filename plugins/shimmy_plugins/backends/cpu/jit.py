@@ -44,10 +44,12 @@ class Target:
         return Target("haswell", ",".join(features))
 
     def problem(self) -> str | None:
-        """Why kernels would crawl on this processor: no fused multiply-add; None if it has one."""
-        x86 = platform.machine().lower() in ("x86_64", "amd64")
-        missing = x86 and not self._has("avx2", "fma")
-        return f"the processor ({self.cpu}) lacks AVX2 or FMA" if missing else None
+        """Why kernels would crawl, or fail to link, on this processor; None if it has what they need."""
+        if platform.machine().lower() not in ("x86_64", "amd64"):
+            return None
+        # Without F16C, LLVM calls functions for half floats that are nowhere here.
+        missing = [name.upper() for name in ("avx2", "fma", "f16c") if not self._has(name)]
+        return f"the processor ({self.cpu}) lacks {', '.join(missing)}" if missing else None
 
     @property
     def description(self) -> str:
