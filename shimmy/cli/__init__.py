@@ -47,9 +47,21 @@ def _run(arguments: Sequence[str] | None) -> int:
     if arguments in (("--version",), ("-V",)):
         print(f"shimmy {__version__}")
         return 0
+    if "serve" in arguments and "--help" not in arguments:
+        return _serve_early(arguments)
     from shimmy.cli.app import run
 
     return run(arguments)
+
+
+def _serve_early(arguments: Sequence[str]) -> int:
+    """Run with an engine worker under way, while this process still imports its command line."""
+    from shimmy.engine.launch import early_start
+
+    with early_start() as early:
+        from shimmy.cli.app import run
+
+        return run(arguments, early)
 
 
 def open_standard_streams() -> None:

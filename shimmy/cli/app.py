@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -19,6 +19,9 @@ from shimmy.cli.migration import advice_on
 from shimmy.cli.output import print_error
 from shimmy.errors import ConfigError, ShimmyError
 from shimmy.registry import Registry
+
+if TYPE_CHECKING:
+    from shimmy.engine.launch import Early
 
 #: The core's commands, as ``--help`` lists them. ``shimmy.cli.NAME`` holds a function ``command``.
 COMMANDS = ("serve", "generate", "list", "discover", "probe", "plugins", "config")
@@ -104,14 +107,17 @@ def build() -> Any:
     return get_command(app)
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run one command; prints what shimmy itself raises and returns the exit code."""
+def run(arguments: Sequence[str], early: Early | None = None) -> int:
+    """Run one command; prints what shimmy itself raises and returns the exit code.
+
+    ``early`` is what has been started for the command already: its context's ``obj``.
+    """
     for stream in (sys.stdout, sys.stderr):
         # Names of files, and models' answers, may hold what the terminal's encoding does not.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        build().main(args=list(arguments), prog_name="shimmy")
+        build().main(args=list(arguments), prog_name="shimmy", obj=early)
     except ShimmyError as error:
         print_error("error", error)
         return WRONG_USAGE if isinstance(error, ConfigError) else FAILURE

@@ -14,13 +14,15 @@ import typer
 from shimmy.cli.common import SERVING, bootstrap, settings_options
 from shimmy.cli.output import is_terminal, printable, readable_size
 from shimmy.cli.progress import LoadingBar
-from shimmy.server.listen import listen
+from shimmy.server.listen import Listener, listen
 
 if TYPE_CHECKING:
     from quart import Quart
 
+    from shimmy.engine.launch import Early
     from shimmy.server.context import ServerContext
     from shimmy.server.models import ServedModel
+    from shimmy.server.run import Served
 
 #: Seconds between two looks at how far a load is.
 LOOK_SECONDS = 0.1
@@ -43,16 +45,23 @@ def command(ctx: typer.Context) -> None:
         )
     # While modules are made the collector finds nothing, and looking takes a tenth of the start.
     gc.disable()
-    from shimmy.server.app import choose_frontends, create_app
     from shimmy.server.context import create_context
     from shimmy.server.run import run
 
-    context = create_context(settings, plugins)
-    frontends = choose_frontends(plugins, settings.frontends)
+    early: Early = ctx.obj
+    context = create_context(settings, plugins, early.workers)
+    run(early, context, listener, lambda: prepare(context, listener))
+
+
+def prepare(context: ServerContext, listener: Listener) -> Served:
+    """The app and what to do when the default model is ready. Imports a lot."""
+    from shimmy.server.app import choose_frontends, create_app
+    from shimmy.server.run import Served
+
+    frontends = choose_frontends(context.plugins, context.settings.frontends)
     app = create_app(context, frontends, bound=listener.hosts)
     gc.freeze()
     gc.enable()
-
     bar = show_loading(app, context)
 
     def on_ready(model: ServedModel) -> None:
@@ -60,7 +69,7 @@ def command(ctx: typer.Context) -> None:
         examples = (each.frontend.example(listener.url, model) for each in frontends)
         print(banner(model, next(filter(None, examples), None)), flush=True)
 
-    run(app, context, listener, on_ready)
+    return Served(app, on_ready)
 
 
 def show_loading(app: Quart, context: ServerContext) -> LoadingBar:

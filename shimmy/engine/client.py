@@ -6,10 +6,10 @@ import asyncio
 import contextlib
 import itertools
 import logging
-import sys
 from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
 
+from shimmy.engine.launch import Workers
 from shimmy.engine.protocol import (
     HEADER_BYTES,
     PROTOCOL_VERSION,
@@ -75,7 +75,9 @@ class EngineClient:
     if need be after ever longer pauses; a request that comes in between tries at once.
     """
 
-    def __init__(self, model_name: str, model_path: Path, settings: EngineSettings) -> None:
+    def __init__(
+        self, model_name: str, model_path: Path, settings: EngineSettings, workers: Workers | None = None
+    ) -> None:
         self.model_name = model_name
         self.model_path = model_path
         self.settings = settings
@@ -84,6 +86,7 @@ class EngineClient:
         self.progress: Progress | None = None
         self.stats: Stats | None = None
         self.error: ShimmyError | None = None
+        self._workers = workers or Workers()
         self._ids = itertools.count(1)
         self._streams: dict[int, _Stream] = {}
         self._process: asyncio.subprocess.Process | None = None
@@ -170,15 +173,7 @@ class EngineClient:
     async def _start(self) -> Ready:
         try:
             self.ready = self.stats = self.progress = None
-            # -P: the working directory must not shadow modules of the worker.
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",
-                "-m",
-                "shimmy.engine.worker",
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-            )
+            self._process = await self._workers.take()
             loaded: asyncio.Future[Ready] = asyncio.get_running_loop().create_future()
             self._reader = asyncio.create_task(self._read(self._process, loaded))
             await self._send(Load(PROTOCOL_VERSION, str(self.model_path), self.model_name, self.settings))

@@ -6,6 +6,7 @@ alone; whatever else prints goes to stderr.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import queue
@@ -51,6 +52,9 @@ class Worker:
     def run(self) -> int:
         """Serve until stdin ends; the exit status."""
         threading.Thread(target=self._read, name="frames", daemon=True).start()
+        # The server may yet have to find the model. What is wrong with these is told when they are needed.
+        with contextlib.suppress(Exception):
+            import shimmy.engine.load  # noqa: F401
         first = self._inbox.get()
         if first is None:
             return 0

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from quart import Blueprint
 
     from shimmy.discovery.catalog import Catalog, ModelCard
+    from shimmy.engine.launch import Workers
     from shimmy.errors import ShimmyError
     from shimmy.hooks import Plugins
     from shimmy.server.models import ModelPool, ServedModel
@@ -74,8 +75,11 @@ class ServerContext:
         return self.catalog.default() if name is None else self.catalog.get(name)
 
 
-def create_context(settings: Settings, plugins: Plugins) -> ServerContext:
-    """The context of a server of its own: a catalog of what is there, nothing loaded yet."""
+def create_context(settings: Settings, plugins: Plugins, workers: Workers | None = None) -> ServerContext:
+    """The context of a server of its own: a catalog of what is there, nothing loaded yet.
+
+    Engines get their processes from ``workers``, which may have one ready.
+    """
     from shimmy.discovery.catalog import Catalog
     from shimmy.engine.client import EngineClient
     from shimmy.engine.protocol import EngineSettings
@@ -86,7 +90,7 @@ def create_context(settings: Settings, plugins: Plugins) -> ServerContext:
     models = ModelPool(
         plugins,
         max_loaded=settings.max_loaded_models,
-        make_engine=lambda card: EngineClient(card.name, card.path, engine),
+        make_engine=lambda card: EngineClient(card.name, card.path, engine, workers),
         read_text=lambda card: read_text(card, settings, plugins),
     )
     return ServerContext(settings, plugins, Catalog(settings, plugins), models)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from shimmy.errors import ShimmyError
@@ -23,6 +24,8 @@ class DefaultModel:
         self.error: ShimmyError | None = None
         self.wanted = False
         """Whether a load was asked for at all."""
+        self.sought = asyncio.Event()
+        """Set once the model is found, or is not."""
 
     async def load(self, context: ServerContext) -> ServedModel:
         """Find and load the default model; raises what went wrong and remembers it."""
@@ -30,7 +33,10 @@ class DefaultModel:
         try:
             card = await context.find_model(None)
             self.name = card.name
+            self.sought.set()
             return await context.models.load(card)
         except ShimmyError as error:
             self.error = error
             raise
+        finally:
+            self.sought.set()

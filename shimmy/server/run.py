@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
-
-from hypercorn.asyncio import serve as hypercorn_serve
-from hypercorn.config import Config
 
 from shimmy.errors import ShimmyError
 
 if TYPE_CHECKING:
+    from hypercorn.config import Config
     from quart import Quart
 
+    from shimmy.engine.launch import Early, Workers
     from shimmy.server.context import ServerContext
     from shimmy.server.listen import Listener
     from shimmy.server.models import ServedModel
@@ -26,25 +26,33 @@ if TYPE_CHECKING:
 DRAIN_SECONDS = 3.0
 #: Seconds after which connections that will not close are left behind.
 CLOSE_SECONDS = 5.0
+#: Seconds between finding a model and the first frame to its engine: a few turns of the event loop.
+ORDER_SECONDS = 0.002
 #: Seconds an idle connection stays open.
 KEEP_ALIVE_SECONDS = 75.0
 
 _log = logging.getLogger(__name__)
 
 
-def run(
-    app: Quart, context: ServerContext, listener: Listener, on_ready: Callable[[ServedModel], None]
-) -> None:
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What ``run`` serves; ``on_ready`` is called with the default model once it is loaded."""
+
+    app: Quart
+    on_ready: Callable[[ServedModel], None]
+
+
+def run(early: Early, context: ServerContext, listener: Listener, prepare: Callable[[], Served]) -> None:
     """Serve until Ctrl-C or a signal to terminate.
 
-    The default model is loaded beside; ``on_ready`` is called with it. A load that fails is
-    logged and shown by the server, which goes on.
+    The default model is loaded beside, even while ``prepare``, in a thread, makes the app. A load
+    that fails is logged and shown by the server, which goes on. Raises what ``prepare`` raises.
     """
-    asyncio.run(_run(app, context, listener, on_ready))
+    early.runner.run(_run(early.workers, context, listener, prepare))
 
 
 async def _run(
-    app: Quart, context: ServerContext, listener: Listener, on_ready: Callable[[ServedModel], None]
+    workers: Workers, context: ServerContext, listener: Listener, prepare: Callable[[], Served]
 ) -> None:
     stop = asyncio.Event()
 
@@ -55,8 +63,9 @@ async def _run(
         await context.models.close()
 
     with _signals_set(stop):
-        serving = asyncio.create_task(hypercorn_serve(app, server_config(listener), shutdown_trigger=stopped))
-        preloading = asyncio.create_task(_preload(context, on_ready))
+        prepared = asyncio.create_task(_prepare(prepare, context))
+        serving = asyncio.create_task(_serve(prepared, listener, stopped))
+        preloading = asyncio.create_task(_preload(context, workers, prepared))
         try:
             await _first_of(stop, serving)
             # Not cancelled on time out: hypercorn closes its connections in order, or not at all.
@@ -65,6 +74,8 @@ async def _run(
             for task in (preloading, serving):
                 task.cancel()
             await asyncio.gather(preloading, return_exceptions=True)
+            # The app does so too, but there may be none.
+            await context.models.close()
     if serving.done():
         serving.result()
 
@@ -76,16 +87,44 @@ async def _first_of(stop: asyncio.Event, serving: asyncio.Task[None]) -> None:
     stopping.cancel()
 
 
-async def _preload(context: ServerContext, on_ready: Callable[[ServedModel], None]) -> None:
+async def _prepare(prepare: Callable[[], Served], context: ServerContext) -> Served:
+    # First the engine gets its orders: it has much to do, and needs none of these imports.
+    await context.default.sought.wait()
+    await asyncio.sleep(ORDER_SECONDS)
+    return await asyncio.to_thread(_imported, prepare)
+
+
+def _imported(prepare: Callable[[], Served]) -> Served:
+    import hypercorn.asyncio  # noqa: F401
+
+    return prepare()
+
+
+async def _serve(
+    prepared: asyncio.Task[Served], listener: Listener, stopped: Callable[[], Awaitable[None]]
+) -> None:
+    app = (await prepared).app
+    from hypercorn.asyncio import serve
+
+    await serve(app, server_config(listener), shutdown_trigger=stopped)
+
+
+async def _preload(context: ServerContext, workers: Workers, prepared: asyncio.Task[Served]) -> None:
     try:
-        on_ready(await context.default.load(context))
+        model = await context.default.load(context)
     except ShimmyError as error:
         if context.default.name is None:  # else the pool has logged why the model cannot be loaded
             _log.error("no model is loaded: %s", error)
+        # Nobody may ever want the worker that was started ahead.
+        await workers.close()
+    else:
+        (await prepared).on_ready(model)
 
 
 def server_config(listener: Listener) -> Config:
     """How hypercorn serves on these sockets, which become its own."""
+    from hypercorn.config import Config
+
     config = Config()
     config.bind = [f"fd://{sock.detach()}" for sock in listener.sockets]
     config.accesslog = None
