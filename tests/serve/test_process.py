@@ -63,7 +63,9 @@ def test_a_signal_ends_server_and_workers(tmp_path: Path, number: signal.Signals
 
 def test_a_signal_while_loading_and_streaming(tmp_path: Path) -> None:
     with server_process(tmp_path) as server:
-        wait_for(server.workers)
+        # The worker is there before anyone listens for signals.
+        assert server.get("/health")[0] == 200
+        assert server.workers()
         server.process.terminate()
         assert server.process.wait(30) == 0
     with server_process(tmp_path) as server:
