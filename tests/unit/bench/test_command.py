@@ -10,7 +10,11 @@ from shimmy.errors import ConfigError
 from shimmy_plugins.commands.bench.ceiling_loops import source, vectors_of
 from shimmy_plugins.commands.bench.ceilings import CeilingProbe, Ceilings
 from shimmy_plugins.commands.bench.machine import describe_machine, processor_name
+from shimmy_plugins.commands.bench.noise import Timed
 from shimmy_plugins.commands.bench.options import numbers
+from shimmy_plugins.commands.bench.plot import draw
+from shimmy_plugins.commands.bench.results import Result
+from shimmy_plugins.commands.bench.samples import Samples
 from shimmy_plugins.commands.bench.workload import Case, Prompter, cases
 from tests.zoo import model_path
 
@@ -79,6 +83,33 @@ def test_a_busy_machine_leaves_dashes_and_a_note(bench, monkeypatch):
     assert "prefill 4, batch 1, depth 0: every sample was dropped; other programs used 40%" in err
 
 
+@pytest.mark.parametrize(("name", "start"), [("rows.svg", b"<?xml"), ("rows.png", b"\x89PNG")])
+def test_a_plot_shows_the_rows(bench, tmp_path, name, start):
+    code, _, _ = bench(ZOO, *SMALL, "--plot", str(tmp_path / name))
+    assert code == 0
+    assert (tmp_path / name).read_bytes().startswith(start)
+
+
+def test_a_pair_is_drawn_side_by_side(tmp_path):
+    pair = (Timed(2.0, 0.0), Timed(4.0, 0.0))
+    results = [Result(Case("decode", 8, 1), Samples([pair])), Result(Case("prefill", 8, 1), Samples())]
+    draw(tmp_path / "pair.svg", "a machine", ["ours", "theirs"], results)
+    figure = (tmp_path / "pair.svg").read_text()
+    for shown in ("ours", "theirs", "a machine", "decode 8", "tokens per second"):
+        assert f"<!-- {shown} -->" in figure
+    assert "prefill" not in figure
+    with pytest.raises(ConfigError, match="cannot be written"):
+        draw(tmp_path / "none" / "pair.svg", "", ["ours"], results)
+
+
+def test_a_plot_without_its_package_is_refused(bench, monkeypatch):
+    monkeypatch.setattr("shimmy_plugins.commands.bench.plot.find_spec", lambda _name: None)
+    code, _, err = bench(ZOO, "--plot", "rows.svg")
+    assert code == 2
+    assert "--plot needs the package matplotlib" in err
+    assert "shimmy-llm[bench]" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -87,6 +118,7 @@ def test_a_busy_machine_leaves_dashes_and_a_note(bench, monkeypatch):
         (("--shape", "tinylama-1.1b"), "Did you mean 'tinyllama-1.1b'"),
         ((ZOO, "--batch", "0"), "--batch is '0'"),
         ((ZOO, "--prompt-tokens", "0", "--generate", "0"), "nothing to measure"),
+        ((ZOO, "--plot", "rows.txt"), "--plot is 'rows.txt'; expected a file name in .svg or .png"),
         ((ZOO, "--vs", "lama.cpp"), "Did you mean 'llama.cpp'"),
         ((ZOO, "--vs", "llama.cpp", "--peer-kv-type", "q8"), "--peer-kv-type is 'q8'"),
     ],

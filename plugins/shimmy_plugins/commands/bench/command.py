@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -42,15 +43,19 @@ def command(
     ] = 30.0,
     vs: Annotated[str | None, typer.Option(help="Measure in turns with llama.cpp or ik_llama.cpp.")] = None,
     peer_kv_type: Annotated[str | None, typer.Option(help="The other's KV cache; default: our own.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Draw the rows into this .svg or .png as well.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure how fast a model runs here."""
     settings, plugins = bootstrap(ctx)
     # Only here: NumPy and LLVM are for those who measure.
+    from shimmy_plugins.commands.bench.plot import check_plot
     from shimmy_plugins.commands.bench.run import Request, run
     from shimmy_plugins.commands.bench.samples import Rules
     from shimmy_plugins.commands.bench.workload import cases
 
+    if plot:
+        check_plot(plot)
     request = Request(
         model=model_file(model, shape, quant, settings, plugins),
         cases=cases(
@@ -65,6 +70,8 @@ def command(
         command=("shimmy", *sys.argv[1:]),
     )
     report = run(request, settings, plugins, tell)
+    if plot:
+        report.draw(plot)
     if json:
         report.print_json()
     else:

@@ -16,6 +16,7 @@ from shimmy.engine.protocol import Ready
 from shimmy_plugins.commands.bench.ceilings import Ceilings
 from shimmy_plugins.commands.bench.costs import Costs
 from shimmy_plugins.commands.bench.machine import describe_machine, describe_versions
+from shimmy_plugins.commands.bench.plot import draw
 from shimmy_plugins.commands.bench.results import Result
 from shimmy_plugins.commands.bench.samples import Rules
 from shimmy_plugins.commands.bench.summary import Summary
@@ -62,6 +63,11 @@ class Report:
                 "results": [self._result(result) for result in self.results],
             }
         )
+
+    def draw(self, path: Path) -> None:
+        """Write the rows as a figure. Raises ConfigError if that is not possible."""
+        engines = [f"shimmy, {self.ready.precision}", *([self.peer.partition(";")[0]] if self.peer else [])]
+        draw(path, f"{self.model.stem}, {describe_machine()['processor']}", engines, self.results)
 
     def notes(self) -> list[str]:
         """What a reader should be warned of."""
