@@ -6,9 +6,9 @@ the import in its body, called at most once by whoever needs the thing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from importlib.resources.abc import Traversable
@@ -25,11 +25,35 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class HuggingFaceSpec:
+    """How the ``config.json`` of Hugging Face's model folders describes an architecture's models.
+
+    What happens to their weights, the architecture itself says
+    (:class:`shimmy.huggingface.names.FromHuggingFace`).
+    """
+
+    classes: tuple[str, ...]
+    """Values of its ``architectures``: ``LlamaForCausalLM``."""
+    keys: Mapping[str, str]
+    """GGUF keys below the architecture's name (``attention.head_count``) -> its keys."""
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """What it means that one of these is left out; None: that the GGUF key is left out too."""
+    expected: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    """Values that are computed: where the key is present with another one, the folder is refused."""
+    rotary: bool = True
+    """Whether it has rotary positions."""
+    ignored: tuple[str, ...] = ()
+    """Ends of the names of tensors that are no weights."""
+
+
+@dataclass(frozen=True, slots=True)
 class ArchitectureSpec:
     """A model architecture; ``names`` are values of GGUF ``general.architecture``."""
 
     names: tuple[str, ...]
     load: Callable[[], Architecture]
+    huggingface: HuggingFaceSpec | None = None
+    """With it, Hugging Face's folders of such models can be served."""
 
 
 @dataclass(frozen=True, slots=True)

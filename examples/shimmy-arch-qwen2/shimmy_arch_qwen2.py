@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from shimmy import hookimpl
-from shimmy.specs import ArchitectureSpec
+from shimmy.huggingface.keys import DECODER_DEFAULTS, DECODER_KEYS
+from shimmy.specs import ArchitectureSpec, HuggingFaceSpec
 from shimmy_plugins.architectures.llama import Llama
 
 shimmy_api = 1
@@ -22,4 +23,10 @@ class Qwen2(Llama):
 
 @hookimpl
 def register_architectures(register: Callable[[ArchitectureSpec], None]) -> None:
-    register(ArchitectureSpec(names=("qwen2",), load=Qwen2))
+    reading = HuggingFaceSpec(
+        classes=("Qwen2ForCausalLM",),
+        keys=DECODER_KEYS,
+        defaults=DECODER_DEFAULTS,
+        expected={"hidden_act": ("silu",)},
+    )
+    register(ArchitectureSpec(names=("qwen2",), load=Qwen2, huggingface=reading))

@@ -35,6 +35,7 @@ ENGINE = (
     "max_ctx",
     "rope_scale",
     "kv_type",
+    "quantize",
     "kv_memory",
     "prefix_cache",
     "prefix_cache_memory",

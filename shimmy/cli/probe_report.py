@@ -14,6 +14,7 @@ from shimmy.gguf.reader import GGUFFile, open_gguf
 from shimmy.gguf.types import types_by_id
 from shimmy.server.text import ModelText, read_text
 from shimmy.text.stream import TextStream
+from shimmy.text.tokenizer import tokenizer_kind
 
 if TYPE_CHECKING:
     from shimmy.discovery.catalog import ModelCard
@@ -35,12 +36,12 @@ def probe(card: ModelCard, settings: Settings, plugins: Plugins, *, quiet: bool)
     Raises whatever is wrong with it.
     """
     text = read_text(card, settings, plugins)
-    with open_gguf(card.path, skim=True) as file:
-        metadata, types = file.metadata, _bytes_by_type(file, plugins)
     with loaded_engine(card, settings, plugins, quiet=quiet) as loaded:
         trial = _trial(loaded.engine, text)
+    with open_gguf(loaded.file, skim=True) as file:
+        metadata, types = file.metadata, _bytes_by_type(file, plugins)
     facts = loaded.ready
-    kind = str(metadata["tokenizer.ggml.model"])
+    kind = tokenizer_kind(metadata, pre_tokenizer=settings.pre_tokenizer)
     return {
         "model": {
             "name": card.name,

@@ -36,14 +36,19 @@ class Loaded:
 
     engine: Engine
     ready: Ready
+    file: Path
+    """The GGUF file, of a folder that which was made of it."""
 
 
 def load_engine(
     path: Path, name: str, settings: EngineSettings, plugins: Plugins, progress: Progress
 ) -> Loaded:
-    """Load a GGUF file. Raises ModelError, ConfigError or OutOfMemoryError, each saying what to do."""
+    """Load a GGUF file, or a model folder. Raises ModelError, ConfigError or OutOfMemoryError, each saying
+    what to do."""
     started = time.monotonic()
-    file = open_gguf(path, skim=True)  # vocabularies are the server's business
+    file = open_gguf(
+        model_file(path, settings, plugins, progress), skim=True
+    )  # vocabularies are the server's business
     card = read_card(file, name=name, source="worker", quant_types=plugins.quant_types)
     backend_name, reason, backend = choose_backend(card, settings, plugins)
     weights = Weights(file, plugins.quant_types)
@@ -81,7 +86,7 @@ def load_engine(
         seconds=time.monotonic() - started,
         **_engine_facts(engine, wanted),
     )
-    return Loaded(engine, ready)
+    return Loaded(engine, ready, file.path)
 
 
 def kept_blocks(settings: EngineSettings, kv_memory: int, block_bytes: int) -> int:
@@ -90,6 +95,20 @@ def kept_blocks(settings: EngineSettings, kv_memory: int, block_bytes: int) -> i
         return 0
     memory = settings.prefix_cache_memory or int(kv_memory * PREFIX_SHARE)
     return max(min(memory, kv_memory) // block_bytes, 1)
+
+
+def model_file(path: Path, settings: EngineSettings, plugins: Plugins, progress: Progress) -> Path:
+    """The GGUF file of a model: the file itself, or that which a folder is converted to.
+
+    Raises:
+        ModelError: the folder cannot be converted.
+    """
+    if not path.is_dir():
+        return path
+    from shimmy.huggingface.converted import Converter, converted_folders
+
+    converter = Converter(plugins, op_table(plugins), settings.quantize, converted_folders())
+    return converter.file_of(path, progress)
 
 
 def _engine_facts(engine: Engine, context: Context) -> dict[str, Any]:

@@ -34,6 +34,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     rope_scale: float | None = None
     """Factor of YaRN, at least 1; None lets ``max_ctx`` decide."""
     kv_type: str = "f32"
+    quantize: str = "f16"
+    """What matrices of model folders become when they are converted."""
     kv_memory: int | None = None
     """Bytes; None takes a share of the machine's memory."""
     prefix_cache: bool = True
@@ -56,6 +58,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
             max_ctx=settings.max_ctx,
             rope_scale=settings.rope_scale,
             kv_type=settings.kv_type,
+            quantize=settings.quantize,
             kv_memory=settings.kv_memory,
             prefix_cache=settings.prefix_cache,
             prefix_cache_memory=settings.prefix_cache_memory,

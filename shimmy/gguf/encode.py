@@ -67,14 +67,18 @@ class Encoder:
         return encoded.reshape(-1)
 
 
+def writable_types(registry: Registry[QuantTypeSpec]) -> list[str]:
+    """The names, in small letters, of the types that can be written."""
+    return [spec.name.lower() for spec in registry if isinstance(spec.load(), WritableQuantType)]
+
+
 def writable_type(name: str, registry: Registry[QuantTypeSpec]) -> QuantTypeSpec:
     """The type of this name, in capitals or not, that can be written.
 
     Raises:
         ConfigError: there is none; names those there are.
     """
-    spec = registry.get(name.upper()) if name.upper() in registry else None
-    if spec is None or not isinstance(spec.load(), WritableQuantType):
-        known = [each.name.lower() for each in registry if isinstance(each.load(), WritableQuantType)]
+    known = writable_types(registry)
+    if name.lower() not in known:
         raise ConfigError(f"no type that can be written is called {name!r}.", hint=did_you_mean(name, known))
-    return spec
+    return registry.get(name.upper())

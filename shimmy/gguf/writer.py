@@ -6,11 +6,11 @@ write_gguf("tiny.gguf", {"general.architecture": "llama"}, {"a": np.ones((2, 32)
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +35,26 @@ class RawTensor:
     shape: tuple[int, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class LazyTensor:
+    """A tensor whose data are made when it is its turn to be written, and forgotten then."""
+
+    make: Callable[[], Iterable[bytes | memoryview]]
+    """Its data, piece by piece."""
+    size: int
+    """Of all pieces together, in bytes."""
+    ggml_id: int
+    shape: tuple[int, ...]
+    """In NumPy order."""
+
+
+Tensor: TypeAlias = RawTensor | LazyTensor | NDArray[np.float32] | NDArray[np.float16]
+
+
 def write_gguf(
     path: str | PathLike[str],
     metadata: Mapping[str, Any],
-    tensors: Mapping[str, RawTensor | NDArray[np.float32] | NDArray[np.float16]],
+    tensors: Mapping[str, Tensor],
     *,
     alignment: int = DEFAULT_ALIGNMENT,
 ) -> None:
@@ -50,23 +66,34 @@ def write_gguf(
 
     Raises:
         TypeError: a value or array of another kind.
+        ValueError: a lazy tensor turns out to be of another size.
     """
     if alignment != DEFAULT_ALIGNMENT:
         metadata = {**metadata, "general.alignment": alignment}
-    raw = {name: _raw(name, tensor) for name, tensor in tensors.items()}
+    lazy = {name: _lazy(name, tensor) for name, tensor in tensors.items()}
     with Path(path).open("wb") as file:
-        file.write(struct.pack("<4sIQQ", b"GGUF", 3, len(raw), len(metadata)))
+        file.write(struct.pack("<4sIQQ", b"GGUF", 3, len(lazy), len(metadata)))
         for key, value in metadata.items():
             file.write(_string(key) + _value(key, value))
         offset = 0
-        for name, tensor in raw.items():
+        for name, tensor in lazy.items():
             offset += -offset % alignment
             file.write(_tensor_row(name, tensor, offset))
-            offset += len(tensor.data)
-        for tensor in raw.values():
+            offset += tensor.size
+        for tensor in lazy.values():
             _pad(file, alignment)
-            file.write(tensor.data)
+            start = file.tell()
+            file.writelines(tensor.make())
+            if file.tell() - start != tensor.size:
+                raise ValueError(f"a tensor has {file.tell() - start} bytes, {tensor.size} were announced.")
         _pad(file, alignment)
+
+
+def _lazy(name: str, tensor: Tensor) -> LazyTensor:
+    if isinstance(tensor, LazyTensor):
+        return tensor
+    raw = _raw(name, tensor)
+    return LazyTensor(lambda: [raw.data], len(raw.data), raw.ggml_id, raw.shape)
 
 
 def _raw(name: str, tensor: RawTensor | NDArray[np.float32] | NDArray[np.float16]) -> RawTensor:
@@ -78,7 +105,7 @@ def _raw(name: str, tensor: RawTensor | NDArray[np.float32] | NDArray[np.float16
     return RawTensor(little_endian.tobytes(), _FLOAT_IDS[tensor.dtype], tensor.shape)
 
 
-def _tensor_row(name: str, tensor: RawTensor, offset: int) -> bytes:
+def _tensor_row(name: str, tensor: LazyTensor, offset: int) -> bytes:
     dimensions = len(tensor.shape)
     sizes = struct.pack(f"<I{dimensions}Q", dimensions, *reversed(tensor.shape))
     return _string(name) + sizes + struct.pack("<IQ", tensor.ggml_id, offset)

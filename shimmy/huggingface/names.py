@@ -49,11 +49,13 @@ class RotaryPairs:
 class TensorNames:
     """Hugging Face's module names as GGUF's, for a model of so many layers.
 
+    ``whose`` is what errors call that model.
+
     Raises:
         ModelError: the table of names does not know the architecture.
     """
 
-    def __init__(self, architecture: str, layers: int) -> None:
+    def __init__(self, architecture: str, layers: int, *, whose: str = "the base") -> None:
         # Takes a tenth of a second, and few models need it.
         from gguf import MODEL_ARCH_NAMES, get_tensor_name_map
 
@@ -64,6 +66,7 @@ class TensorNames:
             )
         self._map = get_tensor_name_map(known[architecture], layers)
         self._layers = layers
+        self._whose = whose
 
     def gguf_name(self, module: str) -> str:
         """``blk.0.attn_q`` for ``model.layers.0.self_attn.q_proj``.
@@ -76,8 +79,8 @@ class TensorNames:
         layer = _LAYER.search(module)
         if layer and int(layer[0]) >= self._layers and self._map.get_name(_LAYER.sub("0", module, count=1)):
             raise ModelError(
-                f"{module!r} is of layer {layer[0]}, but the base has {self._layers} layers, from 0 on.",
-                hint="It was trained on another, larger base.",
+                f"{module!r} is of layer {layer[0]}, but {self._whose} has {self._layers} layers, from 0 on.",
+                hint="It belongs to another, larger model.",
             )
         known = [str(name) for name in self._map.mapping if not layer or f".{layer[0]}." in str(name)]
-        raise ModelError(f"{module!r} is no module of the base.", hint=did_you_mean(module, known))
+        raise ModelError(f"{module!r} is no module of {self._whose}.", hint=did_you_mean(module, known))

@@ -12,6 +12,8 @@ from shimmy.server.sampling import SamplingDefaults, sampling_defaults
 from shimmy.text.fit import check_fits, longest_token
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from shimmy.discovery.catalog import ModelCard
     from shimmy.plugins import Plugins
     from shimmy.settings import Settings
@@ -77,14 +79,24 @@ class ModelText:
 
 
 def read_text(card: ModelCard, settings: Settings, plugins: Plugins) -> ModelText:
-    """Build tokenizer and template from the model's file. Takes a while: call it in a thread."""
-    from platformdirs import user_cache_path
-
+    """Build tokenizer and template from the model's file or folder. Takes a while: call it in a thread."""
     from shimmy.text.choose import choose_template
-    from shimmy.text.remembered import read_metadata
     from shimmy.text.tokenizer import load_tokenizer
 
-    metadata = read_metadata(card.path, user_cache_path("shimmy") / "vocabularies")
+    metadata = _metadata(card.path, plugins)
     tokenizer = load_tokenizer(metadata, plugins.tokenizers, pre_tokenizer=settings.pre_tokenizer)
     template = choose_template(metadata, card, tokenizer, plugins, settings.chat_template)
     return ModelText(tokenizer, template, sampling_defaults(metadata, settings))
+
+
+def _metadata(path: Path, plugins: Plugins) -> Mapping[str, Any]:
+    """All metadata of a model's file; of a folder, those that its file will have once it is made."""
+    if path.is_dir():
+        from shimmy.huggingface.folder import ModelFolder
+        from shimmy.huggingface.model import FolderModel
+
+        return FolderModel(ModelFolder(path), plugins).metadata
+    from shimmy.caches import cache_folder
+    from shimmy.text.remembered import read_metadata
+
+    return read_metadata(path, cache_folder() / "vocabularies")

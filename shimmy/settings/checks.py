@@ -20,10 +20,16 @@ def check_plugin_settings(settings: Settings, plugins: Plugins) -> dict[str, Bas
     Plugins reach their tables through :meth:`shimmy.hooks.Plugins.settings_of`.
 
     Raises:
-        ConfigError: an engine, frontend or table that no loaded plugin brings; a bad value in one.
+        ConfigError: an engine, frontend, type or table that no loaded plugin brings; a bad value in one.
     """
     if settings.engine_backend != "auto":
         _check_registered(settings, "engine_backend", settings.engine_backend, plugins.backends.names())
+    if settings.quantize != Settings.model_fields["quantize"].default:
+        from shimmy.gguf.encode import writable_types
+
+        _check_registered(
+            settings, "quantize", settings.quantize.lower(), writable_types(plugins.quant_types)
+        )
     for name in settings.frontends or ():
         _check_registered(settings, "frontends", name, plugins.frontends.names())
     specs = {table_name(spec.name): spec for spec in plugins.settings}

@@ -159,6 +159,9 @@ class Settings(BaseSettings):
     instructions: Literal["auto", "avx2"] = Field(
         default="auto", description="CPU instructions used at most; auto uses the best there are."
     )
+    quantize: str = Field(
+        default="f16", description="Type that the weights of Hugging Face folders are converted to."
+    )
     max_ctx: Annotated[int, Interval(ge=512, le=131072)] | None = Field(
         default=None, description="Longest context of a sequence, in tokens."
     )

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 #: A mark inside text for ``Tokenizer.encode(parse_special=True)``: no control token is read across it,
 #: and it is no text itself. A lone surrogate, since no text that came as UTF-8 can hold one.
 MARK = "\udcff"
+#: Where GGUF metadata carry a whole ``tokenizer.json``, which then decides.
+HUGGINGFACE_JSON = "tokenizer.huggingface.json"
 
 
 class Tokenizer(Protocol):
@@ -57,18 +59,32 @@ TokenizerFactory: TypeAlias = Callable[[Mapping[str, Any]], Tokenizer]
 def load_tokenizer(
     metadata: Mapping[str, Any], registry: Registry[TokenizerSpec], *, pre_tokenizer: str | None = None
 ) -> Tokenizer:
-    """The tokenizer of a GGUF file, made by the plugin that knows its ``tokenizer.ggml.model``.
+    """The tokenizer of a GGUF file, made by the plugin that knows its kind.
 
     ``pre_tokenizer`` takes the place of what the file says in ``tokenizer.ggml.pre``.
     """
     if pre_tokenizer is not None:
         metadata = {**metadata, "tokenizer.ggml.pre": pre_tokenizer}
+    kind = tokenizer_kind(metadata, pre_tokenizer=pre_tokenizer)
+    if kind not in registry:
+        raise TokenizerError(
+            f"its tokenizer is {kind!r}, which no plugin handles.",
+            hint=did_you_mean(kind, registry.names()),
+        )
+    return registry.get(kind).load()(metadata)
+
+
+def tokenizer_kind(metadata: Mapping[str, Any], *, pre_tokenizer: str | None = None) -> str:
+    """What a file's tokenizer is: "huggingface" with a ``tokenizer.json``, else its ``tokenizer.ggml.model``.
+
+    A pre-tokenizer that the user names has no place in a ``tokenizer.json``, so that is left aside then.
+
+    Raises:
+        TokenizerError: the file does not say.
+    """
+    if pre_tokenizer is None and HUGGINGFACE_JSON in metadata:
+        return "huggingface"
     model = metadata.get("tokenizer.ggml.model")
     if not isinstance(model, str):
         raise TokenizerError("the file has no 'tokenizer.ggml.model', so text cannot become tokens.")
-    if model not in registry:
-        raise TokenizerError(
-            f"tokenizer.ggml.model is {model!r}, which no plugin handles.",
-            hint=did_you_mean(model, registry.names()),
-        )
-    return registry.get(model).load()(metadata)
+    return model

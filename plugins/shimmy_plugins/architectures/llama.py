@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from shimmy import hookimpl
 from shimmy.graph.builder import Graph, Value
+from shimmy.huggingface.keys import DECODER_DEFAULTS, DECODER_KEYS
 from shimmy.huggingface.names import RotaryPairs, Transform
-from shimmy.specs import ArchitectureSpec
+from shimmy.specs import ArchitectureSpec, HuggingFaceSpec
 
 
 @dataclass(frozen=True)
@@ -68,4 +69,10 @@ class Llama:
 
 @hookimpl
 def register_architectures(register: Callable[[ArchitectureSpec], None]) -> None:
-    register(ArchitectureSpec(names=("llama",), load=Llama))
+    reading = HuggingFaceSpec(
+        classes=("LlamaForCausalLM", "MistralForCausalLM"),
+        keys=DECODER_KEYS,
+        defaults=DECODER_DEFAULTS,
+        expected={"hidden_act": ("silu",)},
+    )
+    register(ArchitectureSpec(names=("llama",), load=Llama, huggingface=reading))

@@ -28,7 +28,7 @@ def make_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
             [Split(Regex(expression), "isolated") for expression in words.splits]
             + [ByteLevel(add_prefix_space=False, use_regex=False)]
         ),
-        to_bytes=_to_bytes,
+        to_bytes=byte_level_bytes,
     )
     return PipelineTokenizer(vocabulary, pipeline)
 
@@ -59,7 +59,8 @@ def _byte_alphabet() -> dict[str, int]:
 _BYTE_OF = _byte_alphabet()
 
 
-def _to_bytes(text: str) -> bytes:
+def byte_level_bytes(text: str) -> bytes:
+    """The bytes of a token in the alphabet of bytes."""
     try:
         return bytes([_BYTE_OF[character] for character in text])
     except KeyError:  # a token added in plain text and typed as normal

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from tokenizers import AddedToken
@@ -34,6 +34,13 @@ class Pipeline:
     """``normalizer`` puts a space before the text, so ``decode`` takes it away."""
     swallow_space: Collection[str] = ()
     """Special tokens that take the whitespace after them."""
+    added: Mapping[str, AddedToken] = field(default_factory=dict)
+    """Special tokens that say themselves how they are found in a text."""
+
+    def found_as(self, text: str) -> AddedToken:
+        """How a special token is found in a text."""
+        rstrip = text in self.swallow_space
+        return self.added.get(text) or AddedToken(text, normalized=False, rstrip=rstrip)
 
 
 class PipelineTokenizer(VocabularyTokenizer):
@@ -74,9 +81,7 @@ class _Encoder:
             self._encoder.normalizer = Steps(steps)
         if pipeline.pre_tokenizer is not None:
             self._encoder.pre_tokenizer = pipeline.pre_tokenizer
-        self._encoder.add_tokens(
-            [AddedToken(text, normalized=False, rstrip=text in pipeline.swallow_space) for text in whole]
-        )
+        self._encoder.add_tokens([pipeline.found_as(text) for text in whole])
         # The library gives new ids to texts that the model does not have.
         new_ids = {text: self._encoder.token_to_id(text) for text in whole}
         self._moved = {new_ids[text]: token for text, token in whole.items() if new_ids[text] != token}
