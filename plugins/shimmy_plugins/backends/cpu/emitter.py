@@ -157,12 +157,12 @@ class Value:
         lanes = ir.Constant(vector(I32), [(i + by) % LANES for i in range(LANES)])
         return Value(e, e.builder.shuffle_vector(self.raw, self.raw, lanes))
 
-    def splat(self) -> Value:
+    def splat(self, lanes: int = LANES) -> Value:
         """A vector with this number in every lane."""
         e = self.emitter
-        undefined = ir.Constant(vector(self.type), ir.Undefined)
+        undefined = ir.Constant(vector(self.type, lanes), ir.Undefined)
         first = e.builder.insert_element(undefined, self.raw, I32(0))
-        zeros = ir.Constant(vector(I32), [0] * LANES)
+        zeros = ir.Constant(vector(I32, lanes), [0] * lanes)
         return Value(e, e.builder.shuffle_vector(first, undefined, zeros))
 
     def _binary(self, integer: str, floating: str, other: Operand) -> Value:

@@ -1,8 +1,8 @@
 """Dot products of bytes, by the instructions processors have for it. All are exact, so all agree.
 
-A vector of 16 lanes holds four columns of 16 rows: unsigned codes, each row with its own, or signed
-activations, the same in all rows. A dot product is, row by row, the sum of code * activation over
-the columns of a list of such vectors.
+A vector of 16 lanes, or 8, holds four columns of as many rows: unsigned codes, each row with its own,
+or signed activations, the same in all rows. A dot product is, row by row, the sum of code * activation
+over the columns of a list of such vectors.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from typing import TypeAlias
 
-from shimmy_plugins.backends.cpu.emitter import I8, I16, I32, LANES, SIZES, Emitter, Type, Value, vector
+from shimmy_plugins.backends.cpu.emitter import I8, I16, I32, SIZES, Emitter, Type, Value, vector
 
 #: The low nibbles of four bytes.
 _NIBBLES = 0x0F0F0F0F
 #: What fits 16 bits with a sign, and the largest magnitude of an activation.
 _LARGEST_SUM, _LARGEST_X = 2**15 - 1, 127
 
-#: dot(e, start, codes, x, bits): start + sum of code * x, in 16 lanes of 32 bits.
+#: dot(e, start, codes, x, bits): start + sum of code * x, in lanes of 32 bits.
 Dot: TypeAlias = Callable[[Emitter, Value, Sequence[Value], Sequence[Value], int], Value]
 
 
@@ -41,7 +41,7 @@ def _vnni256(e: Emitter, start: Value, codes: Sequence[Value], x: Sequence[Value
 def _sdot(e: Emitter, start: Value, codes: Sequence[Value], x: Sequence[Value], bits: int) -> Value:
     """NEON: signed bytes only, so codes of 8 bits are taken as two of 4."""
     if bits == 8:
-        high = _sdot(e, e.ints(0), [c >> 4 & _NIBBLES for c in codes], x, 4)
+        high = _sdot(e, e.coerce(0, start.type), [c >> 4 & _NIBBLES for c in codes], x, 4)
         return _sdot(e, start + (high << 4), [c & _NIBBLES for c in codes], x, 4)
     for c, a in zip(codes, x, strict=True):
         c, a = c.bits(I8), a.bits(I8)
@@ -60,7 +60,7 @@ def _in_pairs(
 
     def dot(e: Emitter, start: Value, codes: Sequence[Value], x: Sequence[Value], bits: int) -> Value:
         if bits == 8:
-            high = dot(e, e.ints(0), [c >> 4 & _NIBBLES for c in codes], x, 4)
+            high = dot(e, e.coerce(0, start.type), [c >> 4 & _NIBBLES for c in codes], x, 4)
             return dot(e, start + (high << 4), [c & _NIBBLES for c in codes], x, 4)
         pairs = [multiply(e, c, a) for c, a in zip(codes, x, strict=True)]
         most = _LARGEST_SUM // (2 * (2**bits - 1) * _LARGEST_X)
@@ -74,7 +74,7 @@ def _multiply_avx2(e: Emitter, codes: Value, x: Value) -> Value:
 
 
 def _join_avx2(e: Emitter, pairs: Value) -> Value:
-    ones = e.coerce(1, vector(I16, 2 * LANES))
+    ones = e.coerce(1, pairs.type)
     return _by_parts(e, "llvm.x86.avx2.pmadd.wd", vector(I32, 8), pairs, ones)
 
 
@@ -92,8 +92,9 @@ def _join_portable(e: Emitter, pairs: Value) -> Value:
 
 
 def _by_parts(e: Emitter, name: str, result: Type, *operands: Value) -> Value:
-    """An instruction on vectors narrower than 16 lanes: 16 lanes part by part."""
-    count = LANES * SIZES[I32] // (result.count * SIZES[result.element])
+    """An instruction on vectors that may be narrower than the operands: part by part."""
+    whole = operands[0].type
+    count = whole.count * SIZES[whole.element] // (result.count * SIZES[result.element])
     parts = zip(*(o.split(o.type.count // count) for o in operands), strict=True)
     results = [e.call(name, result, [part.raw for part in each]) for each in parts]
     while len(results) > 1:

@@ -43,6 +43,9 @@ class AffineStrip:
     block: Pointer
     index: Operand
     """Which strip of the block."""
+    first: Operand = 0
+    lanes: int = LANES
+    """Vectors hold so many of the 16 rows, from ``first`` on."""
     _words: dict[tuple[int, int], Value] = field(default_factory=dict)
 
     def columns(self, part: int) -> Iterator[Value]:
@@ -84,16 +87,25 @@ class AffineStrip:
     def _word(self, width: int, index: int) -> Value:
         """A word of each row from a plane."""
         if (width, index) not in self._words:
-            self._words[width, index] = self._in_strip(f"plane{width}").cast(I32).vector(index * LANES)
+            self._words[width, index] = self._rows(self._in_strip(f"plane{width}").cast(I32), index)
         return self._words[width, index]
 
     def _scale(self, name: str, stored: ScaleLayout, part: int) -> Value:
-        group = part * LANES
         if not stored.factor:
-            return _unit(self._in_strip(f"{name}_units"), stored, group)
-        unit = _unit(self.block + offset_of(self.layout.block, f"{name}_units"), stored, 0)
-        factors = self._in_strip(f"{name}_factors").vector(group)
+            return self._units(self._in_strip(f"{name}_units"), stored, part)
+        unit = self._units(self.block + offset_of(self.layout.block, f"{name}_units"), stored, 0)
+        factors = self._rows(self._in_strip(f"{name}_factors"), part)
         return unit * factors.widen(I32, signed=stored.factor == "i1").to_float(signed=True)
+
+    def _units(self, at: Pointer, stored: ScaleLayout, index: int) -> Value:
+        """Units as floats."""
+        if stored.unit == "f2":
+            return self._rows(at.cast(F16), index).widen(F32)
+        return self._rows(at.cast(F32), index)
+
+    def _rows(self, at: Pointer, index: int) -> Value:
+        """From vectors of 16 rows, the rows wanted of the one with a number."""
+        return (at + self.first).vector(index * LANES, self.lanes)
 
     def _in_strip(self, name: str) -> Pointer:
         """A field of the strip."""
@@ -104,11 +116,6 @@ def strip_at(layout: AffineLayout, block: Pointer, index: Operand) -> Pointer:
     """The address of a strip's record."""
     e = block.emitter
     return block + (e.int(layout.strip_record.itemsize) * index + offset_of(layout.block, "strips"))
-
-
-def _unit(at: Pointer, stored: ScaleLayout, index: int) -> Value:
-    """16 units as floats."""
-    return at.cast(F16).vector(index).widen(F32) if stored.unit == "f2" else at.cast(F32).vector(index)
 
 
 @dataclass(frozen=True, slots=True)

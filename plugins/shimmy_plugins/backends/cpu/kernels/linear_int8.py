@@ -38,14 +38,16 @@ _LARGE, _AHEAD = 4, 2048
 def kernel(layout: AffineLayout, dot: str, accumulators: int) -> Kernel:
     """The kernel for a layout, where so many accumulators fit the registers."""
     # No tile reaches into another panel: after those of a whole panel, less than a panel is left.
-    sizes = (PANEL, 8, 4, 2, 1) if accumulators >= 2 * PANEL else (2, 1)
+    wide = accumulators >= 2 * PANEL
+    sizes = (PANEL, 8, 4, 2, 1) if wide else (PANEL, 4, 2, 1)
 
     def body(e: Emitter, f: Fields, work: Work) -> None:
         product = _Product(e, f, layout, DOTS[dot])
         rows = f.count("rows")
         with work.claim(f.size("groups")) as group:
             for row, size in tiles(e, rows, sizes):
-                product.tile(group, row, size)
+                # Where registers are few, the codes of 8 rows of the weight stay in them, not those of 16.
+                product.tile(group, row, size, LANES if wide or size == 1 else LANES // 2)
 
     return Kernel(f"linear_int8_{layout.name}_{dot}_{accumulators}", _FIELDS, body)
 
@@ -56,24 +58,26 @@ class _Product:
     def __init__(self, e: Emitter, f: Fields, layout: AffineLayout, dot: Dot) -> None:
         self._e, self._f, self._layout, self._dot = e, f, layout, dot
 
-    def tile(self, group: Value, row: Value, rows: int) -> None:
-        """y of some rows of x, from ``row`` on, at the 16 rows ``group`` of the weight."""
+    def tile(self, group: Value, row: Value, rows: int, lanes: int) -> None:
+        """y of some rows of x, from ``row`` on, at 16 rows of the weight, ``lanes`` of them at a time."""
         e, f, layout = self._e, self._f, self._layout
         blocks = f.size("blocks")
         weight = f.pointer("weight", BYTE) + group * blocks * layout.block.itemsize
         x = record_at(f.pointer("x", BYTE), row, e.int(0), blocks * layout.strips).at
-        totals = [e.variable(f.pointer("bias").vector(group * LANES)) for _ in range(rows)]
-        strip_bytes = layout.block.itemsize // layout.strips
-        with e.loop(0, blocks) as b, e.loop(0, layout.strips) as s:
-            block = weight + b * layout.block.itemsize
-            if rows >= _LARGE:
-                for line in range(0, strip_bytes, ALIGNMENT):
-                    (block + s * strip_bytes).prefetch(_AHEAD + line)
-            first = x + (b * layout.strips + s) * (PANEL * RECORD.itemsize)
-            records = [Record(first + r * RECORD.itemsize) for r in range(rows)]
-            self._add_strip(AffineStrip(layout, block, s), records, totals)
-        for r, total in enumerate(totals):
-            f.pointer("y")[(row + r) * f.size("y_stride") + group * LANES] = total.value
+        with e.loop(0, LANES, lanes) as lane:
+            column = group * LANES + lane
+            totals = [e.variable(f.pointer("bias").vector(column, lanes)) for _ in range(rows)]
+            strip_bytes = layout.block.itemsize // layout.strips
+            with e.loop(0, blocks) as b, e.loop(0, layout.strips) as s:
+                block = weight + b * layout.block.itemsize
+                if rows >= _LARGE:
+                    for line in range(0, strip_bytes, ALIGNMENT):
+                        (block + s * strip_bytes).prefetch(_AHEAD + line)
+                first = x + (b * layout.strips + s) * (PANEL * RECORD.itemsize)
+                records = [Record(first + r * RECORD.itemsize, lanes) for r in range(rows)]
+                self._add_strip(AffineStrip(layout, block, s, lane, lanes), records, totals)
+            for r, total in enumerate(totals):
+                f.pointer("y")[(row + r) * f.size("y_stride") + column] = total.value
 
     def _add_strip(self, weights: AffineStrip, records: list[Record], totals: list[Variable]) -> None:
         """Add a strip's share to the total of each record's row."""
@@ -84,7 +88,8 @@ class _Product:
             scale = weights.scale(part)
             for record, total in zip(records, totals, strict=True):
                 x = [record.quad(part * len(codes) + i) for i in range(len(codes))]
-                start = record.minus_sum(part, groups) * zero if isinstance(zero, int) else e.ints(0)
+                start = record.minus_sum(part, groups)
+                start = start * (zero if isinstance(zero, int) else 0)
                 dot = self._dot(e, start, codes, x, layout.bits).to_float(signed=True)
                 total.value = e.fma(dot, scale * record.scale, total.value)
                 if not isinstance(zero, int):

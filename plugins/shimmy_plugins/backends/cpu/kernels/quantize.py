@@ -48,26 +48,26 @@ class QuantizedRows:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """Emits the access to a record."""
+    """Emits the access to a record; numbers come in every lane of vectors of ``lanes``."""
 
     at: Pointer
+    lanes: int = LANES
 
     def quad(self, index: int) -> Value:
-        """Codes 4 * index to 4 * index + 3 in every lane."""
-        return self.at.cast(I32)[index].splat()
+        """Codes 4 * index to 4 * index + 3."""
+        return self.at.cast(I32)[index].splat(self.lanes)
 
     @property
     def scale(self) -> Value:
-        """In every lane."""
-        return self._field("scale", 0, F32).splat()
+        return self._field("scale", 0, F32).splat(self.lanes)
 
     def minus_sum(self, group: int, groups: int) -> Value:
-        """Minus the sum of the codes of one of the record's groups, in every lane."""
-        return self._field("minus_sums", _place(group, groups), I32).splat()
+        """Minus the sum of the codes of one of the record's groups."""
+        return self._field("minus_sums", _place(group, groups), I32).splat(self.lanes)
 
     def sum(self, group: int, groups: int) -> Value:
-        """The sum of the dequantised columns of one of the record's groups, in every lane."""
-        return self._field("sums", _place(group, groups), F32).splat()
+        """The sum of the dequantised columns of one of the record's groups."""
+        return self._field("sums", _place(group, groups), F32).splat(self.lanes)
 
     def fill(self, x: Pointer) -> None:
         """Quantise the 32 activations from ``x`` on."""
