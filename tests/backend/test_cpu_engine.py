@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import threading
 import time
 import weakref
@@ -91,6 +92,21 @@ def test_damaged_code_is_compiled_again(tmp_path: Path, weights: MadeUpWeights) 
 def test_a_cache_that_cannot_be_written(tmp_path: Path, weights: MadeUpWeights) -> None:
     (tmp_path / "file").touch()
     compile_here(weights, build_linear(weights), ObjectCache(tmp_path / "file" / "kernels")).close()
+
+
+def test_kernels_of_other_versions_go_when_there_are_too_many(tmp_path: Path) -> None:
+    root = ObjectCache(tmp_path)
+    (tmp_path / "notes.txt").write_text("not a kernel")
+    caches = [root.of(version) for version in ("1", "2", "3", "4")]
+    for age, cache in enumerate(caches):
+        cache.put("k", bytes(1000))
+        os.utime(cache._folder, (1e9 + age, 1e9 + age))
+    root.of("1")  # is used again
+    caches[3].prune(most_bytes=2500)
+    assert [cache.get("k") is not None for cache in caches] == [True, False, False, True]
+    caches[0].prune(most_bytes=0)
+    assert [cache.get("k") is not None for cache in caches] == [True, False, False, False]
+    assert (tmp_path / "notes.txt").exists()
 
 
 def test_avx2_computes_the_same_bits(tmp_path: Path) -> None:

@@ -95,13 +95,17 @@ class Jit:
         compiled here before is not compiled again.
         """
         new = {name: source for name, source in sources.items() if name not in self._addresses}
+        compiled = False
         for done, (name, source) in enumerate(new.items()):
             progress("kernels", done, len(sources))
             code = self._cache.get(name)
             if code is None:
                 code = self._object(source())
                 self._cache.put(name, code)
+                compiled = True
             self._engine.add_object_file(llvm.ObjectFileRef.from_data(code))
+        if compiled:
+            self._cache.prune()
         self._engine.finalize_object()
         progress("kernels", len(sources), len(sources))
         self._addresses |= {name: self._engine.get_function_address(name) for name in new}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 import tempfile
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,11 @@ from shimmy.caches import cache_folder
 log = logging.getLogger("shimmy.cpu")
 
 _PACKAGE = Path(__file__).parent
+#: Most that all kernels may take together. A model has some hundred kilobytes of them; other versions
+#: of shimmy or LLVM, and other processors with the same home, have their own.
+MOST_BYTES = 64 << 20
+#: Letters in the name of a folder of kernels.
+_NAME = 32
 
 
 class ObjectCache:
@@ -24,7 +30,10 @@ class ObjectCache:
 
     def of(self, *circumstances: str) -> ObjectCache:
         """The cache for some circumstances of compiling: processor, versions, sources."""
-        return ObjectCache(self._folder / _digest("\0".join(circumstances).encode()).hex()[:32])
+        folder = self._folder / _digest("\0".join(circumstances).encode()).hex()[:_NAME]
+        with suppress(OSError):
+            os.utime(folder)  # it is in use: ``prune`` begins with others
+        return ObjectCache(folder)
 
     def get(self, name: str) -> bytes | None:
         """The code of a kernel; None if there is none or the file is damaged."""
@@ -48,6 +57,19 @@ class ObjectCache:
             except OSError:
                 Path(temporary).unlink(missing_ok=True)
                 raise
+
+    def prune(self, most_bytes: int = MOST_BYTES) -> None:
+        """Delete kernels of other circumstances, longest unused first, until all take ``most_bytes``.
+
+        A process that was about to read them compiles them again.
+        """
+        with suppress(OSError):
+            every = [f for f in self._folder.parent.iterdir() if len(f.name) == _NAME and f.is_dir()]
+            total = 0
+            for folder in sorted(every, key=lambda f: (f == self._folder, f.stat().st_mtime), reverse=True):
+                total += sum(file.stat().st_size for file in folder.iterdir())
+                if total > most_bytes and folder != self._folder:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     def _path(self, name: str) -> Path:
         return self._folder / f"{name}.o"
