@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from time import perf_counter
+
 from shimmy.engine.blocks import BlockPool
 from shimmy.engine.plan import Plan
 from shimmy.engine.protocol import ErrorInfo, Stats, Submit, TokenEvent
@@ -79,8 +81,10 @@ class Engine:
         except OutOfMemoryError as error:
             return self._fail(work[-1].sequence, error)
         outputs = [w.sequence for w in work if w.has_output]
-        step = self.plan.submit(make_batch(work), [s.row_sampling() for s in outputs])
+        batch, started = make_batch(work), perf_counter()
+        step = self.plan.submit(batch, [s.row_sampling() for s in outputs])
         chosen = step.chosen()
+        self._scheduler.pace.observe(len(batch.tokens), perf_counter() - started)
         self._scheduler.computed(work)
         events = [
             event

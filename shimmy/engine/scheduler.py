@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from shimmy.engine.blocks import BlockPool
+from shimmy.engine.pace import Pace
 from shimmy.engine.protocol import Stats
 from shimmy.engine.sequence import Sequence
 from shimmy.graph.batch import Batch
@@ -42,7 +43,7 @@ class Scheduler:
         self._shares = pool.keep > 0
         self.block_tokens = block_tokens
         self.max_sequences = max_sequences
-        self.step_tokens = step_tokens
+        self.pace = Pace(step_tokens)
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
 
@@ -68,7 +69,8 @@ class Scheduler:
         for sequence in [s for s in self.running if s.pending == 1]:
             self._add(work, sequence, 1)
         prompts = self._prompts()
-        counts = share_out([s.pending for s in prompts], self.step_tokens - len(work))
+        budget = self.pace.tokens(generating=len(work)) - len(work)
+        counts = share_out([s.pending for s in prompts], budget)
         for sequence, count in zip(prompts, counts, strict=True):
             self._add(work, sequence, count)
         # Fitting a later sequence may have preempted one that was chosen before.

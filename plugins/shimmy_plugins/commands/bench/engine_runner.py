@@ -11,6 +11,7 @@ import msgspec
 
 from shimmy import __version__
 from shimmy.engine.load import Loaded, load_engine
+from shimmy.engine.pace import LEAST_TOKENS
 from shimmy.engine.protocol import EngineSettings, Sampling, Submit
 from shimmy.errors import EngineError
 from shimmy.plugins import Plugins
@@ -91,5 +92,6 @@ def load_runner(
 
 def _context(case: Case, settings: EngineSettings) -> int:
     """Positions a case needs: who is ready first generates while the others' prompts are read."""
-    chunk = max(1, settings.step_tokens - case.batch)
+    # The least that a step computes of prompts while others generate.
+    chunk = max(1, min(LEAST_TOKENS, settings.step_tokens - case.batch))
     return case.context + case.batch + math.ceil(case.batch * case.depth / chunk)
