@@ -21,13 +21,14 @@ from shimmy.graph.builder import Graph
 from shimmy.graph.ops import CORE_OPS, Op
 from shimmy_plugins.backends.cpu import _probe
 from shimmy_plugins.backends.cpu.backend import CpuBackend
-from shimmy_plugins.backends.cpu.emitter import LANES, Emitter
+from shimmy_plugins.backends.cpu.emitter import Emitter
 from shimmy_plugins.backends.cpu.functions import exp
 from shimmy_plugins.backends.cpu.jit import Jit, Target
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
 from shimmy_plugins.backends.cpu.kvcache import KVCache
 from shimmy_plugins.backends.cpu.object_cache import ObjectCache
 from shimmy_plugins.backends.cpu.plan import CpuPlan
+from shimmy_plugins.backends.cpu.values import LANES
 from shimmy_plugins.backends.reference.plan import ReferenceBackend
 from tests.backend.harness import (
     FLAT,

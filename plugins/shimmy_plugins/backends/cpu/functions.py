@@ -6,7 +6,7 @@ from collections.abc import Callable
 from math import e as euler
 from math import factorial, log, log2
 
-from shimmy_plugins.backends.cpu.emitter import F32, LANES, Value
+from shimmy_plugins.backends.cpu.values import F32, LANES, Value
 
 
 def exp(x: Value) -> Value:

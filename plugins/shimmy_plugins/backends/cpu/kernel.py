@@ -18,7 +18,8 @@ import numpy as np
 from llvmlite import ir
 from numpy.typing import NDArray
 
-from shimmy_plugins.backends.cpu.emitter import F32, I32, I64, PTR, VOID, Emitter, Pointer, Type, Value
+from shimmy_plugins.backends.cpu.emitter import Emitter
+from shimmy_plugins.backends.cpu.values import F32, I32, I64, PTR, VOID, Pointer, Type, Value
 
 #: What a field is filled with: a size, a float, or an array (its address).
 FieldValue: TypeAlias = "int | float | NDArray[np.generic]"

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shimmy.gguf.quant import AffineRun, FloatRun, Scales
-from shimmy_plugins.backends.cpu.emitter import LANES
+from shimmy_plugins.backends.cpu.values import LANES
 
 Packed: TypeAlias = NDArray[np.void]
 Run: TypeAlias = AffineRun | FloatRun

@@ -15,12 +15,12 @@ from shimmy.engine.plan import Progress
 from shimmy.errors import PluginError
 from shimmy.gguf.quant import AffineRun
 from shimmy.gguf.weights import Weights
-from shimmy_plugins.backends.cpu.emitter import LANES
 from shimmy_plugins.backends.cpu.kernel import Kernel, call_alone
 from shimmy_plugins.backends.cpu.kernels import pack
 from shimmy_plugins.backends.cpu.kernels.unpack import Unpacker
 from shimmy_plugins.backends.cpu.layouts import Layout, Packed, Run, layout_of
 from shimmy_plugins.backends.cpu.memory import aligned, aligned_floats, require_memory, round_up
+from shimmy_plugins.backends.cpu.values import LANES
 
 F32 = NDArray[np.float32]
 

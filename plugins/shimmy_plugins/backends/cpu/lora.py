@@ -17,8 +17,8 @@ from shimmy.engine.plan import MOST_MIXED, Limits
 from shimmy.errors import EngineError
 from shimmy.graph.batch import Batch, LoraRows
 from shimmy.graph.lora import Term, Terms
-from shimmy_plugins.backends.cpu.emitter import LANES
 from shimmy_plugins.backends.cpu.memory import aligned, aligned_floats, require_memory, round_up
+from shimmy_plugins.backends.cpu.values import LANES
 
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from shimmy.engine.machine import available_memory
 from shimmy.errors import OutOfMemoryError
-from shimmy_plugins.backends.cpu.emitter import LANES
+from shimmy_plugins.backends.cpu.values import LANES
 
 #: Bytes from which on an array has a mapping of its own.
 LARGE = 4 << 20

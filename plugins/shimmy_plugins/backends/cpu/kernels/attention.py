@@ -14,7 +14,7 @@ from functools import cache
 
 from shimmy.graph.builder import Node
 from shimmy_plugins.backends.cpu.attention_work import PIECE_TOKENS, Division
-from shimmy_plugins.backends.cpu.emitter import I64, Emitter, Operand, Value
+from shimmy_plugins.backends.cpu.emitter import Emitter
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
 from shimmy_plugins.backends.cpu.kernels import kv_append
 from shimmy_plugins.backends.cpu.kernels.attention_thread import FIELDS, Thread, Variant, Workspace
@@ -22,6 +22,7 @@ from shimmy_plugins.backends.cpu.kernels.paged import Sequence, paged_fields
 from shimmy_plugins.backends.cpu.kernels.softmax import Block, Queries, States, state_floats
 from shimmy_plugins.backends.cpu.kvcache import BLOCK_TOKENS
 from shimmy_plugins.backends.cpu.lowering import Lowering, Memory
+from shimmy_plugins.backends.cpu.values import I64, Operand, Value
 
 #: A window wider than any context.
 _EVERYTHING = 1 << 31

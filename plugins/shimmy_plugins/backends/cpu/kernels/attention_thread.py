@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shimmy_plugins.backends.cpu.emitter import F32, I32, I64, Emitter, Pointer, Value
+from shimmy_plugins.backends.cpu.emitter import Emitter
 from shimmy_plugins.backends.cpu.kernel import Fields, Work, address
 from shimmy_plugins.backends.cpu.kernels.paged import PAGED_FIELDS, Sequence
 from shimmy_plugins.backends.cpu.kernels.softmax import Attend, Queries, Rules, States, Tile, state_floats
 from shimmy_plugins.backends.cpu.kvcache import BLOCK_TOKENS, HeadLayout
 from shimmy_plugins.backends.cpu.memory import round_up
+from shimmy_plugins.backends.cpu.values import F32, I32, I64, Pointer, Value
 
 FIELDS = (
     *PAGED_FIELDS, "items", "count", "results", "q", "q_stride", "y", "y_stride", "scale", "window",

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import reduce
 
 from shimmy.graph.kv import SCALE_GROUP
-from shimmy_plugins.backends.cpu.emitter import F16, F32, I8, I32, LANES, SIZES, Operand, Pointer, Type, Value
 from shimmy_plugins.backends.cpu.functions import max_lanes
 from shimmy_plugins.backends.cpu.kvcache import BLOCK_TOKENS, HeadLayout
 from shimmy_plugins.backends.cpu.memory import ALIGNMENT
+from shimmy_plugins.backends.cpu.values import F16, F32, I8, I32, LANES, SIZES, Operand, Pointer, Type, Value
 
 #: Elements by KV type.
 _ELEMENTS: dict[str, Type] = {"f32": F32, "f16": F16, "q8_0": I8}

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import reduce
 from typing import TypeAlias
 
-from shimmy_plugins.backends.cpu.emitter import I8, I16, I32, SIZES, Emitter, Type, Value, vector
+from shimmy_plugins.backends.cpu.emitter import Emitter
+from shimmy_plugins.backends.cpu.values import I8, I16, I32, SIZES, Type, Value, vector
 
 #: The low nibbles of four bytes.
 _NIBBLES = 0x0F0F0F0F

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from shimmy.graph.builder import Node
-from shimmy_plugins.backends.cpu.emitter import LANES, Emitter, Value
+from shimmy_plugins.backends.cpu.emitter import Emitter
 from shimmy_plugins.backends.cpu.functions import exp
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
 from shimmy_plugins.backends.cpu.lowering import Lowering
+from shimmy_plugins.backends.cpu.values import LANES, Value
 
 
 def _kernel(name: str, function: Callable[[Value, Value], Value]) -> Kernel:

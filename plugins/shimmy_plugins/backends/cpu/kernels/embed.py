@@ -5,11 +5,12 @@ from __future__ import annotations
 from functools import cache
 
 from shimmy.graph.builder import Node
-from shimmy_plugins.backends.cpu.emitter import I32, I64, LANES, Emitter
+from shimmy_plugins.backends.cpu.emitter import Emitter
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
 from shimmy_plugins.backends.cpu.kernels.fragments import BYTE, strip
 from shimmy_plugins.backends.cpu.layouts import Layout
 from shimmy_plugins.backends.cpu.lowering import Lowering
+from shimmy_plugins.backends.cpu.values import I32, I64, LANES
 
 _FIELDS = ("rows", "tokens", "weight", "blocks", "y", "y_stride")
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Protocol, TypeAlias
 
-from shimmy_plugins.backends.cpu.emitter import F16, F32, I8, I16, I32, LANES, Operand, Pointer, Value
 from shimmy_plugins.backends.cpu.layouts import AffineLayout, FloatLayout, Layout, ScaleLayout, offset_of
+from shimmy_plugins.backends.cpu.values import F16, F32, I8, I16, I32, LANES, Operand, Pointer, Value
 
 #: Blocks are addressed byte by byte.
 BYTE = I8

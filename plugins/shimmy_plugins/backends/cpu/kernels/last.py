@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from shimmy.graph.builder import Node
-from shimmy_plugins.backends.cpu.emitter import I32, I64, LANES, Emitter
+from shimmy_plugins.backends.cpu.emitter import Emitter
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
 from shimmy_plugins.backends.cpu.lowering import Lowering
+from shimmy_plugins.backends.cpu.values import I32, I64, LANES
 
 
 def _body(e: Emitter, f: Fields, work: Work) -> None:

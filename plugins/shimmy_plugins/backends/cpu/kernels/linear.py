@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from functools import cache
 
 from shimmy.graph.builder import Node
-from shimmy_plugins.backends.cpu.emitter import LANES, Emitter, Pointer, Value
+from shimmy_plugins.backends.cpu.emitter import Emitter
 from shimmy_plugins.backends.cpu.functions import sum_lanes
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
 from shimmy_plugins.backends.cpu.kernels import linear_int8
@@ -25,6 +25,7 @@ from shimmy_plugins.backends.cpu.kernels.fragments import BYTE, strip
 from shimmy_plugins.backends.cpu.kernels.tiles import tiles
 from shimmy_plugins.backends.cpu.layouts import AffineLayout, Layout
 from shimmy_plugins.backends.cpu.lowering import Lowering
+from shimmy_plugins.backends.cpu.values import LANES, Pointer, Value
 
 _FIELDS = (
     "rows", "x", "x_stride", "y", "y_stride", "weight", "groups", "blocks", "bias", "sums", "sums_stride",

@@ -15,7 +15,7 @@ from __future__ import annotations
 from functools import cache
 
 from shimmy.graph.builder import Node
-from shimmy_plugins.backends.cpu.emitter import LANES, Emitter, Value, Variable
+from shimmy_plugins.backends.cpu.emitter import Emitter
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
 from shimmy_plugins.backends.cpu.kernels.dot import DOTS, Dot
 from shimmy_plugins.backends.cpu.kernels.fragments import BYTE, AffineStrip
@@ -25,6 +25,7 @@ from shimmy_plugins.backends.cpu.layouts import AffineLayout
 from shimmy_plugins.backends.cpu.loading import Matrix
 from shimmy_plugins.backends.cpu.lowering import Lowering
 from shimmy_plugins.backends.cpu.memory import ALIGNMENT
+from shimmy_plugins.backends.cpu.values import LANES, Value, Variable
 
 _FIELDS = ("rows", "x", "y", "y_stride", "weight", "groups", "blocks", "bias")
 

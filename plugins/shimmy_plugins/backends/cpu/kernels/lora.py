@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from functools import cache
 
 from shimmy.graph.builder import Node
-from shimmy_plugins.backends.cpu.emitter import F16, F32, I32, I64, LANES, Emitter, Pointer, Value
+from shimmy_plugins.backends.cpu.emitter import Emitter
 from shimmy_plugins.backends.cpu.kernel import Fields, FieldValue, Kernel, Work, address
 from shimmy_plugins.backends.cpu.kernels.tiles import tiles
 from shimmy_plugins.backends.cpu.lora import FIELDS, UNROLL
 from shimmy_plugins.backends.cpu.lowering import Lowering
 from shimmy_plugins.backends.cpu.memory import round_up
+from shimmy_plugins.backends.cpu.values import F16, F32, I32, I64, LANES, Pointer, Value
 
 _ENTRIES = ("segments", "count", "rows")
 _SHRINK = (*_ENTRIES, "most_groups", "table", "x", "x_stride", "columns", "middle", "middle_stride")

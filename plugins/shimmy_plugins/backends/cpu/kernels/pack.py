@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shimmy.gguf.quant import FloatRun, Scales
-from shimmy_plugins.backends.cpu.emitter import I8, I16, I32, LANES, Emitter, Pointer, Value
+from shimmy_plugins.backends.cpu.emitter import Emitter
 from shimmy_plugins.backends.cpu.kernel import Fields, FieldValue, Kernel, Work
 from shimmy_plugins.backends.cpu.kernels.fragments import BYTE, QUAD, move_field, strip_at
 from shimmy_plugins.backends.cpu.layouts import AffineLayout, Layout, Packed, Run, offset_of
+from shimmy_plugins.backends.cpu.values import I8, I16, I32, LANES, Pointer, Value
 
 Array = NDArray[np.generic]
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from shimmy_plugins.backends.cpu.emitter import I8, I32, I64, Emitter, Value
+from shimmy_plugins.backends.cpu.emitter import Emitter
 from shimmy_plugins.backends.cpu.kernel import Fields, FieldValue, address
 from shimmy_plugins.backends.cpu.kernels.cached import CachedHead
 from shimmy_plugins.backends.cpu.kvcache import HeadLayout, LayerCache
 from shimmy_plugins.backends.cpu.lowering import Lowering
+from shimmy_plugins.backends.cpu.values import I8, I32, I64, Value
 
 PAGED_FIELDS = ("positions", "slots", "tables", "tables_stride", "blocks", "layer_offset", "kv_heads")
 

@@ -13,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shimmy.graph.builder import Node
-from shimmy_plugins.backends.cpu.emitter import F32, I8, I32, LANES, Emitter, Pointer, Type, Value
+from shimmy_plugins.backends.cpu.emitter import Emitter
 from shimmy_plugins.backends.cpu.functions import max_lanes, sum_lanes
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
 from shimmy_plugins.backends.cpu.layouts import STRIP_COLUMNS, offset_of
 from shimmy_plugins.backends.cpu.lowering import Lowering
 from shimmy_plugins.backends.cpu.memory import aligned
+from shimmy_plugins.backends.cpu.values import F32, I8, I32, LANES, Pointer, Type, Value
 
 #: Rows in a panel: as many as the largest tile of a matrix product.
 PANEL = 12

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from shimmy.graph.builder import Node
-from shimmy_plugins.backends.cpu.emitter import LANES, Emitter
+from shimmy_plugins.backends.cpu.emitter import Emitter
 from shimmy_plugins.backends.cpu.functions import sum_lanes
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
 from shimmy_plugins.backends.cpu.lowering import Lowering
+from shimmy_plugins.backends.cpu.values import LANES
 
 
 def _body(e: Emitter, f: Fields, work: Work) -> None:

@@ -14,10 +14,11 @@ from itertools import product
 from typing import NamedTuple
 
 from shimmy.graph.kv import SCALE_GROUP
-from shimmy_plugins.backends.cpu.emitter import I32, I64, LANES, Emitter, Operand, Pointer, Value
+from shimmy_plugins.backends.cpu.emitter import Emitter
 from shimmy_plugins.backends.cpu.functions import exp, max_lanes, sum_lanes, tanh
 from shimmy_plugins.backends.cpu.kernels.cached import CachedHead
 from shimmy_plugins.backends.cpu.kvcache import BLOCK_TOKENS, HeadLayout
+from shimmy_plugins.backends.cpu.values import I32, I64, LANES, Operand, Pointer, Value
 
 #: Below every score; finite, so that the difference to another is a number.
 _LOWEST = -3.0e38

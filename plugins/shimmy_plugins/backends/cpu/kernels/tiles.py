@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from shimmy_plugins.backends.cpu.emitter import Emitter, Value, Variable
+from shimmy_plugins.backends.cpu.emitter import Emitter
+from shimmy_plugins.backends.cpu.values import Value, Variable
 
 
 def tiles(e: Emitter, rows: Value, sizes: Sequence[int]) -> Iterator[tuple[Value, int]]:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shimmy.gguf.quant import AffineRun, BlockScales, Scales, UnpackedQuantType
-from shimmy_plugins.backends.cpu.emitter import I8, I16, LANES, Emitter, Pointer, Value
+from shimmy_plugins.backends.cpu.emitter import Emitter
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work, call_alone
+from shimmy_plugins.backends.cpu.values import I8, I16, LANES, Pointer, Value
 
 _FIELDS = (
     "rows", "row_blocks", "block_bytes", "blocks", "codes", "codes_stride",
