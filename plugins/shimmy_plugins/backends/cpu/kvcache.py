@@ -10,12 +10,14 @@ import numpy as np
 
 from shimmy.errors import OutOfMemoryError
 from shimmy.graph.kv import SCALE_GROUP
-from shimmy_plugins.backends.cpu.memory import ALIGNMENT, require_memory, round_up
+from shimmy_plugins.backends.cpu.memory import ALIGNMENT, mapped, require_memory, round_up
 
 #: Positions in a block: two vectors.
 BLOCK_TOKENS = 32
 #: Blocks share a mapping of about this size: few mappings, and memory returns in small pieces.
-CHUNK_BYTES = 4 << 20
+CHUNK_BYTES = 16 << 20
+#: Systems put a mapping of whole large pages at the start of one.
+_LARGE_PAGE = 2 << 20
 #: Bytes of a number by KV type; numbers of one byte have scales, half floats.
 _NUMBER_BYTES = {"f32": 4, "f16": 2, "q8_0": 1}
 _SCALE_BYTES = 2
@@ -111,7 +113,8 @@ class KVCache:
         self.reserve(0)
 
     def _resize(self, chunks: int, per_chunk: int) -> None:
-        size, missing = per_chunk * self.block_bytes, chunks - len(self._chunks)
+        size = round_up(per_chunk * self.block_bytes, _LARGE_PAGE)
+        missing = chunks - len(self._chunks)
         if missing > 0:
             self._chunks += _allocate(missing, size)
         while len(self._chunks) > chunks:
@@ -124,7 +127,7 @@ def _allocate(count: int, size: int) -> list[mmap.mmap]:
     what = f"memory for {count} more pieces of KV cache, {size / 2**20:.1f} MiB each"
     require_memory(what, count * size)
     try:
-        return [mmap.mmap(-1, size) for _ in range(count)]
+        return [mapped(size) for _ in range(count)]
     except OSError as error:
         raise OutOfMemoryError(f"{what}: the system refuses it ({error}).") from error
 

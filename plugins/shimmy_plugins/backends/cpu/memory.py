@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+import sys
 from contextlib import suppress
 from math import prod
 from typing import Any
@@ -29,19 +30,22 @@ def aligned(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
     """An array of zeros at a multiple of 64 bytes; large ones take memory only as it is written."""
     kind = np.dtype(dtype)
     count = prod(shape) * kind.itemsize
-    raw = _mapped(count) if count >= LARGE else np.zeros(count + ALIGNMENT, np.uint8)
+    raw = np.frombuffer(mapped(count), np.uint8) if count >= LARGE else np.zeros(count + ALIGNMENT, np.uint8)
     start = -raw.ctypes.data % ALIGNMENT
     return raw[start : start + count].view(kind).reshape(shape)
 
 
-def _mapped(size: int) -> NDArray[np.uint8]:
+def mapped(size: int) -> mmap.mmap:
     """Memory straight from the system, in large pages where it has them: fewer to fetch and to look up."""
-    mapping = mmap.mmap(-1, size)
+    if sys.platform == "win32":
+        return mmap.mmap(-1, size)
+    # Shared mappings, which Python makes unless told, get no large pages.
+    mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         # A system without large pages refuses, which is no harm.
         with suppress(OSError):
             mapping.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(mapping, np.uint8)
+    return mapping
 
 
 def aligned_floats(*shape: int) -> NDArray[np.float32]:
