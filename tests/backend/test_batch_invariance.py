@@ -16,9 +16,10 @@ SEQUENCES = {"a": 70, "b": 33, "c": 9}
 BLOCKS = {"a": [6, 1, 4], "b": [0, 5], "c": [3]}
 
 
-@pytest.fixture(params=["f32", "int8"])
+@pytest.fixture(params=[("f32", "f32"), ("int8", "f32"), ("int8", "q8_0")], ids="-kv-".join)
 def limits(request: pytest.FixtureRequest) -> Limits:
-    return replace(LIMITS, precision=request.param)
+    precision, kv_type = request.param
+    return replace(LIMITS, precision=precision, kv_type=kv_type)
 
 
 @pytest.fixture(params=["llama_spm.q4_k_m", "llama_spm.q4_0", "llama_spm.f16"])
