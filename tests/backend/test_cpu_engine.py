@@ -23,7 +23,7 @@ from shimmy_plugins.backends.cpu import _probe
 from shimmy_plugins.backends.cpu.backend import CpuBackend
 from shimmy_plugins.backends.cpu.emitter import Emitter
 from shimmy_plugins.backends.cpu.functions import exp
-from shimmy_plugins.backends.cpu.jit import Jit, Target
+from shimmy_plugins.backends.cpu.jit import COMPILING, Jit, Target
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
 from shimmy_plugins.backends.cpu.kvcache import KVCache
 from shimmy_plugins.backends.cpu.object_cache import ObjectCache
@@ -88,6 +88,15 @@ def test_damaged_code_is_compiled_again(tmp_path: Path, weights: MadeUpWeights) 
     np.testing.assert_array_equal(rows_of(plan, STEP), expected)
     plan.close()
     assert [file.read_bytes() for file in files] == whole
+
+
+def test_whoever_waits_for_the_compiler_is_told(tmp_path: Path, weights: MadeUpWeights) -> None:
+    graph, cache = build_linear(weights), ObjectCache(tmp_path / "kernels")
+    for told in (True, False):
+        phases: set[str] = set()
+        backend = CpuBackend(cache=cache)
+        backend.compile(graph, weights, LIMITS, lambda phase, _done, _total, to=phases: to.add(phase)).close()
+        assert (COMPILING in phases) == told
 
 
 def test_a_cache_that_cannot_be_written(tmp_path: Path, weights: MadeUpWeights) -> None:

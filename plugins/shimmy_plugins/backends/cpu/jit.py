@@ -18,6 +18,10 @@ from shimmy_plugins.backends.cpu.object_cache import ObjectCache, sources_digest
 _NEWER = ("avx512", "avx10", "avxvnni", "avxifma", "avxneconvert", "amx")
 
 
+#: What people wait for when the cache does not have a kernel.
+COMPILING = "compiling kernels for this processor, once"
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
     """A processor, as LLVM names it and its features ("+avx2,-avx512f")."""
@@ -97,8 +101,8 @@ class Jit:
         new = {name: source for name, source in sources.items() if name not in self._addresses}
         compiled = False
         for done, (name, source) in enumerate(new.items()):
-            progress("kernels", done, len(sources))
             code = self._cache.get(name)
+            progress("kernels" if code else COMPILING, done, len(sources))
             if code is None:
                 code = self._object(source())
                 self._cache.put(name, code)
