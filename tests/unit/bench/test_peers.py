@@ -215,7 +215,7 @@ def test_bindings_compute_in_a_child(bindings):
     assert bindings.find() is None
     runner = bindings.start(SETUP, Meter())
     try:
-        assert runner.description == "llama.cpp in fake-llama 1.0"
+        assert runner.description == "llama.cpp, package fake-llama 1.0; KV cache f16"
         assert runner.prefill([[1, 2], [3, 4]]).seconds > 0
         assert runner.decode([[1, 2], [3, 4]], steps=5).seconds > 0
         with pytest.raises(EngineError, match="llama_decode gave 1 for 2 tokens"):

@@ -39,7 +39,8 @@ class BindingsPeer:
         except BaseException:
             child.close()
             raise
-        return BindingsRunner(child, f"{self.family} in {self.name} {version(self.name)}", meter)
+        description = f"{self.family}, package {self.name} {version(self.name)}; KV cache {setup.kv_type}"
+        return BindingsRunner(child, description, meter)
 
 
 class BindingsRunner:

@@ -114,8 +114,8 @@ def _context_params(library: Any, setup: dict[str, Any]) -> Any:
     params.n_threads = params.n_threads_batch = setup["threads"]
     params.type_k = params.type_v = _KV_TYPES[setup["kv_type"]]
     if hasattr(params, "flash_attn"):
-        # With several sequences in a call, ik_llama.cpp's own fails an assertion.
-        params.flash_attn = setup["sequences"] == 1
+        # With several sequences in a call, or an F32 cache, ik_llama.cpp's own fails an assertion.
+        params.flash_attn = setup["sequences"] == 1 and setup["kv_type"] != "f32"
     return params
 
 

@@ -56,7 +56,7 @@ def serve(values: dict[str, str | int], port: int) -> None:
     parameters.cache_type_k = parameters.cache_type_v = kv_type
     # As for llama-server: prompts are never alike.
     parameters.cache_ram_mib = 0
-    parameters.hostname, parameters.port = "127.0.0.1", port
+    parameters.port = port
     # Alive as long as it has a name.
     _server = xllamacpp.Server(parameters)
     sys.stdin.read()
