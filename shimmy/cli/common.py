@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shimmy.cli.migration import OLD_FLAGS, check_environment
+from shimmy.errors import ModelNotFoundError
 from shimmy.plugins import Plugins, load_plugins
 from shimmy.settings import Settings, check_plugin_settings, load_settings, settings_table
 from shimmy.settings.table import SettingInfo, Shape
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 #: takes; and those that several commands take, by what they decide.
 ROOT = ("plugins.enabled", "plugins.disabled", "strict_plugins", "log_level")
 SERVING = tuple(key for key in settings_table() if key not in ROOT)
-FINDING = ("base_gguf", "model_paths", "models_dir")
+FINDING = ("base_gguf", "model_paths", "models_dir", "quantize")
 NAMING = ("served_model_name",)
 TEXT = ("chat_template", "pre_tokenizer")
 ENGINE = (
@@ -99,7 +100,7 @@ def bootstrap(ctx: typer.Context) -> tuple[Settings, Plugins]:
 
 
 def find_model(settings: Settings, plugins: Plugins, name: str | None) -> ModelCard:
-    """The model of this name, the default one for None.
+    """The model of this name, or at this path; the default one for None.
 
     Raises:
         ModelNotFoundError: there is none; with the names that come near.
@@ -108,7 +109,14 @@ def find_model(settings: Settings, plugins: Plugins, name: str | None) -> ModelC
     from shimmy.discovery.catalog import Catalog
 
     catalog = Catalog(settings, plugins)
-    return catalog.default() if name is None else catalog.get(name)
+    if name is None:
+        return catalog.default()
+    try:
+        return catalog.get(name)
+    except ModelNotFoundError:
+        if not (path := Path(name).expanduser()).exists():
+            raise
+    return Catalog(settings.model_copy(update={"base_gguf": path.absolute()}), plugins).default()
 
 
 def _given(parameters: Mapping[str, Any]) -> dict[str, Any]:

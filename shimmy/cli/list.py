@@ -59,4 +59,6 @@ def _model_row(card: ModelCard) -> tuple[str, ...]:
     context = str(card.context_length) if card.context_length else "?"
     count = "?" if card.parameters is None else readable_count(card.parameters)
     size, quantization = readable_size(card.size_bytes), card.quantization or "?"
+    if card.path.is_dir():
+        quantization += " (converted)"
     return card.name, size, count, quantization, context, str(card.path)

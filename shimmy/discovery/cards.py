@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from shimmy import __version__
 from shimmy.discovery.kinds import why_not_a_language_model
-from shimmy.errors import GGUFError
+from shimmy.errors import GGUFError, ModelError
 from shimmy.files import replace_file
 from shimmy.gguf.card import ModelCard, glance, read_card
 from shimmy.gguf.parts import part_paths
@@ -55,10 +55,17 @@ class CardReader:
     Args:
         quant_types: names the types of tensors.
         memory: where to remember cards between runs; None: nowhere.
+        read_folder: the card of a model folder, which is looked at each time.
     """
 
-    def __init__(self, quant_types: Registry[QuantTypeSpec], memory: Path | None = None) -> None:
+    def __init__(
+        self,
+        quant_types: Registry[QuantTypeSpec],
+        memory: Path | None = None,
+        read_folder: Callable[[Path], ModelCard] | None = None,
+    ) -> None:
         self._quant_types = quant_types
+        self._read_folder = read_folder
         self._memory = memory
         self._stamp = [__version__, *quant_types.names()]
         self._lock = threading.RLock()
@@ -84,6 +91,8 @@ class CardReader:
 
     def _read(self, path: Path, *, whole: bool) -> tuple[FileFacts, bool]:
         """The facts, and whether the file had to be opened for them."""
+        if self._read_folder is not None and path.is_dir():
+            return _folder_facts(path, self._read_folder), False
         state = [_state(part) for part in part_paths(path)]
         with self._lock:
             if self._known is None:
@@ -140,6 +149,15 @@ class CardReader:
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             _logger.debug("remembered model cards cannot be used: %s", error)
             return {}
+
+
+def _folder_facts(path: Path, read: Callable[[Path], ModelCard]) -> FileFacts:
+    try:
+        return FileFacts(read(path), None)
+    except ModelError as error:
+        return FileFacts(None, str(error))
+    except OSError as error:
+        return FileFacts(None, f"{path}: cannot be read: {error.strerror or error}.")
 
 
 def _facts(card: ModelCard, metadata: Mapping[str, Any]) -> FileFacts:

@@ -72,7 +72,7 @@ class Catalog:
         self._seconds = source_seconds
         self._lock = threading.RLock()
         self._scan: _Scan | None = None
-        self._cards = CardReader(plugins.quant_types, _card_memory())
+        self._cards = CardReader(plugins.quant_types, _card_memory(), self._folder_card)
 
     def refresh(self) -> None:
         """Ask all sources again.
@@ -211,6 +211,11 @@ class Catalog:
         if (architecture := facts.card.architecture) not in self._plugins.architectures:
             return Skipped(found.path, found.source, f"no plugin provides its architecture {architecture!r}.")
         return replace(facts.card, name=name, source=found.source)
+
+    def _folder_card(self, path: Path) -> ModelCard:
+        from shimmy.huggingface.card import folder_card
+
+        return folder_card(path, self._settings.quantize, self._plugins)
 
     def _advice(self, name: str) -> str:
         names = self.names()

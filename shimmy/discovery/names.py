@@ -58,7 +58,9 @@ def _spellings(model: FoundModel) -> list[str]:
     """Names for the model, each longer than the one before; the last is its path."""
     stem = model_stem(model.path)
     folders = model.namespace.split("/") if model.namespace else model.path.parent.parts
-    short = _short_name(stem, model.namespace) if model.name == stem else model.name
+    # Folders are called as they are, and may well have a dot in their name.
+    plain = model.name == stem and not model.path.is_dir()
+    short = _short_name(stem, model.namespace) if plain else model.name
     longer = ["/".join((*folders[-count:], model.name)) for count in range(1, len(folders) + 1)]
     outermost = [f"{model.source}:{longer[-1]}"] if model.namespace else []
     return list(dict.fromkeys([short, model.name, *longer, *outermost, str(model.path)]))

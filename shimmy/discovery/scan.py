@@ -1,20 +1,23 @@
-"""What discovery sources share: searching folders for GGUF files, and putting split ones together."""
+"""What discovery sources share: searching folders for models, and putting split ones together."""
 
 from __future__ import annotations
 
 import os
+import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from shimmy.discovery.records import FoundModel, Report, Searched, Skipped
 from shimmy.gguf.parts import model_stem, part_name
+from shimmy.huggingface.folder import CONFIG, is_model_folder
 
 SUFFIX = ".gguf"
 #: What downloaders put behind, or before, the suffix of a file that is not complete.
 PARTIAL = frozenset({".part", ".partial", ".incomplete", ".crdownload", ".download", ".tmp"})
 #: Missing parts of a split model that a message names.
 NAMED_PARTS = 3
+_CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
 
 
 def search(
@@ -48,7 +51,7 @@ def list_folder(folder: Path, source: str) -> tuple[Searched | Skipped, list[Pat
 def find_models(
     root: Path, source: str, *, depth: int | None = None, namespaces: bool = False
 ) -> Iterator[FoundModel | Skipped]:
-    """The GGUF files below ``root``, in stable order.
+    """The models below ``root``, in stable order: GGUF files, and Hugging Face's folders.
 
     Args:
         root: the folder; its parts of split models count as one.
@@ -56,16 +59,41 @@ def find_models(
         depth: search at most so many folders down; None: all.
         namespaces: the folders below ``root`` are namespaces, ``publisher/repository``.
     """
-    for files in walk(root, source, depth=depth):
-        if isinstance(files, Skipped):
-            yield files
+
+    def namespace(folder: Path) -> str:
+        place = folder.relative_to(root).as_posix() if namespaces else "."
+        return "" if place == "." else place
+
+    folders: list[Path] = []
+    for found in walk(root, source, depth=depth):
+        if isinstance(found, Skipped):
+            yield found
+        elif isinstance(found, Path):
+            folders.append(found)
         else:
-            namespace = files[0].parent.relative_to(root).as_posix() if namespaces else "."
-            yield from models_of(files, source, "" if namespace == "." else namespace)
+            yield from models_of(found, source, namespace(found[0].parent))
+    for folder, name in folder_names(folders).items():
+        place = namespace(folder.parent) if folder != root else ""
+        yield FoundModel(name, folder, source, namespace=place)
 
 
-def walk(root: Path, source: str, *, depth: int | None = None) -> Iterator[list[Path] | Skipped]:
-    """The GGUF files of each folder below ``root``, folders without any left out.
+def folder_names(folders: Sequence[Path]) -> dict[Path, str]:
+    """What model folders are called: as they are, but for the checkpoints of a training.
+
+    ``tune/checkpoint-500`` is ``tune@checkpoint-500``; the latest is ``tune``, if that is no model itself.
+    """
+    names = {folder: folder.name for folder in folders}
+    latest: dict[Path, tuple[int, Path]] = {}
+    for folder in folders:
+        if match := _CHECKPOINT.match(folder.name):
+            names[folder] = f"{folder.parent.name}@{folder.name}"
+            if folder.parent not in names:
+                latest[folder.parent] = max(latest.get(folder.parent, (-1, folder)), (int(match[1]), folder))
+    return names | {folder: training.name for training, (_, folder) in latest.items()}
+
+
+def walk(root: Path, source: str, *, depth: int | None = None) -> Iterator[list[Path] | Path | Skipped]:
+    """The GGUF files of each folder below ``root``, if there are any; and each folder that is a model itself.
 
     Folders that cannot be read are reported and passed over; links are followed, each folder once;
     folders whose name starts with a dot are not entered, downloads under way not listed.
@@ -82,6 +110,8 @@ def walk(root: Path, source: str, *, depth: int | None = None) -> Iterator[list[
         subfolders[:] = [] if level == depth else sorted(_to_enter(folder, subfolders, seen))
         if files := [Path(folder, name) for name in sorted(names) if is_model_file(name)]:
             yield files
+        if CONFIG in names and is_model_folder(names):
+            yield Path(folder)
     yield from failures
 
 

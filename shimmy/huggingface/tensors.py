@@ -75,6 +75,7 @@ class TypeChooser:
     """Which type a tensor gets, if ``wanted`` is the type of matrices."""
 
     def __init__(self, wanted: QuantTypeSpec, registry: Registry[QuantTypeSpec]) -> None:
+        self._unfit: list[str] = []
         self._wanted = Encoder(wanted)
         self._vector = Encoder(registry.get("F32"))
         self._whole = Encoder(registry.get("F16"))
@@ -88,11 +89,16 @@ class TypeChooser:
         encoder = self._edge if name in _EDGES else self._wanted
         if encoder.fits(shape[-1]):
             return encoder
-        _log.warning(
-            "%s: its rows of %d weights are no whole blocks of %s; it is kept as %s.",
-            *(name, shape[-1], encoder.spec.name, self._whole.spec.name),
-        )
+        self._unfit.append(name)
         return self._whole
+
+    def report(self) -> None:
+        """Say aloud which tensors could not have the type that was asked for."""
+        if self._unfit:
+            _log.warning(
+                "%d tensors (%s, ...) have rows that are no whole blocks of %s; they are kept as %s.",
+                *(len(self._unfit), self._unfit[0], self._wanted.spec.name, self._whole.spec.name),
+            )
 
 
 def converted_tensors(
@@ -116,6 +122,7 @@ def converted_tensors(
     divisors = {name: _computed(name, values, types) for name, values in model.rope_tensors().items()}
     table = _Table({name: tensor.shape for name, tensor in (tensors | divisors).items()})
     _check_used(model, tensors, _recorded(model, definition, params, table, ops), table)
+    types.report()
     return divisors | tensors
 
 

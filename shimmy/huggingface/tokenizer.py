@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from shimmy.errors import TokenizerError
@@ -41,12 +42,7 @@ def tokenizer_metadata(folder: ModelFolder, rows: int | None) -> dict[str, Any]:
         TokenizerError: the folder has no tokenizer, or one of a kind not known here.
         ModelError: a file cannot be read.
     """
-    path = folder.path / TOKENIZER
-    if not path.is_file():
-        raise TokenizerError(
-            f"{folder.path}: has no {TOKENIZER!r}, so text cannot become tokens.",
-            hint="Where it was trained: `AutoTokenizer.from_pretrained(folder).save_pretrained(folder)`.",
-        )
+    path = require_tokenizer(folder)
     generation = folder.json_if_any(GENERATION_CONFIG)
     numbers = folder.config | {key: value for key, value in generation.items() if value is not None}
     settings = folder.json_if_any(SPECIAL_TOKENS) | folder.json_if_any(TOKENIZER_CONFIG)
@@ -60,6 +56,17 @@ def tokenizer_metadata(folder: ModelFolder, rows: int | None) -> dict[str, Any]:
             f"{path}: is not as the tokenizers library writes it ({error!r:.80}).",
             hint="Copy or download the folder again.",
         ) from error
+
+
+def require_tokenizer(folder: ModelFolder) -> Path:
+    """The path of ``tokenizer.json``. Raises TokenizerError if it is not there."""
+    path = folder.path / TOKENIZER
+    if not path.is_file():
+        raise TokenizerError(
+            f"{folder.path}: has no {TOKENIZER!r}, so text cannot become tokens.",
+            hint="Where it was trained: `AutoTokenizer.from_pretrained(folder).save_pretrained(folder)`.",
+        )
+    return path
 
 
 @dataclass(frozen=True)

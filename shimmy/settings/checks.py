@@ -25,11 +25,7 @@ def check_plugin_settings(settings: Settings, plugins: Plugins) -> dict[str, Bas
     if settings.engine_backend != "auto":
         _check_registered(settings, "engine_backend", settings.engine_backend, plugins.backends.names())
     if settings.quantize != Settings.model_fields["quantize"].default:
-        from shimmy.gguf.encode import writable_types
-
-        _check_registered(
-            settings, "quantize", settings.quantize.lower(), writable_types(plugins.quant_types)
-        )
+        _check_writable(settings, plugins)
     for name in settings.frontends or ():
         _check_registered(settings, "frontends", name, plugins.frontends.names())
     specs = {table_name(spec.name): spec for spec in plugins.settings}
@@ -54,6 +50,20 @@ def _plugin_table(settings: Settings, name: str, model: type[BaseModel]) -> Base
         key, origin = ".".join(parts), settings.origin(".".join(parts[:3]))
         raise ConfigError(
             f"{key} is {first['input']!r} (from {origin}): {first['msg']}.", param=key
+        ) from None
+
+
+def _check_writable(settings: Settings, plugins: Plugins) -> None:
+    from shimmy.gguf.encode import writable_type
+
+    try:
+        writable_type(settings.quantize, plugins.quant_types)
+    except ConfigError as error:
+        origin = settings.origin("quantize")
+        raise ConfigError(
+            f"quantize is {settings.quantize!r} (from {origin}): {error.message}",
+            hint=error.hint,
+            param="quantize",
         ) from None
 
 

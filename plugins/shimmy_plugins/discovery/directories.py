@@ -21,20 +21,21 @@ class Directories:
     """The settings base_gguf, model_paths and models_dir, then ``./models`` if it exists."""
 
     def scan(self, settings: Settings) -> Iterator[Report]:
-        """Raises ConfigError if base_gguf is no file: whoever names one wants that one."""
-        from shimmy.discovery.records import Searched, Skipped
+        """Raises ConfigError if base_gguf is not there: whoever names one wants that one."""
+        from shimmy.discovery.records import FoundModel, Searched, Skipped
         from shimmy.discovery.scan import found_file, search
         from shimmy.errors import ConfigError
 
         if (base := settings.base_gguf) is not None:
-            if not base.is_file():
+            if not base.exists():
                 origin = settings.origin("base_gguf")
                 raise ConfigError(
                     f"base_gguf is {str(base)!r} (from {origin}), but no such file exists.",
-                    hint="Give the path of a GGUF file.",
+                    hint="Give the path of a GGUF file, or of a Hugging Face folder.",
                     param="base_gguf",
                 )
-            yield found_file(base.absolute(), NAME)
+            place = base.absolute()
+            yield FoundModel(place.name, place, NAME) if place.is_dir() else found_file(place, NAME)
         for path in (*settings.model_paths, *([settings.models_dir] if settings.models_dir else [])):
             for report in search(path.absolute(), NAME):
                 yield report

@@ -80,13 +80,18 @@ def _snapshots(repository: Path) -> list[Path]:
 
 def _snapshot_models(snapshot: Path, namespace: str) -> Iterator[tuple[Path, FoundModel | Skipped]]:
     """What a revision holds, with its place in it, which is the same in all revisions."""
-    from shimmy.discovery.records import Skipped
+    from shimmy.discovery.records import FoundModel, Skipped
     from shimmy.discovery.scan import models_of, walk
     from shimmy.gguf.parts import model_stem
 
     for files in walk(snapshot, NAME):
         if isinstance(files, Skipped):
             yield Path(), files
+            continue
+        if isinstance(files, Path):
+            folder = files.relative_to(snapshot)
+            *publisher, name = "/".join((namespace, *folder.parts)).split("/")
+            yield folder, FoundModel(name, files, NAME, namespace="/".join(publisher))
             continue
         folder = files[0].parent.relative_to(snapshot)
         complete = [path for path in files if path.exists()]
