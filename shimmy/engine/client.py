@@ -6,18 +6,20 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from pathlib import Path
 
 from shimmy.engine.launch import Workers
 from shimmy.engine.protocol import (
     HEADER_BYTES,
     PROTOCOL_VERSION,
+    AdapterLoaded,
     Cancel,
     EngineSettings,
     Failed,
     FromWorker,
     Load,
+    LoadAdapter,
     Progress,
     Ready,
     Sampling,
@@ -26,10 +28,12 @@ from shimmy.engine.protocol import (
     Submit,
     TokenEvent,
     ToWorker,
+    UnloadAdapter,
     frame_length,
     pack,
     unpack_from_worker,
 )
+from shimmy.engine.stream import EventStream
 from shimmy.errors import EngineError, ShimmyError, WorkerDiedError
 
 log = logging.getLogger("shimmy.engine")
@@ -38,34 +42,6 @@ log = logging.getLogger("shimmy.engine")
 GRACE = 3.0
 #: Seconds before each attempt to replace a worker that died; the last one repeats.
 RESTART_PAUSES = (0.0, 0.5, 2.0, 8.0, 30.0)
-
-
-class _Stream:
-    """Events of one request, coalesced until its consumer wakes up."""
-
-    def __init__(self) -> None:
-        self._events: list[TokenEvent] = []
-        self._error: ShimmyError | None = None
-        self._wake = asyncio.Event()
-
-    def push(self, event: TokenEvent) -> None:
-        self._events.append(event)
-        self._wake.set()
-
-    def fail(self, error: ShimmyError) -> None:
-        self._error = error
-        self._wake.set()
-
-    async def next(self) -> list[TokenEvent]:
-        await self._wake.wait()
-        self._wake.clear()
-        if self._events:
-            events, self._events = self._events, []
-            if self._error:
-                self._wake.set()
-            return events
-        assert self._error
-        raise self._error
 
 
 class EngineClient:
@@ -87,8 +63,11 @@ class EngineClient:
         self.stats: Stats | None = None
         self.error: ShimmyError | None = None
         self._workers = workers or Workers()
+        self.adapters: set[int] = set()
+        """Ids of the adapters in the worker; empty in one that was started anew."""
+        self._loading_adapters: dict[int, asyncio.Future[AdapterLoaded]] = {}
         self._ids = itertools.count(1)
-        self._streams: dict[int, _Stream] = {}
+        self._streams: dict[int, EventStream] = {}
         self._process: asyncio.subprocess.Process | None = None
         self._starting: asyncio.Task[Ready] | None = None
         self._restarting: asyncio.Task[None] | None = None
@@ -122,15 +101,17 @@ class EngineClient:
         sampling: Sampling,
         stop_ids: Iterable[int],
         salt: str = "",
+        adapters: Sequence[tuple[int, float]] = (),
     ) -> AsyncGenerator[list[TokenEvent], None]:
         """Events as they come, those of several steps together when the consumer is slow.
 
-        The last event carries ``finish``. Closing the generator early cancels the request.
+        The last event carries ``finish``. Closing the generator early cancels the request. ``adapters``
+        are ids of :meth:`load_adapter`, each with a factor.
         """
         while self.state != "ready":
             await self.start()
-        request = Submit(next(self._ids), tokens, max_tokens, sampling, list(stop_ids), salt)
-        stream = self._streams[request.id] = _Stream()
+        request = Submit(next(self._ids), tokens, max_tokens, sampling, list(stop_ids), salt, list(adapters))
+        stream = self._streams[request.id] = EventStream()
         finished = False
         try:
             await self._send(request)
@@ -147,6 +128,28 @@ class EngineClient:
             del self._streams[request.id]
             if not finished:
                 self._post(Cancel(request.id))
+
+    async def load_adapter(self, path: Path) -> AdapterLoaded:
+        """Read an adapter into the worker; the answer's ``id`` stands for this version of it.
+
+        Raises:
+            AdapterError: it cannot be used with this model.
+            WorkerDiedError: the worker ended meanwhile.
+        """
+        while self.state != "ready":
+            await self.start()
+        frame = LoadAdapter(next(self._ids), str(path))
+        loaded = self._loading_adapters[frame.id] = asyncio.get_running_loop().create_future()
+        await self._send(frame)
+        facts: AdapterLoaded = await loaded
+        self.adapters.add(frame.id)
+        return facts
+
+    def unload_adapter(self, adapter: int) -> None:
+        """Give an adapter up; requests that have it keep it to their end."""
+        if adapter in self.adapters:
+            self.adapters.discard(adapter)
+            self._post(UnloadAdapter(adapter))
 
     async def close(self) -> None:
         """End the worker: its stdin closes, then it has a few seconds."""
@@ -209,6 +212,8 @@ class EngineClient:
             for event in frame.events:
                 if stream := self._streams.get(event.id):
                     stream.push(event)
+        elif isinstance(frame, AdapterLoaded):
+            self._adapter_loaded(frame)
         elif isinstance(frame, Progress):
             self.progress = frame
         elif isinstance(frame, Ready):
@@ -218,8 +223,22 @@ class EngineClient:
         elif isinstance(frame, Failed) and not loaded.done():
             loaded.set_exception(frame.error.to_error())
 
+    def _adapter_loaded(self, frame: AdapterLoaded) -> None:
+        waiting = self._loading_adapters.pop(frame.id)
+        if waiting.done():  # whoever wanted it has gone
+            self._post(UnloadAdapter(frame.id))
+        elif frame.error:
+            waiting.set_exception(frame.error.to_error())
+        else:
+            waiting.set_result(frame)
+
     def _ended(self, error: ShimmyError, loaded: asyncio.Future[Ready]) -> None:
         self._process = self.ready = None
+        self.adapters.clear()
+        for waiting in self._loading_adapters.values():
+            if not waiting.done():
+                waiting.set_exception(error)
+        self._loading_adapters.clear()
         for stream in self._streams.values():
             stream.fail(error)
         if not loaded.done():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from time import perf_counter
 
+from shimmy.engine.adapters import AdapterShelf
 from shimmy.engine.blocks import BlockPool
 from shimmy.engine.plan import Plan
 from shimmy.engine.protocol import ErrorInfo, Stats, Submit, TokenEvent
@@ -26,11 +27,13 @@ class Engine:
         max_sequences: int,
         step_tokens: int,
         kept_blocks: int = 0,
+        adapter_places: int = 0,
     ) -> None:
         """``kept_blocks``: most KV blocks kept for prompts that begin alike; 0: none, and none are shared."""
         self.plan = plan
         self.context = context
         self.vocabulary = vocabulary
+        self.adapters = AdapterShelf(plan, adapter_places)
         self._reserved = 0
         self._sequences: dict[int, Sequence] = {}
         self._scheduler = Scheduler(
@@ -48,7 +51,12 @@ class Engine:
         return self._scheduler.stats()
 
     def submit(self, request: Submit) -> None:
-        """Queue a request. Raises RequestError or ContextLengthError if it can never run."""
+        """Queue a request.
+
+        Raises:
+            RequestError, ContextLengthError: it can never run.
+            EngineError: an adapter is not loaded, or the id is in use.
+        """
         if not request.tokens:
             raise RequestError("the prompt has no tokens.", param="prompt")
         if len(request.tokens) >= self.context:
@@ -62,13 +70,14 @@ class Engine:
             raise RequestError(f"token id {bad[0]} is not in the vocabulary of {self.vocabulary}.")
         if request.id in self._sequences:
             raise EngineError(f"request {request.id} was submitted twice.")
-        self._sequences[request.id] = sequence = Sequence.of(request)
+        sequence = Sequence.of(request, self.adapters.take(request.adapters))
+        self._sequences[request.id] = sequence
         self._scheduler.add(sequence)
 
     def cancel(self, request_id: int) -> None:
         """Forget a request, before the next step; unknown ids have just finished and are ignored."""
         if sequence := self._sequences.pop(request_id, None):
-            self._scheduler.remove(sequence)
+            self._leave(sequence)
             self._trim()
 
     def step(self) -> list[TokenEvent]:
@@ -119,7 +128,11 @@ class Engine:
 
     def _finish(self, sequence: Sequence) -> None:
         del self._sequences[sequence.id]
+        self._leave(sequence)
+
+    def _leave(self, sequence: Sequence) -> None:
         self._scheduler.remove(sequence)
+        self.adapters.give_back(sequence.request.adapters)
 
     def _reserve(self) -> None:
         """Grow the plan's cache as blocks come into use."""

@@ -19,6 +19,7 @@ from shimmy.gguf.reader import open_gguf
 from shimmy.gguf.weights import Weights
 from shimmy.graph.builder import Architecture, record
 from shimmy.graph.ops import CORE_OPS, Op
+from shimmy.lora.bind import Base
 
 if TYPE_CHECKING:
     from shimmy.gguf.reader import GGUFFile
@@ -38,6 +39,8 @@ class Loaded:
     ready: Ready
     file: Path
     """The GGUF file, of a folder that which was made of it."""
+    base: Base
+    """What adapters are fitted to."""
 
 
 def load_engine(
@@ -62,6 +65,8 @@ def load_engine(
         step_tokens=max(settings.step_tokens, settings.max_sequences),
         threads=settings.threads or usable_cores(),
         precision=settings.precision,
+        max_adapters=settings.max_adapters,
+        max_lora_rank=settings.max_lora_rank,
         instructions=settings.instructions,
         kv_type=settings.kv_type,
     )
@@ -75,6 +80,7 @@ def load_engine(
         max_sequences=limits.max_sequences,
         step_tokens=limits.step_tokens,
         kept_blocks=kept_blocks(settings, kv_memory, plan.block_bytes),
+        adapter_places=limits.max_adapters,
     )
     ready = Ready(
         version=PROTOCOL_VERSION,
@@ -86,7 +92,8 @@ def load_engine(
         seconds=time.monotonic() - started,
         **_engine_facts(engine, wanted),
     )
-    return Loaded(engine, ready, file.path)
+    base = Base(card.architecture, architecture, params, graph, weights)
+    return Loaded(engine, ready, file.path, base)
 
 
 def kept_blocks(settings: EngineSettings, kv_memory: int, block_bytes: int) -> int:

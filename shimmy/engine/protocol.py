@@ -1,7 +1,8 @@
 """Frames between the server and an engine worker: typed msgpack, length-prefixed, versioned.
 
-Server to worker: Load once, then Submit and Cancel. Worker to server: Progress while loading, then
-Ready or Failed, then one StepFrame per step for all sequences. Never pickle; a frame that does not
+Server to worker: Load once, then Submit and Cancel, LoadAdapter and UnloadAdapter. Worker to server:
+Progress while loading, then Ready or Failed, then one StepFrame per step for all sequences, and an
+AdapterLoaded for each LoadAdapter. Never pickle; a frame that does not
 decode to its type is an EngineError.
 """
 
@@ -18,7 +19,7 @@ from shimmy.errors import EngineError, ShimmyError, error_by_code
 if TYPE_CHECKING:
     from shimmy.settings import Settings
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAX_FRAME = 1 << 28
 _LENGTH = struct.Struct("<I")
 
@@ -43,6 +44,10 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes; None takes a share of ``kv_memory``."""
     max_sequences: int = 32
     step_tokens: int = 128
+    max_adapters: int = 8
+    max_lora_rank: int = 256
+    lora_memory: int = 2 << 30
+    """Bytes of all adapters together."""
     plugins_enabled: tuple[str, ...] | None = None
     plugins_disabled: tuple[str, ...] = ()
     strict_plugins: bool = False
@@ -64,6 +69,9 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
             prefix_cache_memory=settings.prefix_cache_memory,
             max_sequences=settings.max_sequences,
             step_tokens=settings.step_tokens,
+            max_adapters=settings.max_adapters,
+            max_lora_rank=settings.max_lora_rank,
+            lora_memory=settings.lora_memory,
             plugins_enabled=settings.plugins.enabled,
             plugins_disabled=settings.plugins.disabled,
             strict_plugins=settings.strict_plugins,
@@ -123,9 +131,24 @@ class Submit(msgspec.Struct, frozen=True, tag="submit"):
     stop_ids: list[int] = []
     salt: str = ""
     """Only requests of the same salt share what the KV cache holds of equal prompts."""
+    adapters: list[tuple[int, float]] = []
+    """Ids of loaded adapters, each with a factor on top of its own."""
 
 
 class Cancel(msgspec.Struct, frozen=True, tag="cancel"):
+    id: int
+
+
+class LoadAdapter(msgspec.Struct, frozen=True, tag="load_adapter"):
+    """Read an adapter's files; ``id`` is new for each version of it."""
+
+    id: int
+    path: str
+
+
+class UnloadAdapter(msgspec.Struct, frozen=True, tag="unload_adapter"):
+    """Give an adapter up once the sequences that have it end."""
+
     id: int
 
 
@@ -210,8 +233,18 @@ class StepFrame(msgspec.Struct, frozen=True, tag="step"):
     stats: Stats
 
 
-ToWorker = Load | Submit | Cancel
-FromWorker = Progress | Ready | Failed | StepFrame
+class AdapterLoaded(msgspec.Struct, frozen=True, tag="adapter_loaded"):
+    """An adapter can be used, or, with ``error``, cannot."""
+
+    id: int
+    rank: int = 0
+    modules: int = 0
+    bytes: int = 0
+    error: ErrorInfo | None = None
+
+
+ToWorker = Load | Submit | Cancel | LoadAdapter | UnloadAdapter
+FromWorker = Progress | Ready | Failed | StepFrame | AdapterLoaded
 
 _encoder = msgspec.msgpack.Encoder()
 _to_worker: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(ToWorker)

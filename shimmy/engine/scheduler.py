@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from shimmy.engine.adapters import lora_rows
 from shimmy.engine.blocks import BlockPool
 from shimmy.engine.pace import Pace
 from shimmy.engine.protocol import Stats
@@ -201,4 +202,5 @@ def make_batch(work: list[Work]) -> Batch:
         tables[slot, : len(sequence.blocks)] = sequence.blocks
         if item.has_output:
             outputs.append(row - 1)
-    return Batch(tokens, positions, slots, tables, np.array(outputs, np.int32))
+    lora = lora_rows([(w.count, w.sequence.adapters) for w in work])
+    return Batch(tokens, positions, slots, tables, np.array(outputs, np.int32), lora)

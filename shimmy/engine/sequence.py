@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+from shimmy.engine.adapters import Places
 from shimmy.engine.blocks import block_key, root_key
 from shimmy.engine.protocol import Submit
 from shimmy.engine.sampling import RowSampling
@@ -17,6 +18,7 @@ class Sequence:
     request: Submit
     tokens: list[int]
     stop_ids: frozenset[int]
+    adapters: Places = ()
     computed: int = 0
     blocks: list[int] = field(default_factory=list)
     published: int = 0
@@ -28,8 +30,8 @@ class Sequence:
     _keys: list[bytes] = field(default_factory=list)
 
     @classmethod
-    def of(cls, request: Submit) -> Sequence:
-        sequence = cls(request, list(request.tokens), frozenset(request.stop_ids))
+    def of(cls, request: Submit, adapters: Places = ()) -> Sequence:
+        sequence = cls(request, list(request.tokens), frozenset(request.stop_ids), adapters)
         if request.sampling.repeat_penalty != 1.0:
             sequence.prompt_counts.update(request.tokens)
         return sequence
@@ -50,7 +52,8 @@ class Sequence:
     def key(self, block: int, block_tokens: int) -> bytes:
         """The key of the content of one of its blocks, all of whose tokens are known."""
         if not self._keys:
-            self._keys.append(root_key(self.request.salt))
+            # Ids are of versions, so what a replaced adapter has computed is found by nobody.
+            self._keys.append(root_key(self.request.salt, sorted(self.request.adapters)))
         for i in range(len(self._keys) - 1, block + 1):
             tokens = self.tokens[i * block_tokens : (i + 1) * block_tokens]
             self._keys.append(block_key(self._keys[i], tokens))

@@ -13,22 +13,27 @@ import queue
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias
 
 from shimmy.engine.protocol import (
     PROTOCOL_VERSION,
+    AdapterLoaded,
     Cancel,
     ErrorInfo,
     Failed,
     FromWorker,
     Load,
+    LoadAdapter,
     Progress,
     StepFrame,
     Submit,
     TokenEvent,
     ToWorker,
+    UnloadAdapter,
     pack,
     read_frame,
     unpack_to_worker,
@@ -37,17 +42,29 @@ from shimmy.errors import EngineError, ShimmyError
 
 if TYPE_CHECKING:
     from shimmy.engine.engine import Engine
+    from shimmy.graph.lora import Terms
+
+#: Reads the adapter at a path for the base: its rank, and what it adds.
+Fit: TypeAlias = "Callable[[Path], tuple[int, Terms]]"
 
 log = logging.getLogger("shimmy.engine")
 
 
+@dataclass(frozen=True, slots=True)
+class _Fitted:
+    """An adapter that a thread has read; ``terms`` None: it could not."""
+
+    terms: Terms | None
+    facts: AdapterLoaded
+
+
 class Worker:
-    """Reads frames in a thread, computes in the main one."""
+    """Reads frames in a thread, adapters in others, computes in the main one."""
 
     def __init__(self, source: RawIOBase, sink: BinaryIO) -> None:
         self._source = source
         self._sink = sink
-        self._inbox: queue.SimpleQueue[ToWorker | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[ToWorker | _Fitted | None] = queue.SimpleQueue()
 
     def run(self) -> int:
         """Serve until stdin ends; the exit status."""
@@ -59,20 +76,22 @@ class Worker:
         if first is None:
             return 0
         try:
-            engine = self._load(first)
+            engine, fit = self._load(first)
         except Exception as error:
             if not isinstance(error, ShimmyError):
                 log.exception("loading failed unexpectedly")
             self._send(Failed(ErrorInfo.of(error)))
             return 1
-        self._serve(engine)
+        self._serve(engine, fit)
         return 0
 
-    def _load(self, first: ToWorker) -> Engine:
+    def _load(self, first: ToWorker | _Fitted) -> tuple[Engine, Fit]:
         if not isinstance(first, Load) or first.version != PROTOCOL_VERSION:
             raise EngineError("server and engine worker are of different versions; restart shimmy.")
         # Imported here: the frame loop and its errors must work even if NumPy does not.
         from shimmy.engine.load import load_engine
+        from shimmy.lora.bind import bind
+        from shimmy.lora.read import read_adapter
         from shimmy.plugins import PluginChoice, load_plugins
 
         s = first.settings
@@ -84,10 +103,15 @@ class Worker:
             self._send(Progress(phase, done, total))
 
         loaded = load_engine(Path(first.model_path), first.model_name, s, plugins, progress)
-        self._send(loaded.ready)
-        return loaded.engine
 
-    def _serve(self, engine: Engine) -> None:
+        def fit(path: Path) -> tuple[int, Terms]:
+            adapter = read_adapter(path, plugins.quant_types)
+            return adapter.rank, bind(adapter, loaded.base, s.max_lora_rank, s.lora_memory)
+
+        self._send(loaded.ready)
+        return loaded.engine, fit
+
+    def _serve(self, engine: Engine, fit: Fit) -> None:
         while True:
             # Blocks only when there is nothing to compute.
             while engine.idle or not self._inbox.empty():
@@ -95,18 +119,49 @@ class Worker:
                 if frame is None:
                     engine.close()
                     return
-                if isinstance(frame, Cancel):
-                    engine.cancel(frame.id)
-                    if engine.idle:  # no step will tell the server that its blocks are free
-                        self._send(StepFrame([], engine.stats()))
-                elif isinstance(frame, Submit):
-                    try:
-                        engine.submit(frame)
-                    except ShimmyError as error:
-                        event = TokenEvent(frame.id, None, "error", error=ErrorInfo.of(error))
-                        self._send(StepFrame([event], engine.stats()))
+                if isinstance(frame, LoadAdapter):
+                    # In a thread: reading files must not hold up everyone's next token.
+                    threading.Thread(target=self._fit, args=(frame, fit), daemon=True).start()
+                else:
+                    self._handle(engine, frame)
             events = engine.step()
             self._send(StepFrame(events, engine.stats()))
+
+    def _handle(self, engine: Engine, frame: ToWorker | _Fitted) -> None:
+        if isinstance(frame, Cancel):
+            engine.cancel(frame.id)
+            if engine.idle:  # no step will tell the server that its blocks are free
+                self._send(StepFrame([], engine.stats()))
+        elif isinstance(frame, Submit):
+            try:
+                engine.submit(frame)
+            except ShimmyError as error:
+                event = TokenEvent(frame.id, None, "error", error=ErrorInfo.of(error))
+                self._send(StepFrame([event], engine.stats()))
+        elif isinstance(frame, UnloadAdapter):
+            engine.adapters.forget(frame.id)
+        elif isinstance(frame, _Fitted):
+            self._put(engine, frame)
+
+    def _fit(self, frame: LoadAdapter, fit: Fit) -> None:
+        """Read an adapter's files and hand it to the main thread."""
+        try:
+            rank, terms = fit(Path(frame.path))
+            size = sum(term.bytes for term in terms.values())
+            self._inbox.put(_Fitted(terms, AdapterLoaded(frame.id, rank, len(terms), size)))
+        except Exception as error:
+            if not isinstance(error, ShimmyError):
+                log.exception("reading an adapter failed unexpectedly")
+            self._inbox.put(_Fitted(None, AdapterLoaded(frame.id, error=ErrorInfo.of(error))))
+
+    def _put(self, engine: Engine, fitted: _Fitted) -> None:
+        facts = fitted.facts
+        try:
+            if fitted.terms is not None:
+                engine.adapters.put(facts.id, fitted.terms)
+        except ShimmyError as error:
+            facts = AdapterLoaded(facts.id, error=ErrorInfo.of(error))
+        self._send(facts)
 
     def _read(self) -> None:
         try:

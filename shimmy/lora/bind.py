@@ -18,6 +18,9 @@ from shimmy.lora.adapter import Adapter, Floats, Module, Part, adapter_errors
 
 F32 = NDArray[np.float32]
 
+#: Of a weight in memory: half a float.
+_LEAST_BYTES = 2
+
 _BLOCK = re.compile(r"^blk\.(\d+)\.")
 
 
@@ -46,12 +49,21 @@ class Base:
         return max(numbers, default=-1) + 1
 
 
-def bind(adapter: Adapter, base: Base, *, most_rank: int | None = None) -> dict[str, Term]:
+def bind(
+    adapter: Adapter, base: Base, most_rank: int | None = None, most_bytes: int | None = None
+) -> dict[str, Term]:
     """What the adapter adds to which node of the base, by label.
 
     Raises:
-        AdapterError: it was made for another base, has numbers that are none, or a rank above ``most_rank``.
+        AdapterError: it was made for another base, has numbers that are none, a rank above ``most_rank``,
+            or takes more than ``most_bytes``.
     """
+    if most_bytes is not None and (needed := adapter.parameters * _LEAST_BYTES) > most_bytes:
+        raise AdapterError(
+            f"{adapter.path}: takes at least {needed / 2**20:.0f} MiB, at most {most_bytes / 2**20:.0f} MiB "
+            "are allowed.",
+            hint="Raise lora_memory.",
+        )
     if most_rank is not None and adapter.rank > most_rank:
         raise AdapterError(
             f"{adapter.path}: has rank {adapter.rank}, at most {most_rank} is allowed.",

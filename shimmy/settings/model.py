@@ -190,6 +190,13 @@ class Settings(BaseSettings):
     step_tokens: Annotated[int, Interval(ge=1, le=8192)] = Field(
         default=128, description="Most tokens that one step of the engine computes."
     )
+    max_adapters: Annotated[int, Interval(ge=1, le=256)] = Field(
+        default=8, description="LoRA adapters of a model in memory at a time; the longest unused one goes."
+    )
+    max_lora_rank: Annotated[int, Interval(ge=1, le=1024)] = Field(
+        default=256, description="Highest rank of an adapter that is loaded."
+    )
+    lora_memory: Bytes = Field(default=2 << 30, description="Memory for the adapters of a model together.")
     max_loaded_models: Annotated[int, Interval(ge=1, le=64)] = Field(
         default=1, description="Models in memory at a time."
     )

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from shimmy.engine.sampling import Chosen, RowSampling
 from shimmy.graph.batch import Batch
+from shimmy.graph.lora import Terms
 
 VOCABULARY = 64
 
@@ -40,6 +41,7 @@ class FakePlan:
     fallbacks: tuple[str, ...] = ()
 
     def __init__(self) -> None:
+        self.adapters: dict[int, Terms] = {}
         self.reserved = 0
         self.most_reserved = 0
         self.steps: list[Batch] = []
@@ -49,6 +51,12 @@ class FakePlan:
         self.reserved = blocks
         self.most_reserved = max(blocks, self.most_reserved)
         self._cache = {key: value for key, value in self._cache.items() if key[0] < blocks}
+
+    def put_adapter(self, place: int, terms: Terms | None) -> None:
+        if terms is None:
+            del self.adapters[place]
+        else:
+            self.adapters[place] = terms
 
     def submit(self, batch: Batch, sampling: Sequence[RowSampling]) -> FakeStep:
         self.steps.append(batch)
@@ -60,6 +68,8 @@ class FakePlan:
             assert block < self.reserved, "a block outside the reserved cache"
             assert owners.setdefault(block, slot) == slot, "two sequences share a block"
             self._cache[block, position % self.block_tokens] = (position, token)
+        for place in [] if batch.lora is None else batch.lora.adapters.tolist():
+            assert place in self.adapters, "a row wants an adapter that is not there"
         contexts = [self._context(batch, row) for row in range(len(batch.tokens))]
         return FakeStep([successor(contexts[row]) for row in batch.outputs])
 
