@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 #: takes; and those that several commands take, by what they decide.
 ROOT = ("plugins.enabled", "plugins.disabled", "strict_plugins", "log_level")
 SERVING = tuple(key for key in settings_table() if key not in ROOT)
-FINDING = ("base_gguf", "model_paths", "models_dir", "quantize")
+FINDING = ("base_gguf", "model_paths", "models_dir", "auto_discover", "lora_gguf", "quantize")
 NAMING = ("served_model_name",)
 TEXT = ("chat_template", "pre_tokenizer")
 ENGINE = (
@@ -42,6 +42,9 @@ ENGINE = (
     "prefix_cache_memory",
     "max_sequences",
     "step_tokens",
+    "max_adapters",
+    "max_lora_rank",
+    "lora_memory",
 )
 SAMPLING = tuple(key for key in settings_table() if key.startswith("sampling."))
 

@@ -40,7 +40,6 @@ GONE_COMMANDS = {
 
 #: Environment variables that are gone, with the next step.
 GONE_VARIABLES = {
-    "SHIMMY_LORA_GGUF": "Not yet: LoRA is coming. Unset it to run the model without the adapter.",
     "SHIMMY_KV_QUANT": "Use SHIMMY_KV_TYPE: f32, f16 or q8_0; there is no type of 4 bits.",
     "SHIMMY_PREFILL_CHUNK": "Use SHIMMY_STEP_TOKENS: the most tokens one step of the engine computes.",
     "SHIMMY_EXPERIMENTAL_BACKEND": "Use SHIMMY_ENGINE_BACKEND, or leave it at auto.",

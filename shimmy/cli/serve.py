@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from shimmy.engine.launch import Early
     from shimmy.server.context import ServerContext
-    from shimmy.server.models import ServedModel
     from shimmy.server.run import Served
+    from shimmy.server.served import ServedModel
 
 #: Seconds between two looks at how far a load is.
 LOOK_SECONDS = 0.1

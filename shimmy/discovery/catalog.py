@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shimmy.caches import cache_folder
+from shimmy.discovery.adapters import Pairs
 from shimmy.discovery.ask import ask_sources
 from shimmy.discovery.cards import CardReader, FileFacts
 from shimmy.discovery.names import name_models
-from shimmy.discovery.records import DiscoverySource, FoundModel, Searched, Skipped
-from shimmy.discovery.scan import unreadable
+from shimmy.discovery.records import DiscoverySource, FoundAdapter, FoundModel, Searched, Skipped
 from shimmy.discovery.served import KEY, check_served_names, served_names
+from shimmy.discovery.unique import unique_models
 from shimmy.errors import ModelError, ModelNotFoundError, did_you_mean
 from shimmy.gguf.card import ModelCard
 
@@ -36,6 +37,8 @@ class _Scan:
     aliases: dict[str, FoundModel] = field(default_factory=dict)
     skipped: tuple[Skipped, ...] = ()
     searched: tuple[Searched, ...] = ()
+    pairs: Pairs | None = None
+    """The adapters; None: there are none."""
 
     def find(self, name: str) -> tuple[str, FoundModel] | None:
         if name in self.models:
@@ -81,36 +84,50 @@ class Catalog:
             ConfigError: a setting names a file that does not exist, or one model as another is called.
         """
         reports = ask_sources(self._plugins.discovery_sources, self._settings, seconds=self._seconds)
-        found, unusable = _unique(report for report in reports if isinstance(report, FoundModel))
+        found, unusable = unique_models(report for report in reports if isinstance(report, FoundModel))
         skipped = [report for report in reports if isinstance(report, Skipped)]
         searched = tuple(report for report in reports if isinstance(report, Searched))
-        scan = _Scan(*name_models(found), (*skipped, *unusable), searched)
+        adapters = [report for report in reports if isinstance(report, FoundAdapter)]
+        places = {adapter.path for adapter in adapters}
+        models, aliases = name_models([model for model in found if model.path not in places])
+        pairs = self._pairs(adapters, models) if adapters else None
+        scan = _Scan(models, aliases, (*skipped, *unusable), searched, pairs)
         check_served_names(self._served, scan.models)
         with self._lock:
             self._scan = scan
 
     def names(self) -> list[str]:
         """The names of all files found, without opening any; not each may turn out to be a model."""
-        return sorted(self._scanned().models)
+        scan = self._scanned()
+        return sorted([*scan.models, *(scan.pairs.names() if scan.pairs else ())])
 
     def aliases(self, name: str) -> list[str]:
         """What else people call the model of this name: the user's own names for it, and its source's."""
         scan = self._scanned()
+        if name not in scan.models:
+            card = self._named(name)
+            return scan.pairs.aliases(card) if scan.pairs and card.base else []
         found = scan.models[name]
         own = (alias for alias, target in self._served.items() if self._meant(target) == name)
         return [*own, *(alias for alias in found.aliases if scan.aliases.get(alias) is found)]
 
     def models(self) -> list[ModelCard]:
-        """The cards of all language models, by name.
+        """The cards of all language models, by name, those with an adapter included.
 
         Of many files some are only glanced at: their cards lack ``parameters`` and ``quantization``,
         and that they are damaged may not show yet. Each call looks at some more of them.
         """
+        pairs = self._scanned().pairs
+        cards = [*self._bases(), *(pairs.cards() if pairs else ())]
+        return sorted(cards, key=lambda card: card.name)
+
+    def _bases(self) -> list[ModelCard]:
+        """The cards of all models as they are without adapters."""
         found = self._scanned().models
         facts = self._cards.read_all(model.path for model in found.values())
         self._cards.save()
         rows = [self._judge(*model, each) for model, each in zip(found.items(), facts, strict=True)]
-        return sorted((row for row in rows if isinstance(row, ModelCard)), key=lambda card: card.name)
+        return [row for row in rows if isinstance(row, ModelCard)]
 
     @property
     def skipped(self) -> list[Skipped]:
@@ -118,7 +135,9 @@ class Catalog:
         found = self._scanned().models.items()
         rows = [self._judge(name, model, self._cards.glance(model.path)) for name, model in found]
         self._cards.save()
-        return [*self._scanned().skipped, *(row for row in rows if isinstance(row, Skipped))]
+        pairs = self._scanned().pairs
+        unpaired = pairs.skipped() if pairs else []
+        return [*self._scanned().skipped, *unpaired, *(row for row in rows if isinstance(row, Skipped))]
 
     @property
     def searched(self) -> list[Searched]:
@@ -153,26 +172,50 @@ class Catalog:
         return known[0] if known else wanted
 
     def default(self) -> ModelCard:
-        """The model to use when none is named: ``base_gguf`` if that is set, else the first by name.
+        """The model to use when none is named.
+
+        That is ``lora_gguf`` with its base if it is set, else ``base_gguf``, else the first by name.
 
         Raises:
-            ModelNotFoundError: there is no model at all, or no source looks where ``base_gguf`` is.
-            ModelError: ``base_gguf`` is no language model that shimmy can run.
+            ModelNotFoundError: there is no model at all, or no source looks where a setting points to.
+            ModelError: what a setting names is no language model that shimmy can run, or no adapter.
         """
+        if self._settings.lora_gguf is not None:
+            return self._default_adapter()
         if self._settings.base_gguf is not None:
-            wanted = self._settings.base_gguf.resolve()
-            for name, found in self._scanned().models.items():
-                if found.path.resolve() == wanted:
-                    return self._card(name, found)
-            raise ModelNotFoundError(
-                f"no discovery source reports base_gguf, {str(self._settings.base_gguf)!r}.",
-                hint="`shimmy plugins` shows whether the plugin that looks there is disabled.",
-            )
+            return self._base()
         for name in self.names():
             # Only as many files are opened as it takes.
-            if isinstance(card := self._examine(name, self._scanned().models[name]), ModelCard):
+            found = self._scanned().models.get(name)
+            if found is not None and isinstance(card := self._examine(name, found), ModelCard):
                 return card
         raise ModelNotFoundError("there is no model.", hint=self._advice(""), param="model")
+
+    def _base(self) -> ModelCard:
+        """The card of the file that ``base_gguf`` names."""
+        assert self._settings.base_gguf is not None
+        wanted = self._settings.base_gguf.resolve()
+        for name, found in self._scanned().models.items():
+            if found.path.resolve() == wanted:
+                return self._card(name, found)
+        raise ModelNotFoundError(
+            f"no discovery source reports base_gguf, {str(self._settings.base_gguf)!r}.",
+            hint="`shimmy plugins` shows whether the plugin that looks there is disabled.",
+        )
+
+    def _default_adapter(self) -> ModelCard:
+        pairs = self._scanned().pairs
+        chosen = pairs.chosen() if pairs else None
+        if chosen is None:
+            raise ModelNotFoundError(
+                f"no discovery source reports lora_gguf, {str(self._settings.lora_gguf)!r}.",
+                hint="`shimmy plugins` shows whether the plugin that looks there is disabled.",
+            )
+        return _usable(chosen, chosen.name if isinstance(chosen, ModelCard) else str(chosen.path))
+
+    def _pairs(self, adapters: list[FoundAdapter], models: Iterable[str]) -> Pairs:
+        named = self._settings.base_gguf is not None
+        return Pairs(adapters, models, self._bases, self._plugins.quant_types, self._base if named else None)
 
     def _scanned(self) -> _Scan:
         with self._lock:
@@ -191,15 +234,15 @@ class Catalog:
     def _named(self, name: str) -> ModelCard:
         if known := self._scanned().find(name):
             return self._card(*known)
+        pairs = self._scanned().pairs
+        if pairs and (paired := pairs.get(name)) is not None:
+            return _usable(paired, name)
         if (resolved := self._plugins.resolve_model(name)) is not None:
             return self._card(name, resolved)
         raise ModelNotFoundError(f"there is no model {name!r}.", hint=self._advice(name), param="model")
 
     def _card(self, name: str, found: FoundModel) -> ModelCard:
-        card = self._examine(name, found)
-        if isinstance(card, Skipped):
-            raise ModelError(f"model {name!r} cannot be used: {card.reason}", param="model")
-        return card
+        return _usable(self._examine(name, found), name)
 
     def _examine(self, name: str, found: FoundModel) -> ModelCard | Skipped:
         return self._judge(name, found, self._cards.read(found.path))
@@ -224,36 +267,10 @@ class Catalog:
         return "Name a GGUF file with --base-gguf, or a folder of them with --models-dir."
 
 
-def _unique(reports: Iterable[FoundModel]) -> tuple[list[FoundModel], list[Skipped]]:
-    """The usable files, each once: one found again, or through a link, lends the first its names."""
-    found: dict[object, FoundModel] = {}
-    unusable: list[Skipped] = []
-    for report in reports:
-        if not _is_text(str(report.path)):
-            unusable.append(
-                Skipped(report.path, report.source, "its name, or that of its folder, is not UTF-8.")
-            )
-            continue
-        try:
-            status = report.path.stat()
-        except OSError as error:
-            unusable.append(unreadable(error, report.source, report.path))
-            continue
-        # Where a file system has no numbers for files, the path must do.
-        key = (status.st_dev, status.st_ino) if status.st_ino else report.path.resolve()
-        first = found.setdefault(key, report)
-        names = {report.name, *report.aliases} - {first.name, *first.aliases}
-        found[key] = replace(first, aliases=(*first.aliases, *sorted(names)))
-    return list(found.values()), unusable
-
-
-def _is_text(name: str) -> bool:
-    """Whether JSON can hold the name: Python reads bytes that are not UTF-8 as lone surrogates."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+def _usable(card: ModelCard | Skipped, name: str) -> ModelCard:
+    if isinstance(card, Skipped):
+        raise ModelError(f"model {name!r} cannot be used: {card.reason}", param="model")
+    return card
 
 
 def _card_memory() -> Path:

@@ -27,6 +27,17 @@ class FoundModel:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundAdapter:
+    """A LoRA adapter a source reports: a folder or a GGUF file. The catalog looks for its base."""
+
+    name: str
+    path: Path
+    source: str
+    chosen: bool = False
+    """Whether it is the one that the setting ``lora_gguf`` names."""
+
+
+@dataclass(frozen=True, slots=True)
 class Skipped:
     """A file or folder that gives no model, and why; ``path`` None: the source itself failed."""
 
@@ -44,7 +55,7 @@ class Searched:
     exists: bool
 
 
-Report = FoundModel | Skipped | Searched
+Report = FoundModel | FoundAdapter | Skipped | Searched
 
 
 class DiscoverySource(Protocol):

@@ -36,6 +36,10 @@ class ModelCard:
     context_length: int | None
     """Positions the model was trained for; None if the file does not say."""
     has_chat_template: bool
+    adapter: Path | None = None
+    """The LoRA adapter that is applied: its folder, or its GGUF file. All else is the base's."""
+    base: ModelCard | None = None
+    """With an adapter, the model without it."""
 
 
 def read_card(file: GGUFFile, *, name: str, source: str, quant_types: Registry[QuantTypeSpec]) -> ModelCard:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from shimmy.errors import RequestError
 from shimmy.server.generation import GenerationRequest, Piece, generate
+from shimmy.server.mixed import Lora
 from shimmy.server.preload import DefaultModel
+from shimmy.server.registered import RegisteredAdapters
 
 if TYPE_CHECKING:
     from quart import Blueprint
@@ -17,7 +22,8 @@ if TYPE_CHECKING:
     from shimmy.engine.launch import Workers
     from shimmy.errors import ShimmyError
     from shimmy.hooks import Plugins
-    from shimmy.server.models import ModelPool, ServedModel
+    from shimmy.server.models import ModelPool
+    from shimmy.server.served import ServedModel
     from shimmy.settings import Settings
 
 
@@ -46,6 +52,8 @@ class ServerContext:
     catalog: Catalog
     models: ModelPool
     default: DefaultModel = field(default_factory=DefaultModel)
+    adapters: RegisteredAdapters = field(default_factory=RegisteredAdapters)
+    """Those that clients have loaded."""
 
     async def find_model(self, name: str | None) -> ModelCard:
         """The model of this name, the default one for None.
@@ -61,14 +69,43 @@ class ServerContext:
     async def list_models(self) -> list[ModelCard]:
         """All models there are, loaded or not."""
         cards = {card.name: card for card in await asyncio.to_thread(self.catalog.models)}
-        cards |= {card.name: card for card in self.models.cards()}
+        cards |= {card.name: card for card in (*self.models.cards(), *self.adapters.cards())}
         return sorted(cards.values(), key=lambda card: card.name)
 
-    def generate(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
+    async def list_adapters(self) -> dict[int, ModelCard]:
+        """All adapters there are, as cards of their bases with them, by number."""
+        return self.adapters.numbered(card for card in await self.list_models() if card.adapter is not None)
+
+    async def find_adapters(self, wanted: Iterable[Lora]) -> tuple[tuple[ModelCard, float], ...]:
+        """The cards of adapters that a request names, each with its factor.
+
+        Raises:
+            ModelNotFoundError: there is no model of a name.
+            RequestError: there is, but it is no adapter.
+        """
+        return tuple([(await self._find_adapter(each.name), each.scale) for each in wanted])
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
         """Run a request; see :func:`shimmy.server.generation.generate`."""
-        return generate(request, self.models, self.plugins)
+        if request.card.adapter is None and not request.mixed and self.adapters.scales:
+            everywhere = await self.find_adapters(Lora(*each) for each in self.adapters.scales.items())
+            mine = tuple(
+                pair for pair in everywhere if pair[0].base and pair[0].base.name == request.card.name
+            )
+            request = replace(request, mixed=mine)
+        async with aclosing(generate(request, self.models, self.plugins)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _find_adapter(self, name: str) -> ModelCard:
+        card = await self.find_model(name)
+        if card.adapter is None:
+            raise RequestError(f"{name!r} is a model, not an adapter.", param="lora")
+        return card
 
     def _find_model(self, name: str | None) -> ModelCard:
+        if name is not None and (registered := self.adapters.find(name)):
+            return registered
         known = self.catalog.target(name) or self.default.name
         if known and (model := self.models.loaded(known)):
             return model.card
@@ -83,6 +120,7 @@ def create_context(settings: Settings, plugins: Plugins, workers: Workers | None
     from shimmy.discovery.catalog import Catalog
     from shimmy.engine.client import EngineClient
     from shimmy.engine.protocol import EngineSettings
+    from shimmy.server.adapters import AdapterPool
     from shimmy.server.models import ModelPool
     from shimmy.server.text import read_text
 
@@ -92,5 +130,17 @@ def create_context(settings: Settings, plugins: Plugins, workers: Workers | None
         max_loaded=settings.max_loaded_models,
         make_engine=lambda card: EngineClient(card.name, card.path, engine, workers),
         read_text=lambda card: read_text(card, settings, plugins),
+        adapters=AdapterPool(
+            most=settings.max_adapters,
+            memory=settings.lora_memory,
+            read_text=lambda card, base: read_text(card, settings, plugins, base),
+        ),
     )
-    return ServerContext(settings, plugins, Catalog(settings, plugins), models)
+    registered = RegisteredAdapters(adapter_roots(settings))
+    return ServerContext(settings, plugins, Catalog(settings, plugins), models, adapters=registered)
+
+
+def adapter_roots(settings: Settings) -> list[Path]:
+    """Folders below which clients may name adapters: those the settings name for models."""
+    named = (settings.models_dir, settings.auto_discover, *settings.model_paths)
+    return [*settings.lora_dirs, *(path for path in named if path is not None and path.is_dir())]

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from shimmy.discovery.catalog import ModelCard
     from shimmy.engine.protocol import Ready, Sampling, TokenEvent
     from shimmy.hooks import Plugins
-    from shimmy.server.models import ModelPool, ServedModel
+    from shimmy.server.models import ModelPool
+    from shimmy.server.served import ServedModel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +35,8 @@ class GenerationRequest:
     stops: tuple[str, ...] = ()
     salt: str = ""
     """Only requests of the same salt share the KV cache of equal prompts."""
+    mixed: tuple[tuple[ModelCard, float], ...] = ()
+    """Further adapters of the model's base, each with a factor."""
     stream: bool = False
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     accepted: float = field(default_factory=time.monotonic)
@@ -92,7 +95,7 @@ async def generate(
     """
     last, outcome = Piece("", [], 0), "cancelled"
     first_token: float | None = None
-    async with models.use(request.card) as model:
+    async with models.use(request.card, request.mixed) as model:
         started = RequestStarted(
             request.id, request.frontend, request.card.name, len(request.tokens), request.stream
         )
@@ -134,6 +137,7 @@ async def _pieces(request: GenerationRequest, model: ServedModel) -> AsyncGenera
         sampling=request.sampling,
         stop_ids=model.text.stop_ids,
         salt=request.salt,
+        adapters=model.adapters,
     )
     async with aclosing(steps):
         async for events in steps:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from shimmy.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Mapping
 
     from shimmy.settings import Settings
 
@@ -32,12 +32,13 @@ class KeyRing:
         key: a key, or None.
         file: a file with a key per line, or None. Empty lines and those that begin with ``#`` say
             nothing.
+        admin: a key that is valid as well, but does not do alone.
 
     Raises:
         ConfigError: the file cannot be read, or there is not one key.
     """
 
-    def __init__(self, key: str | None, file: Path | None) -> None:
+    def __init__(self, key: str | None, file: Path | None, admin: str | None = None) -> None:
         self._own = [_digest(key.strip().encode())] if key and key.strip() else []
         self._file = file
         self._state: tuple[int, ...] = ()
@@ -53,6 +54,8 @@ class KeyRing:
         if not self._own and not self._listed:
             name = "api_key" if file is None else "api_key_file"
             raise ConfigError(f"{name} holds no key; expected a text that is not empty.", param=name)
+        if admin and admin.strip():
+            self._own.append(_digest(admin.strip().encode()))
 
     def accepts(self, given: bytes) -> bool:
         """Whether ``given`` is a valid key. How long it takes tells nothing of them."""
@@ -78,10 +81,11 @@ def key_ring(settings: Settings) -> KeyRing | None:
     if settings.api_key is None and settings.api_key_file is None:
         return None
     key = settings.api_key.get_secret_value() if settings.api_key else None
-    return KeyRing(key, settings.api_key_file)
+    admin = settings.admin_key.get_secret_value() if settings.admin_key else None
+    return KeyRing(key, settings.api_key_file, admin)
 
 
-def keys_in(scope: MutableMapping[str, Any]) -> Iterator[bytes]:
+def keys_in(scope: Mapping[str, Any]) -> Iterator[bytes]:
     """The keys that an ASGI connection carries: as bearer token, as ``X-API-Key``, as subprotocol."""
     for name, value in scope["headers"]:
         if name.lower() == b"authorization":

@@ -5,52 +5,25 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from shimmy.errors import ShimmyError
 from shimmy.events import ModelLoaded, ModelUnloaded
+from shimmy.server.adapters import AdapterPool, Version, check_same_base
 from shimmy.server.errors import StoppingError, internal_error
+from shimmy.server.served import Engine, ServedModel
 
 if TYPE_CHECKING:
     from shimmy.discovery.catalog import ModelCard
-    from shimmy.engine.protocol import Progress, Ready, Sampling, Stats, TokenEvent
+    from shimmy.engine.protocol import Progress, Ready, Stats
     from shimmy.hooks import Plugins
     from shimmy.server.text import ModelText
 
 _log = logging.getLogger(__name__)
-
-
-class Engine(Protocol):
-    """What the pool and generation need of an engine; :class:`shimmy.engine.client.EngineClient` is one."""
-
-    state: str
-    ready: Ready | None
-    progress: Progress | None
-    stats: Stats | None
-    error: ShimmyError | None
-    """Why it is not ready, if it failed."""
-
-    async def start(self) -> Ready: ...
-
-    def generate(
-        self, tokens: list[int], *, max_tokens: int, sampling: Sampling, stop_ids: Iterable[int], salt: str
-    ) -> AsyncGenerator[list[TokenEvent], None]: ...
-
-    async def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class ServedModel:
-    """A loaded model."""
-
-    card: ModelCard
-    text: ModelText
-    engine: Engine
-    facts: Ready
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +65,7 @@ class ModelPool:
     Args:
         make_engine: an engine for this model, not started yet.
         read_text: the model's text side; called in a thread, beside the engine's start.
+        adapters: those of the models.
     """
 
     def __init__(
@@ -101,8 +75,10 @@ class ModelPool:
         max_loaded: int,
         make_engine: Callable[[ModelCard], Engine],
         read_text: Callable[[ModelCard], ModelText],
+        adapters: AdapterPool,
     ) -> None:
         self._plugins = plugins
+        self.adapters = adapters
         self._max_loaded = max_loaded
         self._make_engine = make_engine
         self._read_text = read_text
@@ -120,12 +96,16 @@ class ModelPool:
         return self.stops.is_set()
 
     def loaded(self, name: str) -> ServedModel | None:
-        """The model of this name if it is ready, without loading it."""
+        """The model of this name if it is ready, without loading it; perhaps one with an adapter."""
         slot = self._slots.get(name)
-        return slot.loading.result() if slot and _is_loaded(slot) else None
+        if slot and _is_loaded(slot):
+            return slot.loading.result()
+        version = self.adapters.loaded(name)
+        base = version and version.card.base and self.loaded(version.card.base.name)
+        return _adapted(base, version) if base and version else None
 
     def cards(self) -> list[ModelCard]:
-        """The cards of all models that are ready."""
+        """The cards of all models that are ready, as they are without adapters."""
         return [slot.card for slot in self._slots.values() if _is_loaded(slot)]
 
     async def load(self, card: ModelCard) -> ServedModel:
@@ -134,8 +114,36 @@ class ModelPool:
             return model
 
     @asynccontextmanager
-    async def use(self, card: ModelCard) -> AsyncIterator[ServedModel]:
-        """The model, loaded if need be, kept loaded inside the block."""
+    async def use(
+        self, card: ModelCard, mixed: Sequence[tuple[ModelCard, float]] = ()
+    ) -> AsyncIterator[ServedModel]:
+        """The model, loaded if need be, kept loaded inside the block.
+
+        ``mixed`` are further adapters of the same base, each with a factor.
+
+        Raises:
+            RequestError: an adapter is of another base.
+            ShimmyError: what made loading fail.
+        """
+        for other, _ in mixed:
+            check_same_base(card, other)
+        async with AsyncExitStack() as stack:
+            model = await stack.enter_async_context(self._use(card.base or card))
+            if card.base is not None:
+                version = await stack.enter_async_context(self.adapters.use(model, card))
+                model = _adapted(model, version)
+            for other, factor in mixed:
+                version = await stack.enter_async_context(self.adapters.use(model, other))
+                model = replace(model, adapters=(*model.adapters, (version.facts.id, factor)))
+            yield model
+
+    async def replace_adapter(self, card: ModelCard) -> None:
+        """Read an adapter anew, its base first if need be. Raises what made that fail."""
+        async with self._use(card.base or card) as model:
+            await self.adapters.replace(model, card)
+
+    @asynccontextmanager
+    async def _use(self, card: ModelCard) -> AsyncIterator[ServedModel]:
         if self.stopping:
             raise StoppingError
         slot = self._slots.get(card.name) or self._add(card)
@@ -235,6 +243,11 @@ class ModelPool:
     def _report_unloaded(self, slot: _Slot, reason: str) -> None:
         if _is_loaded(slot):
             self._plugins.model_unloaded(ModelUnloaded(slot.card.name, reason))
+
+
+def _adapted(base: ServedModel, version: Version) -> ServedModel:
+    """The base with one adapter."""
+    return replace(base, card=version.card, text=version.text, adapters=((version.facts.id, 1.0),))
 
 
 def _is_loaded(slot: _Slot) -> bool:

@@ -9,7 +9,7 @@ from shimmy.errors import ShimmyError
 
 if TYPE_CHECKING:
     from shimmy.server.context import ServerContext
-    from shimmy.server.models import ServedModel
+    from shimmy.server.served import ServedModel
 
 
 class DefaultModel:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from shimmy.engine.launch import Early, Workers
     from shimmy.server.context import ServerContext
     from shimmy.server.listen import Listener
-    from shimmy.server.models import ServedModel
+    from shimmy.server.served import ServedModel
 
 #: Seconds running requests get to end by themselves.
 DRAIN_SECONDS = 3.0

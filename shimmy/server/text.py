@@ -78,15 +78,25 @@ class ModelText:
         return longest_token(self.tokenizer)
 
 
-def read_text(card: ModelCard, settings: Settings, plugins: Plugins) -> ModelText:
-    """Build tokenizer and template from the model's file or folder. Takes a while: call it in a thread."""
+def read_text(
+    card: ModelCard, settings: Settings, plugins: Plugins, base: ModelText | None = None
+) -> ModelText:
+    """Build tokenizer and template from the model's file or folder, and from its adapter's if it has one.
+
+    Takes a while: call it in a thread. ``base`` lends its tokenizer to an adapter that changes nothing of it.
+    """
+    from shimmy.lora.text import same_vocabulary, with_adapter_text
     from shimmy.text.choose import choose_template
     from shimmy.text.tokenizer import load_tokenizer
 
     metadata = _metadata(card.path, plugins)
-    tokenizer = load_tokenizer(metadata, plugins.tokenizers, pre_tokenizer=settings.pre_tokenizer)
-    template = choose_template(metadata, card, tokenizer, plugins, settings.chat_template)
-    return ModelText(tokenizer, template, sampling_defaults(metadata, settings))
+    own = metadata if card.adapter is None else with_adapter_text(metadata, card.adapter)
+    if base is not None and same_vocabulary(own, metadata):
+        tokenizer = base.tokenizer
+    else:
+        tokenizer = load_tokenizer(own, plugins.tokenizers, pre_tokenizer=settings.pre_tokenizer)
+    template = choose_template(own, card, tokenizer, plugins, settings.chat_template)
+    return ModelText(tokenizer, template, sampling_defaults(own, settings))
 
 
 def _metadata(path: Path, plugins: Plugins) -> Mapping[str, Any]:

@@ -62,5 +62,4 @@ PROMPTS: Rules = {
     "add_generation_prompt": neutral(True),
     "continue_final_message": neutral(False),
     "reasoning_effort": neutral("none"),
-    "lora": neutral([]),
 }

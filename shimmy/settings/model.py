@@ -143,6 +143,18 @@ class Settings(BaseSettings):
         default=(), description="Model files, and folders to search for them."
     )
     models_dir: UserPath | None = Field(default=None, description="One more folder to search for models.")
+    auto_discover: UserPath | None = Field(
+        default=None, description="A trainer's output folder to search for models and adapters."
+    )
+    lora_gguf: UserPath | None = Field(
+        default=None, description="The LoRA adapter to serve by default: a folder, or one of its files."
+    )
+    lora_dirs: tuple[UserPath, ...] = Field(
+        default=(), description="Folders from which clients with the admin key may load adapters."
+    )
+    admin_key: SecretStr | None = Field(
+        default=None, description="Lets clients from other machines load and unload adapters."
+    )
     served_model_name: tuple[str, ...] = Field(
         default=(), description="Further names: of the default model, or MODEL=NAME of another."
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ from hypercorn.asyncio import serve
 from quart import Quart
 
 from shimmy.discovery.catalog import ModelCard
-from shimmy.engine.protocol import Progress, Ready, Sampling, Stats, TokenEvent
+from shimmy.engine.protocol import AdapterLoaded, Progress, Ready, Sampling, Stats, TokenEvent
 from shimmy.errors import ModelNotFoundError, ShimmyError, did_you_mean
 from shimmy.plugins import Plugins, load_plugins
+from shimmy.server.adapters import AdapterPool
 from shimmy.server.app import create_app
 from shimmy.server.context import ServerContext
 from shimmy.server.listen import Listener, listen
@@ -27,6 +29,7 @@ from shimmy.settings import Settings
 from shimmy.text.chat import make_template
 from shimmy.text.choose import ChosenTemplate
 
+_ids = itertools.count(1000)
 CONTEXT = 200
 EOS = 256
 TEMPLATE = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
@@ -84,6 +87,20 @@ class FakeEngine:
         self.samplings: list[Sampling] = []
         self.salts: list[str] = []
         self.reused = 0
+        self.adapters: set[int] = set()
+        self.adapter_error: ShimmyError | None = None
+        self.applied: list[list[tuple[int, float]]] = []
+
+    async def load_adapter(self, path: Path) -> AdapterLoaded:
+        await asyncio.sleep(0)
+        if self.adapter_error:
+            raise self.adapter_error
+        adapter = next(_ids)
+        self.adapters.add(adapter)
+        return AdapterLoaded(adapter, rank=8, modules=2, bytes=400_000)
+
+    def unload_adapter(self, adapter: int) -> None:
+        self.adapters.remove(adapter)
 
     async def start(self) -> Ready:
         self.state = "loading"
@@ -99,8 +116,17 @@ class FakeEngine:
         return self.ready
 
     async def generate(
-        self, tokens: list[int], *, max_tokens: int, sampling: Sampling, stop_ids: Iterable[int], salt: str
+        self,
+        tokens: list[int],
+        *,
+        max_tokens: int,
+        sampling: Sampling,
+        stop_ids: Iterable[int],
+        salt: str,
+        adapters: Sequence[tuple[int, float]],
     ) -> AsyncGenerator[list[TokenEvent], None]:
+        assert {adapter for adapter, _ in adapters} <= self.adapters, "an adapter that was unloaded"
+        self.applied.append(list(adapters))
         self.samplings.append(sampling)
         self.salts.append(salt)
         self.active += 1
@@ -187,6 +213,7 @@ class FakeServer:
             max_loaded=self.settings.max_loaded_models,
             make_engine=lambda wanted: self.engines[wanted.name],
             read_text=lambda wanted: self.text(),
+            adapters=AdapterPool(most=2, memory=1 << 20, read_text=lambda wanted, base: base),
         )
         self.context = ServerContext(self.settings, self.plugins, self.catalog, pool)
         self.app: Quart = create_app(self.context)

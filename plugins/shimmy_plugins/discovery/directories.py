@@ -18,7 +18,7 @@ HERE = Path("models")
 
 
 class Directories:
-    """The settings base_gguf, model_paths and models_dir, then ``./models`` if it exists."""
+    """The settings base_gguf, model_paths, models_dir and auto_discover, then ``./models`` if it exists."""
 
     def scan(self, settings: Settings) -> Iterator[Report]:
         """Raises ConfigError if base_gguf is not there: whoever names one wants that one."""
@@ -36,7 +36,8 @@ class Directories:
                 )
             place = base.absolute()
             yield FoundModel(place.name, place, NAME) if place.is_dir() else found_file(place, NAME)
-        for path in (*settings.model_paths, *([settings.models_dir] if settings.models_dir else [])):
+        folders = (settings.models_dir, settings.auto_discover)
+        for path in (*settings.model_paths, *(f for f in folders if f is not None)):
             for report in search(path.absolute(), NAME):
                 yield report
                 if isinstance(report, Searched) and not report.exists:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 
 import pytest
 
@@ -88,11 +87,6 @@ def test_variables_that_are_gone_are_refused(run, monkeypatch, variable):
     assert (code, out) == (2, "")
     hint = GONE_VARIABLES[variable]
     assert err == f"error: the environment has {variable}, which shimmy does not take.\nhint: {hint}\n"
-
-
-def test_adapters_are_coming(run, monkeypatch):
-    monkeypatch.setenv("SHIMMY_LORA_GGUF", str(Path("adapter.gguf")))
-    assert "LoRA is coming" in run("serve")[2]
 
 
 @pytest.mark.parametrize("value", ["airframe", "llama"])

@@ -11,6 +11,7 @@ from shimmy import hookimpl
 from shimmy.errors import EngineError, ShimmyError
 from shimmy.events import ModelLoaded, ModelUnloaded
 from shimmy.plugins import PluginChoice, load_plugins
+from shimmy.server.adapters import AdapterPool
 from shimmy.server.errors import StoppingError
 from shimmy.server.models import ModelPool
 from tests.serve.fake_engine import FakeServer, eventually
@@ -46,6 +47,7 @@ class Pool:
             max_loaded=max_loaded,
             make_engine=lambda card: self.engines[card.name],
             read_text=lambda card: self.server.text(),
+            adapters=AdapterPool(most=2, memory=1 << 20, read_text=lambda card, base: base),
         )
 
     def card(self, name: str) -> Any:

@@ -14,8 +14,8 @@ from shimmy.errors import ShimmyError
 from shimmy.server import sse
 from shimmy.server.body import read_object
 from shimmy.server.context import ServerContext
-from shimmy.server.models import ServedModel
 from shimmy.server.reply import annotate, json_response
+from shimmy.server.served import ServedModel
 from shimmy_plugins.frontends.native.answer import Job, error_frame, frames, or_error, prepare, whole
 
 _DONE = sse.event(b"[DONE]")

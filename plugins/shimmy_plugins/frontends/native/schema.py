@@ -9,6 +9,7 @@ from msgspec import Meta
 from shimmy.errors import RequestError
 from shimmy.server.body import FieldRules, neutral
 from shimmy.server.messages import Message
+from shimmy.server.mixed import Mixture
 from shimmy.server.sampling import SamplingFields
 from shimmy.server.unsupported import FORMATS, PROMPTS, SAMPLERS, TOOLS
 
@@ -36,6 +37,7 @@ class GenerateRequest(Options, frozen=True, kw_only=True):
     messages: Annotated[list[Message], Meta(min_length=1)] | None = None
     system: str | None = None
     raw: bool | None = None
+    lora: Mixture | None = None
     stream: bool | None = None
     options: Options | None = None
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import Any
 
-from shimmy.server.models import ServedModel
+from shimmy.server.served import ServedModel
 
 
 def example(url: str, model: ServedModel) -> str:

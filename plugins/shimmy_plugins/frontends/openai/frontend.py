@@ -14,9 +14,9 @@ from shimmy.server import sse
 from shimmy.server.body import Body, FieldRules, read_object, read_request
 from shimmy.server.context import ServerContext
 from shimmy.server.generation import GenerationRequest, room_for_answer
-from shimmy.server.models import ServedModel
 from shimmy.server.reply import annotate, json_response
 from shimmy.server.sampling import choice_seed, choose_sampling
+from shimmy.server.served import ServedModel
 from shimmy_plugins.frontends.openai.errors import error_body
 from shimmy_plugins.frontends.openai.example import example
 from shimmy_plugins.frontends.openai.listing import loaded_facts, model_list, model_object
@@ -84,6 +84,7 @@ async def _complete(
 ) -> Response:
     wanted = body.request
     card = await context.find_model(wanted.model)
+    mixed = await context.find_adapters(wanted.lora or ())
     model = await context.models.load(card)
     prompts = await prompts_of(wanted, model)
     chosen = choose_sampling(
@@ -100,6 +101,7 @@ async def _complete(
             sampling=replace(chosen, seed=choice_seed(chosen.seed, number)),
             stops=prompts.stops,
             salt=wanted.cache_salt or "",
+            mixed=mixed,
             stream=bool(wanted.stream),
         )
         for tokens in prompts.tokens

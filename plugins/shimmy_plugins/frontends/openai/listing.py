@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from shimmy.discovery.catalog import ModelCard
-from shimmy.server.models import ServedModel
+from shimmy.server.served import ServedModel
 
 
 def model_list(cards: Iterable[ModelCard]) -> dict[str, Any]:
@@ -21,6 +21,8 @@ def model_object(card: ModelCard) -> dict[str, Any]:
         "object": "model",
         "created": _written(card),
         "owned_by": card.source,
+        # As vLLM tells of adapters.
+        "parent": card.base.name if card.base else None,
         "architecture": card.architecture,
         "quantization": card.quantization,
         "parameters": card.parameters,

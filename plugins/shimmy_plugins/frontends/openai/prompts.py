@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from shimmy.server.messages import template_messages
-from shimmy.server.models import ServedModel
 from shimmy.server.sampling import check_token_ids
+from shimmy.server.served import ServedModel
 from shimmy_plugins.frontends.openai.schema import ChatRequest, CompletionRequest
 
 

@@ -9,6 +9,7 @@ from msgspec import Meta, Struct
 from shimmy.errors import RequestError
 from shimmy.server.body import FieldRules, neutral
 from shimmy.server.messages import Message
+from shimmy.server.mixed import Mixture
 from shimmy.server.sampling import SamplingFields
 from shimmy.server.unsupported import FORMATS, PROMPTS, SAMPLERS, TOOLS
 
@@ -36,6 +37,7 @@ class _CommonFields(SamplingFields, frozen=True, kw_only=True):
     """Another spelling of ``max_tokens``."""
     cache_salt: str | None = None
     """Only requests of the same salt share what is cached of equal prompts."""
+    lora: Mixture | None = None
     n: Annotated[int, Meta(ge=1, le=MAX_CHOICES)] | None = None
 
     def check(self) -> None:

@@ -11,8 +11,9 @@ from quart import Blueprint, Response
 from shimmy.errors import ShimmyError
 from shimmy.server.app import plain_error_body
 from shimmy.server.context import ServerContext
-from shimmy.server.models import ModelState, ServedModel
+from shimmy.server.models import ModelState
 from shimmy.server.reply import json_response
+from shimmy.server.served import ServedModel
 from shimmy.specs import MetricSpec
 from shimmy_plugins.frontends.ops.recorder import Counts, Recorder
 from shimmy_plugins.frontends.ops.report import OK, health_report

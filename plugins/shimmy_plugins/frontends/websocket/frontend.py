@@ -8,7 +8,7 @@ from quart import Blueprint, websocket
 
 from shimmy.errors import ShimmyError
 from shimmy.server.context import ServerContext
-from shimmy.server.models import ServedModel
+from shimmy.server.served import ServedModel
 from shimmy_plugins.frontends.native.answer import error_frame
 from shimmy_plugins.frontends.websocket.connection import Connection
 

@@ -1,0 +1,106 @@
+"""The adapters among what sources found, each paired with its base when somebody asks for it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from shimmy.discovery.records import FoundAdapter, Skipped
+from shimmy.errors import ShimmyError
+from shimmy.gguf.card import ModelCard
+
+if TYPE_CHECKING:
+    from shimmy.registry import Registry
+    from shimmy.specs import QuantTypeSpec
+
+
+class Pairs:
+    """Adapters by name, as cards of their bases with them.
+
+    Args:
+        found: what the sources report; a folder reported twice counts once.
+        taken: names that models have.
+        bases: the cards of all models without adapters.
+        chosen_base: the base that the settings name for the adapter they name, if they do.
+    """
+
+    def __init__(
+        self,
+        found: Sequence[FoundAdapter],
+        taken: Iterable[str],
+        bases: Callable[[], list[ModelCard]],
+        quant_types: Registry[QuantTypeSpec],
+        chosen_base: Callable[[], ModelCard] | None = None,
+    ) -> None:
+        self._found = _named(found, set(taken))
+        self._bases = bases
+        self._quant_types = quant_types
+        self._chosen_base = chosen_base
+        self._results: dict[str, ModelCard | Skipped] = {}
+
+    def names(self) -> list[str]:
+        return list(self._found)
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def cards(self) -> list[ModelCard]:
+        """The cards of all that have a base."""
+        return [card for name in self._found if isinstance(card := self._result(name), ModelCard)]
+
+    def skipped(self) -> list[Skipped]:
+        """Those that cannot be used, with the reason."""
+        return [row for name in self._found if isinstance(row := self._result(name), Skipped)]
+
+    def get(self, name: str) -> ModelCard | Skipped | None:
+        """An adapter by its name or by another spelling (:meth:`aliases`); None if there is none."""
+        if name in self._found:
+            return self._result(name)
+        return next((card for card in self.cards() if name in self.aliases(card)), None)
+
+    def chosen(self) -> ModelCard | Skipped | None:
+        """The adapter that the settings name."""
+        return next((self._result(name) for name, found in self._found.items() if found.chosen), None)
+
+    def aliases(self, card: ModelCard) -> list[str]:
+        """Further names of an adapter that has a base."""
+        assert card.base is not None
+        names = [f"{card.base.name}:{card.name}"]
+        if card.name in self._found and self._found[card.name].chosen:
+            names += [f"{card.architecture}-lora", f"{card.base.name}-lora"]
+        return names
+
+    def _result(self, name: str) -> ModelCard | Skipped:
+        if name not in self._results:
+            found = self._found[name]
+            try:
+                self._results[name] = self._pair(name, found)
+            except ShimmyError as error:
+                self._results[name] = Skipped(found.path, found.source, str(error))
+        return self._results[name]
+
+    def _pair(self, name: str, found: FoundAdapter) -> ModelCard:
+        from shimmy.lora.pairing import Candidate, choose_base
+        from shimmy.lora.read import read_adapter
+
+        adapter = read_adapter(found.path, self._quant_types)
+        if found.chosen and self._chosen_base is not None:
+            base = self._chosen_base()
+        else:
+            base = choose_base(adapter, [Candidate(card) for card in self._bases()]).card
+        return replace(base, name=name, source=found.source, adapter=found.path, base=base)
+
+
+def _named(found: Sequence[FoundAdapter], taken: set[str]) -> dict[str, FoundAdapter]:
+    """Each adapter under a name of its own: its folder's, with as many parents as it takes."""
+    adapters = list({adapter.path: adapter for adapter in reversed(found)}.values())[::-1]
+    names = [adapter.name for adapter in adapters]
+    for level in range(1, max((len(a.path.parts) for a in adapters), default=0)):
+        counts = Counter(names)
+        for index, adapter in enumerate(adapters):
+            if counts[names[index]] > 1 or names[index] in taken:
+                parents = adapter.path.parent.parts[-level:]
+                names[index] = "/".join((*parents, adapter.name))
+    return dict(zip(names, adapters, strict=True))

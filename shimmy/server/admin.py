@@ -1,0 +1,34 @@
+"""Who may change what the server serves: clients on this machine, and those with the admin key."""
+
+from __future__ import annotations
+
+import hmac
+from typing import TYPE_CHECKING
+
+from shimmy.server.errors import ForbiddenError
+from shimmy.server.keys import keys_in
+from shimmy.server.listen import is_loopback
+
+if TYPE_CHECKING:
+    from quart import Request
+
+    from shimmy.settings import Settings
+
+#: What proxies add: then the client is another one than the address says.
+_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
+
+
+def check_admin(request: Request, settings: Settings) -> None:
+    """Raise ForbiddenError unless the request comes from this machine or carries the admin key."""
+    key = settings.admin_key.get_secret_value().strip().encode() if settings.admin_key else b""
+    if key and any(hmac.compare_digest(given, key) for given in keys_in(request.scope)):
+        return
+    local = is_loopback(request.remote_addr or "")
+    if local and not any(name in request.headers for name in _FORWARDED):
+        return
+    raise ForbiddenError(
+        "this is for clients on the server's own machine, and for those with the admin key.",
+        hint="Send it as 'Authorization: Bearer KEY'; the setting admin_key holds it."
+        if key
+        else "Set admin_key and send it as 'Authorization: Bearer KEY'.",
+    )
