@@ -40,15 +40,9 @@ class Candidate:
         """Its own names, comparable."""
         said = [self.metadata.get(f"general.{key}") for key in ("basename", "size_label", "finetune")]
         basename, size, finetune = (text if isinstance(text, str) else "" for text in said)
-        own = (
-            self.card.name,
-            model_stem(self.card.path),
-            self.metadata.get("general.name"),
-            f"{basename}-{size}-{finetune}",
-            f"{basename}-{finetune}-{size}",
-            f"{basename}-{size}",
-            basename,
-        )
+        own = [self.card.name, model_stem(self.card.path), self.metadata.get("general.name")]
+        if basename:
+            own += [f"{basename}-{size}-{finetune}", f"{basename}-{finetune}-{size}"]
         return frozenset(comparable(name) for name in own if isinstance(name, str)) - {""}
 
     @cached_property
