@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shimmy.engine.plan import MOST_MIXED, Plan
+from shimmy.engine.plan import Plan
+from shimmy.engine.protocol import MOST_MIXED
 from shimmy.errors import EngineError, RequestError
 from shimmy.graph.batch import LoraRows
 

@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from shimmy.graph.builder import Graph
     from shimmy.graph.lora import Terms
 
-#: Adapters that a row may have at the same time.
-MOST_MIXED = 4
-
 Progress = Callable[[str, int, int], None]
 """Called as progress(phase, done, total) while loading."""
 

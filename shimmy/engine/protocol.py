@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 PROTOCOL_VERSION = 2
 MAX_FRAME = 1 << 28
+#: Adapters that a request may have at the same time.
+MOST_MIXED = 4
 _LENGTH = struct.Struct("<I")
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, TypeAlias
 
 from msgspec import Meta, Struct
 
-from shimmy.engine.plan import MOST_MIXED
+from shimmy.engine.protocol import MOST_MIXED
 
 
 class Lora(Struct, frozen=True, forbid_unknown_fields=True):

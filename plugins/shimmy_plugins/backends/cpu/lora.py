@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from shimmy.engine.plan import MOST_MIXED, Limits
+from shimmy.engine.plan import Limits
+from shimmy.engine.protocol import MOST_MIXED
 from shimmy.errors import EngineError
 from shimmy.graph.batch import Batch, LoraRows
 from shimmy.graph.lora import Term, Terms

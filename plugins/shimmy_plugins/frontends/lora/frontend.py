@@ -10,7 +10,6 @@ from quart import Blueprint, Response, request
 from shimmy.errors import ModelNotFoundError, RequestError, ShimmyError
 from shimmy.gguf.card import ModelCard
 from shimmy.server.admin import check_admin
-from shimmy.server.app import plain_error_body
 from shimmy.server.body import read_object, read_request
 from shimmy.server.context import ServerContext
 from shimmy.server.reply import json_response
@@ -22,6 +21,7 @@ from shimmy_plugins.frontends.lora.schema import (
     ScaleRequest,
     UnloadRequest,
 )
+from shimmy_plugins.frontends.openai.errors import error_body
 
 
 class LoraFrontend:
@@ -68,7 +68,7 @@ class LoraFrontend:
         return routes
 
     def error_body(self, error: ShimmyError) -> Any:
-        return plain_error_body(error)
+        return error_body(error)
 
     def example(self, url: str, model: ServedModel) -> str | None:  # noqa: ARG002
         return None
