@@ -33,6 +33,9 @@ class Candidate:
 
     @cached_property
     def metadata(self) -> Mapping[str, Any]:
+        """Of a folder of Hugging Face's, which has none yet, only the architecture."""
+        if self.card.path.is_dir():
+            return {"general.architecture": self.card.architecture}
         return peek_gguf(self.card.path)[0]
 
     @cached_property
@@ -80,7 +83,8 @@ def choose_base(adapter: Adapter, candidates: Sequence[Candidate]) -> Candidate:
             problems.append(f"{candidate.card.name!r} has its name, but {problem}")
     if problems:
         raise AdapterError(f"{adapter.path}: {problems[0]}")
-    fitting = [candidate for candidate in candidates if misfit(adapter, candidate) is None]
+    files = [candidate for candidate in candidates if not candidate.card.path.is_dir()]
+    fitting = [candidate for candidate in files if misfit(adapter, candidate) is None]
     models = {candidate.names for candidate in fitting}
     if len(fitting) == 1 or (fitting and len(frozenset.intersection(*models)) > 0):
         return fitting[0]
@@ -105,6 +109,8 @@ def _differences(
     adapter: Adapter, candidate: Candidate, architecture: str
 ) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...]]]:
     """Modules whose shapes differ: name, shape in the base, shape that the adapter needs."""
+    if candidate.card.path.is_dir():
+        return  # its tensors are looked at when it is loaded
     layers = candidate.metadata.get(f"{architecture}.block_count")
     names = None if adapter.format == "GGUF" else TensorNames(architecture, int(layers or 0))
     with open_gguf(candidate.card.path, skim=True) as file:
