@@ -70,7 +70,7 @@ def command(
     json: Annotated[bool, typer.Option("--json", help="Print the answer and its facts as JSON.")] = False,
 ) -> None:
     """Answer a prompt on standard output, word by word."""
-    from shimmy.cli.inprocess import Answer, loaded_engine
+    from shimmy.cli.inprocess import Answer, adapters_of, loaded_engine
     from shimmy.engine.protocol import Submit
     from shimmy.server.generation import room_for_answer
     from shimmy.server.sampling import SamplingFields, choose_sampling
@@ -88,7 +88,8 @@ def command(
     sampling = choose_sampling([fields], text.sampling, text.tokenizer.vocab_size)
     with loaded_engine(card, settings, plugins, quiet=json) as loaded:
         room = room_for_answer(loaded.ready, len(asked.tokens), max_tokens, asked.default_tokens)
-        request = Submit(1, asked.tokens, room, sampling, sorted(text.stop_ids))
+        stops, adapters = sorted(text.stop_ids), adapters_of(card)
+        request = Submit(1, asked.tokens, room, sampling, stops, adapters=adapters)
         answer = Answer(loaded.engine, shown, request)
         if json:
             response = "".join(answer)

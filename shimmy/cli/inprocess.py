@@ -17,19 +17,33 @@ if TYPE_CHECKING:
     from shimmy.settings import Settings
     from shimmy.text.stream import TextStream
 
+#: The only one there is.
+_ADAPTER = 1
+
 
 @contextmanager
 def loaded_engine(card: ModelCard, settings: Settings, plugins: Plugins, *, quiet: bool) -> Iterator[Loaded]:
-    """The model's engine and the facts about it; closed with the block. Raises what loading raises."""
-    from shimmy.engine.load import load_engine
+    """The model's engine and the facts about it; closed with the block. Raises what loading raises.
+
+    With an adapter, requests name it by :func:`adapters_of`.
+    """
+    from shimmy.engine.load import fit_adapter, load_engine
     from shimmy.engine.protocol import EngineSettings
 
     with loading_bar(card.name, quiet=quiet) as bar:
-        loaded = load_engine(card.path, card.name, EngineSettings.of(settings), plugins, bar.update)
+        engine = EngineSettings.of(settings)
+        loaded = load_engine(card.path, card.name, engine, plugins, bar.update)
     try:
+        if card.adapter is not None:
+            loaded.engine.adapters.put(_ADAPTER, fit_adapter(card.adapter, loaded.base, engine, plugins)[1])
         yield loaded
     finally:
         loaded.engine.close()
+
+
+def adapters_of(card: ModelCard) -> list[tuple[int, float]]:
+    """What a request for this model says of adapters."""
+    return [] if card.adapter is None else [(_ADAPTER, 1.0)]
 
 
 class Answer:

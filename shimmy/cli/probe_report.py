@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from shimmy.cli.inprocess import Answer, loaded_engine
+from shimmy.cli.inprocess import Answer, adapters_of, loaded_engine
 from shimmy.cli.output import readable_count, readable_size
 from shimmy.engine.protocol import Ready, Sampling, Submit
 from shimmy.gguf.reader import GGUFFile, open_gguf
 from shimmy.gguf.types import types_by_id
+from shimmy.lora.facts import adapter_facts
+from shimmy.lora.read import read_adapter
 from shimmy.server.text import ModelText, read_text
 from shimmy.text.stream import TextStream
 from shimmy.text.tokenizer import tokenizer_kind
@@ -37,7 +39,7 @@ def probe(card: ModelCard, settings: Settings, plugins: Plugins, *, quiet: bool)
     """
     text = read_text(card, settings, plugins)
     with loaded_engine(card, settings, plugins, quiet=quiet) as loaded:
-        trial = _trial(loaded.engine, text)
+        trial = _trial(loaded.engine, text, adapters_of(card))
     with open_gguf(loaded.file, skim=True) as file:
         metadata, types = file.metadata, _bytes_by_type(file, plugins)
     facts = loaded.ready
@@ -51,6 +53,9 @@ def probe(card: ModelCard, settings: Settings, plugins: Plugins, *, quiet: bool)
             "size_bytes": card.size_bytes,
             "bytes_by_type": types,
         },
+        "adapter": None
+        if card.adapter is None
+        else adapter_facts(read_adapter(card.adapter, plugins.quant_types)),
         "context": {
             "native": facts.native_context,
             "effective": facts.context,
@@ -84,6 +89,10 @@ def as_facts(report: Report) -> Iterator[tuple[str, str]]:
     model, context, engine = report["model"], report["context"], report["engine"]
     yield "model", f"{model['architecture']}, {readable_count(model['parameters'])} parameters"
     yield "file", f"{model['path']}, {readable_size(model['size_bytes'])}"
+    if adapter := report["adapter"]:
+        yield "adapter", f"{adapter['path']} ({adapter['format']})"
+        yield "", f"rank {adapter['rank']}, {readable_count(adapter['parameters'])} parameters"
+        yield from (("", f"{name} {value:.6g}") for name, value in adapter["training"].items())
     yield "types", _shares(model["bytes_by_type"])
     yield "context", f"{context['effective']} tokens (native {context['native']}{_rope(context)})"
     yield from _memory_facts(report["memory"], context["effective"])
@@ -160,11 +169,11 @@ def _involved(
     return list(dict.fromkeys(owners))
 
 
-def _trial(engine: Engine, text: ModelText) -> dict[str, Any]:
+def _trial(engine: Engine, text: ModelText, adapters: list[tuple[int, float]]) -> dict[str, Any]:
     """A few likeliest tokens: whether the model computes at all, and about how fast."""
     tokens = text.tokenizer.encode(TRIAL_PROMPT)
     room = min(TRIAL_TOKENS, engine.context - len(tokens))
-    request = Submit(1, tokens, room, Sampling(temperature=0.0))
+    request = Submit(1, tokens, room, Sampling(temperature=0.0), adapters=adapters)
     answer = Answer(engine, TextStream(text.tokenizer), request)
     started = time.monotonic()
     written = "".join(answer)

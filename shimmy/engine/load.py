@@ -19,10 +19,13 @@ from shimmy.gguf.reader import open_gguf
 from shimmy.gguf.weights import Weights
 from shimmy.graph.builder import Architecture, record
 from shimmy.graph.ops import CORE_OPS, Op
-from shimmy.lora.bind import Base
+from shimmy.lora.bind import Base, bind
+from shimmy.lora.read import read_adapter
 
 if TYPE_CHECKING:
     from shimmy.gguf.reader import GGUFFile
+    from shimmy.graph.lora import Term
+    from shimmy.lora.adapter import Adapter
     from shimmy.plugins import Plugins
 
 #: Share of the memory that is free after loading the weights which the KV cache may grow into.
@@ -94,6 +97,18 @@ def load_engine(
     )
     base = Base(card.architecture, architecture, params, graph, weights)
     return Loaded(engine, ready, file.path, base)
+
+
+def fit_adapter(
+    path: Path, base: Base, settings: EngineSettings, plugins: Plugins
+) -> tuple[Adapter, dict[str, Term]]:
+    """Read an adapter: what its files say, and what it adds to which node of the base.
+
+    Raises:
+        AdapterError: it is broken, or for another base, or larger than the settings allow.
+    """
+    adapter = read_adapter(path, plugins.quant_types)
+    return adapter, bind(adapter, base, settings.max_lora_rank, settings.lora_memory)
 
 
 def kept_blocks(settings: EngineSettings, kv_memory: int, block_bytes: int) -> int:

@@ -89,9 +89,7 @@ class Worker:
         if not isinstance(first, Load) or first.version != PROTOCOL_VERSION:
             raise EngineError("server and engine worker are of different versions; restart shimmy.")
         # Imported here: the frame loop and its errors must work even if NumPy does not.
-        from shimmy.engine.load import load_engine
-        from shimmy.lora.bind import bind
-        from shimmy.lora.read import read_adapter
+        from shimmy.engine.load import fit_adapter, load_engine
         from shimmy.plugins import PluginChoice, load_plugins
 
         s = first.settings
@@ -105,8 +103,8 @@ class Worker:
         loaded = load_engine(Path(first.model_path), first.model_name, s, plugins, progress)
 
         def fit(path: Path) -> tuple[int, Terms]:
-            adapter = read_adapter(path, plugins.quant_types)
-            return adapter.rank, bind(adapter, loaded.base, s.max_lora_rank, s.lora_memory)
+            adapter, terms = fit_adapter(path, loaded.base, s, plugins)
+            return adapter.rank, terms
 
         self._send(loaded.ready)
         return loaded.engine, fit
