@@ -138,7 +138,9 @@ class Settings(BaseSettings):
         default=None, description="A file that holds the key instead; one key per line."
     )
     strict: bool = Field(default=False, description="Refuse requests with fields nobody knows.")
-    base_gguf: UserPath | None = Field(default=None, description="The model file to serve by default.")
+    base_gguf: UserPath | None = Field(
+        default=None, description="The model file, or folder, to serve by default."
+    )
     model_paths: tuple[UserPath, ...] = Field(
         default=(), description="Model files, and folders to search for them."
     )
