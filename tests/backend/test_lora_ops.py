@@ -133,4 +133,8 @@ def test_replaced_and_forgotten(backend: str) -> None:
         plan.submit(batch, [])
     with pytest.raises(EngineError, match="no place 99"):
         plan.put_adapter(99, first)
+    with pytest.raises(EngineError, match="has rank 65, the plan holds at most 64"):
+        plan.put_adapter(0, {"w": term(rng, 65, WIDTH, OUT)})
+    with pytest.raises(EngineError, match="is for 'v', which the graph has not"):
+        plan.put_adapter(0, {"v": term(rng, 3, WIDTH, OUT)})
     plan.close()

