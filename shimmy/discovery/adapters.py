@@ -82,12 +82,13 @@ class Pairs:
         return self._results[name]
 
     def _pair(self, name: str, found: FoundAdapter) -> ModelCard:
-        from shimmy.lora.pairing import Candidate, choose_base
+        from shimmy.lora.pairing import Candidate, check_base, choose_base
         from shimmy.lora.read import read_adapter
 
         adapter = read_adapter(found.path, self._quant_types)
         if found.chosen and self._chosen_base is not None:
             base = self._chosen_base()
+            check_base(adapter, base, [Candidate(card) for card in self._bases()])
         else:
             base = choose_base(adapter, [Candidate(card) for card in self._bases()]).card
         return replace(base, name=name, source=found.source, adapter=found.path, base=base)

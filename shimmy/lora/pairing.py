@@ -91,6 +91,15 @@ def choose_base(adapter: Adapter, candidates: Sequence[Candidate]) -> Candidate:
     raise AdapterError(f"{adapter.path}: {_none(adapter, fitting)}", hint=_next_step(adapter, fitting))
 
 
+def check_base(adapter: Adapter, base: ModelCard, others: Sequence[Candidate]) -> None:
+    """Raise AdapterError unless the adapter fits a base that somebody named; with the models it would fit."""
+    if (problem := misfit(adapter, Candidate(base))) is None:
+        return
+    fitting = [other.card.name for other in others if misfit(adapter, other) is None]
+    hint = f"It fits {' or '.join(map(repr, fitting[:_NAMED]))}." if fitting else _next_step(adapter, [])
+    raise AdapterError(f"{adapter.path}: does not fit {base.name!r}: {problem}", hint=hint)
+
+
 def misfit(adapter: Adapter, candidate: Candidate) -> str | None:
     """Why an adapter does not fit a base, by names and shapes of its modules; None if it does."""
     try:

@@ -15,6 +15,7 @@ from shimmy.gguf.writer import RawTensor, write_gguf
 from shimmy.lora.pairing import comparable
 from shimmy.plugins import PluginChoice, Plugins, load_plugins
 from shimmy.settings import Settings
+from tests.backend.test_lora_zoo import SMOLLM2
 from tests.zoo import LORA, model_path
 
 QK, ROBOT = LORA / "llama_spm_qk", LORA / "llama_spm_robot"
@@ -165,6 +166,13 @@ def test_only_the_adapter_is_named(tmp_path: Path, plugins: Plugins) -> None:
         plugins, model_paths=(tmp_path / "llama_spm.gguf",), lora_gguf=tmp_path / "elsewhere/my-lora"
     )
     assert found.default().base.path == tmp_path / "llama_spm.gguf"
+
+
+def test_the_variables_name_another_base(plugins: Plugins) -> None:
+    adapter, other = LORA / "smol_pirate", model_path("llama_spm.f16")
+    found = catalog(plugins, base_gguf=other, lora_gguf=adapter, model_paths=(SMOLLM2,))
+    with pytest.raises(ModelError, match="does not fit 'llama_spm.*It fits 'SmolLM2-135M-Instruct'"):
+        found.default()
 
 
 def test_an_adapter_that_is_not_there(tmp_path: Path, plugins: Plugins) -> None:
