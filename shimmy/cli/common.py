@@ -40,6 +40,8 @@ ENGINE = (
     "kv_memory",
     "prefix_cache",
     "prefix_cache_memory",
+    "packed_cache",
+    "packed_cache_size",
     "max_sequences",
     "step_tokens",
     "max_adapters",

@@ -1,7 +1,8 @@
-"""How far a load is: a bar on standard error where a person looks on, nothing anywhere else."""
+"""How far a load is: a bar on standard error where a person looks on, elsewhere lines in a server's log."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from shimmy.cli.output import is_terminal
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
+
+log = logging.getLogger(__name__)
 
 #: What takes less than this many seconds needs no bar.
 PATIENCE = 0.4
@@ -58,6 +61,25 @@ class LoadingBar:
         self._shown = bar, bar.add_task(text)
         bar.start()
         return self._shown
+
+
+class LoadingLog:
+    """In the place of a bar where nobody looks on: one line for each phase that people wait for."""
+
+    def __init__(self, name: str, patience: float = PATIENCE) -> None:
+        self._name = name
+        self._from = time.monotonic() + patience
+        self._logged: set[str] = set()
+
+    def update(self, phase: str, _done: int, _total: int) -> None:
+        """Log the phase if the load takes long."""
+        if time.monotonic() >= self._from and phase not in self._logged:
+            self._logged.add(phase)
+            log.info("%s: %s", self._name, phase)
+
+    def close(self) -> None:
+        """Log no more."""
+        self._from = float("inf")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ import typer
 
 from shimmy.cli.common import SERVING, bootstrap, settings_options
 from shimmy.cli.output import is_terminal, printable, readable_size
-from shimmy.cli.progress import LoadingBar
+from shimmy.cli.progress import LoadingBar, LoadingLog
 from shimmy.server.listen import Listener, listen
 
 if TYPE_CHECKING:
@@ -72,22 +72,21 @@ def prepare(context: ServerContext, listener: Listener) -> Served:
     return Served(app, on_ready)
 
 
-def show_loading(app: Quart, context: ServerContext) -> LoadingBar:
-    """A bar that follows the load of the default model while ``app`` is served, where one can be seen."""
-    bar = LoadingBar("loading")
-    if is_terminal(sys.stderr):
+def show_loading(app: Quart, context: ServerContext) -> LoadingBar | LoadingLog:
+    """What follows the load of the default model while ``app`` is served: a bar, where one can be seen."""
+    bar = LoadingBar("loading") if is_terminal(sys.stderr) else LoadingLog("loading")
 
-        @app.while_serving
-        async def _() -> AsyncGenerator[None, None]:
-            following = asyncio.create_task(_follow(context, bar))
-            yield
-            following.cancel()
-            bar.close()
+    @app.while_serving
+    async def _() -> AsyncGenerator[None, None]:
+        following = asyncio.create_task(_follow(context, bar))
+        yield
+        following.cancel()
+        bar.close()
 
     return bar
 
 
-async def _follow(context: ServerContext, bar: LoadingBar) -> None:
+async def _follow(context: ServerContext, bar: LoadingBar | LoadingLog) -> None:
     while True:
         await asyncio.sleep(LOOK_SECONDS)
         states = [state for state in context.models.states() if state.name == context.default.name]

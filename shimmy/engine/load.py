@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 KV_SHARE = 0.5
 #: Share of the KV cache that may stay filled for prompts to come.
 PREFIX_SHARE = 0.25
+#: Bytes on disk that packed weights may take unless a setting says otherwise.
+PACKED_CACHE_SIZE = 32 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +74,10 @@ def load_engine(
         max_lora_rank=settings.max_lora_rank,
         instructions=settings.instructions,
         kv_type=settings.kv_type,
+        packed_cache=(settings.packed_cache_size or PACKED_CACHE_SIZE) if settings.packed_cache else 0,
     )
     plan = backend.compile(graph, weights, limits, progress)
-    kv_memory = settings.kv_memory or int(available_memory() * KV_SHARE)
+    kv_memory = settings.kv_memory or int(max(available_memory() - plan.mapped_bytes, 0) * KV_SHARE)
     engine = Engine(
         plan,
         context=fit_context(plan, wanted, kv_memory),

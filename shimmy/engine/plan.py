@@ -48,6 +48,8 @@ class Limits:
     """CPU instructions used at most, "avx2"; "auto" leaves them to the backend."""
     kv_type: str = "f32"
     """What keys and values are stored as: one of :data:`shimmy.graph.kv.KV_TYPES`."""
+    packed_cache: int = 0
+    """Bytes on disk that weights in a backend's own form may take; 0: they are not kept."""
 
 
 class Step(Protocol):
@@ -86,6 +88,8 @@ class Plan(Protocol):
     """What runs it, for people: "2 threads, AVX-512"."""
     weight_bytes: int
     """Memory held by weights."""
+    mapped_bytes: int
+    """Part of it that is mapped from files, so that the system counts it as free."""
     kv_type: str
     """What keys and values are stored as: ``limits.kv_type``."""
     block_tokens: int

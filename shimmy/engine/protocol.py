@@ -44,6 +44,9 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     prefix_cache: bool = True
     prefix_cache_memory: int | None = None
     """Bytes; None takes a share of ``kv_memory``."""
+    packed_cache: bool = False
+    packed_cache_size: int | None = None
+    """Bytes; None: :data:`shimmy.engine.load.PACKED_CACHE_SIZE`."""
     max_sequences: int = 32
     step_tokens: int = 128
     max_adapters: int = 8
@@ -69,6 +72,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
             kv_memory=settings.kv_memory,
             prefix_cache=settings.prefix_cache,
             prefix_cache_memory=settings.prefix_cache_memory,
+            packed_cache=settings.packed_cache,
+            packed_cache_size=settings.packed_cache_size,
             max_sequences=settings.max_sequences,
             step_tokens=settings.step_tokens,
             max_adapters=settings.max_adapters,

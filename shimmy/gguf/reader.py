@@ -8,6 +8,7 @@ What the bytes of a tensor mean is a quant plugin's business: ``raw`` is told it
 from __future__ import annotations
 
 import mmap as mmap_module
+import os
 import stat
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
@@ -32,10 +33,14 @@ __all__ = ["GGUFFile", "TensorInfo", "open_gguf", "peek_gguf"]
 class GGUFFile:
     """An open GGUF file; made by :func:`open_gguf`, closed by ``close()`` or a ``with`` block."""
 
-    def __init__(self, paths: Sequence[Path], mapped: Sequence[mmap], header: Header) -> None:
+    def __init__(
+        self, paths: Sequence[Path], mapped: Sequence[mmap], states: Sequence[os.stat_result], header: Header
+    ) -> None:
         self.path = paths[0]
         self.paths = tuple(paths)
         """All files of the model, in the order of ``TensorInfo.part``."""
+        self.states = tuple(states)
+        """Of each file, when it was opened: whatever has the path since."""
         self.version: int = header.version
         self.metadata: Mapping[str, Any] = header.metadata
         """Keys to bool, int, float, str or (nested) lists of these."""
@@ -96,6 +101,13 @@ class GGUFFile:
             raise GGUFError(f"{self.path}: is closed, tensor {name!r} can no longer be read.")
         return np.frombuffer(self._mapped[info.part], np.uint8, size, info.offset)
 
+    @property
+    def parts(self) -> Sequence[mmap]:
+        """All bytes of each file; a GGUFError if the file has been closed."""
+        if self._mapped is None:
+            raise GGUFError(f"{self.path}: is closed and can no longer be read.")
+        return self._mapped
+
     def release(self, name: str) -> None:
         """Say that a tensor is not needed for now: the system may take the memory of its bytes back.
 
@@ -141,17 +153,24 @@ def open_gguf(path: str | PathLike[str], *, skim: bool = False) -> GGUFFile:
     """
     path = Path(path)
     with ExitStack() as until_complete:
-        mapped = [until_complete.enter_context(_map(path))]
+        states: list[os.stat_result] = []
+
+        def opened(part: Path) -> mmap:
+            each, state = _map(part)
+            states.append(state)
+            return until_complete.enter_context(each)
+
+        mapped = [opened(path)]
         header = read_header(mapped[0], str(path), skim=skim)
         paths = paths_of_parts(path, header)
         if len(paths) > 1:
-            mapped += [until_complete.enter_context(_map(part)) for part in paths[1:]]
+            mapped += [opened(part) for part in paths[1:]]
             # Only the first part's arrays are of use.
             others = zip(mapped[1:], paths[1:], strict=True)
             rest = [read_header(part, str(name), skim=True) for part, name in others]
             header = join_headers(paths, [header, *rest])
         until_complete.pop_all()
-    return GGUFFile(paths, mapped, header)
+    return GGUFFile(paths, mapped, states, header)
 
 
 def peek_gguf(path: Path) -> tuple[Mapping[str, Any], int]:
@@ -160,17 +179,18 @@ def peek_gguf(path: Path) -> tuple[Mapping[str, Any], int]:
     Raises:
         GGUFError: the file cannot be read, or breaks the format as far as was looked.
     """
-    with _map(path) as mapped:
+    with _map(path)[0] as mapped:
         return read_metadata(mapped, str(path)), len(mapped)
 
 
-def _map(path: Path) -> mmap:
+def _map(path: Path) -> tuple[mmap, os.stat_result]:
+    """A file's bytes, and its state."""
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             # A pipe would be waited for, a device read without end.
             raise OSError("it is not a regular file")
         with path.open("rb") as file:
-            return mmap(file.fileno(), 0, access=ACCESS_READ)
+            return mmap(file.fileno(), 0, access=ACCESS_READ), os.fstat(file.fileno())
     except FileNotFoundError:
         raise GGUFError(f"{path}: no such file.", hint="Check the path.") from None
     except PermissionError:

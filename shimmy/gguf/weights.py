@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shimmy.errors import GGUFError
+from shimmy.gguf.content import Progress, content_of
 from shimmy.gguf.quant import AffineRun, FloatRun, QuantType, RunnableQuantType, UnpackedQuantType
 from shimmy.gguf.reader import GGUFFile
 from shimmy.gguf.types import type_name, types_by_id
@@ -45,6 +47,10 @@ class Weights:
         for name, info in file.tensors.items():
             if spec := self._specs.get(info.ggml_id):
                 file.n_bytes(name, spec)
+
+    def content(self, memory: Path, threads: int, progress: Progress) -> str | None:
+        """A digest of the model's files, None if it cannot be kept; see :mod:`shimmy.gguf.content`."""
+        return content_of(self._file, memory, threads, progress)
 
     def names(self) -> list[str]:
         """All tensors, in the order of the file."""

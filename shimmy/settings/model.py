@@ -198,6 +198,12 @@ class Settings(BaseSettings):
     prefix_cache_memory: Bytes | None = Field(
         default=None, description="Memory that may stay filled for it; auto is a quarter of kv_memory."
     )
+    packed_cache: bool = Field(
+        default=False, description="Keep packed weights on disk: later starts map them, processes share them."
+    )
+    packed_cache_size: Bytes | None = Field(
+        default=None, description="Disk that they may take, longest unused ones go first; auto is 32 GiB."
+    )
     max_sequences: Annotated[int, Interval(ge=1, le=1024)] = Field(
         default=32, description="Sequences a model computes at a time; further requests wait."
     )

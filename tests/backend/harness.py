@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shimmy.engine.load import op_table, read_architecture
-from shimmy.engine.plan import Backend, Limits, Plan
+from shimmy.engine.plan import Backend, Limits, Plan, Progress
 from shimmy.engine.protocol import Sampling
 from shimmy.engine.sampling import RowSampling
 from shimmy.gguf.quant import AffineRun, FloatRun, Scales
@@ -213,7 +213,9 @@ def compile_model(backend: str, path: Path, limits: Limits = LIMITS) -> Plan:
     return compile_with(PLUGINS.backends.get(backend).load(), path, limits)
 
 
-def compile_with(backend: Backend, path: Path, limits: Limits = LIMITS) -> Plan:
+def compile_with(
+    backend: Backend, path: Path, limits: Limits = LIMITS, progress: Progress = no_progress
+) -> Plan:
     """A model file on a backend."""
     file = open_gguf(path)
     weights = Weights(file, PLUGINS.quant_types)
@@ -221,7 +223,7 @@ def compile_with(backend: Backend, path: Path, limits: Limits = LIMITS) -> Plan:
     params, architecture = read_architecture(name, file, PLUGINS)
     scaling = read_scaling(file.metadata, name, weights, limits.max_ctx)
     graph = record(architecture, params, weights, op_table(PLUGINS), scaling)
-    return backend.compile(graph, weights, limits, no_progress)
+    return backend.compile(graph, weights, limits, progress)
 
 
 def assert_close(found: F32, expected: F32, tolerance: float = 1e-5) -> None:

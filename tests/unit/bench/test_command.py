@@ -121,6 +121,7 @@ def test_a_plot_without_its_package_is_refused(bench, monkeypatch):
         ((ZOO, "--plot", "rows.txt"), "--plot is 'rows.txt'; expected a file name in .svg or .png"),
         ((ZOO, "--vs", "lama.cpp"), "Did you mean 'llama.cpp'"),
         ((ZOO, "--vs", "llama.cpp", "--peer-kv-type", "q8"), "--peer-kv-type is 'q8'"),
+        ((ZOO, "--peer-kv-type", "f16"), "--peer-kv-type is 'f16', and there is no --vs"),
     ],
 )
 def test_what_is_wrong_is_said(bench, arguments, message):

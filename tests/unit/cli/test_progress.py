@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from shimmy.cli.progress import LoadingBar, loading_bar
+from shimmy.cli.progress import LoadingBar, LoadingLog, loading_bar
 
 NAME = "tiny [bold]model"
 
@@ -95,3 +95,20 @@ def test_a_failure_removes_the_bar(standard_error):
             bar.update("weights", 1, 2)
             raise ValueError
         assert shown().endswith("\x1b[2K")
+
+
+def test_a_log_says_once_what_is_waited_for(caplog):
+    log = LoadingLog(NAME, patience=0)
+    with caplog.at_level("INFO"):
+        for done in range(2):
+            log.update("compiling", done, 2)
+        log.update("weights", 1, 2)
+        log.close()
+        log.update("reading", 1, 2)
+    assert [record.getMessage() for record in caplog.records] == [f"{NAME}: compiling", f"{NAME}: weights"]
+
+
+def test_a_log_is_silent_about_what_is_over_soon(caplog):
+    with caplog.at_level("INFO"):
+        LoadingLog(NAME, patience=3600).update("compiling", 1, 2)
+    assert not caplog.records

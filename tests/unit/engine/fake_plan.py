@@ -35,6 +35,7 @@ class FakePlan:
     precision = "f32"
     description = "fake"
     weight_bytes = 0
+    mapped_bytes = 0
     kv_type = "f32"
     block_tokens = 4
     block_bytes = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shimmy.caches import cache_folder
 from shimmy.engine.plan import Limits, Progress
 from shimmy.errors import EngineError, OutOfMemoryError
 from shimmy.gguf.weights import Weights
@@ -11,6 +12,7 @@ from shimmy_plugins.backends.cpu.jit import Jit, Target
 from shimmy_plugins.backends.cpu.loading import PackedWeights
 from shimmy_plugins.backends.cpu.lowering import Lowering
 from shimmy_plugins.backends.cpu.object_cache import ObjectCache
+from shimmy_plugins.backends.cpu.packed_cache import PackedCache
 from shimmy_plugins.backends.cpu.plan import CpuPlan, Executable
 from shimmy_plugins.backends.cpu.pool import DRIVER, Pool, driver_ir
 
@@ -35,7 +37,7 @@ class CpuBackend:
     def _compile(
         self, graph: Graph, weights: Weights, limits: Limits, target: Target, progress: Progress
     ) -> CpuPlan:
-        packed = PackedWeights(weights)
+        packed = PackedWeights(weights, _packed_cache(weights, limits, progress))
         packed.lay_out(matrices(graph))
         jit = Jit(target, self._cache)
 
@@ -54,3 +56,14 @@ class CpuBackend:
 
 def _silent(_phase: str, _done: int, _total: int) -> None:
     """Nobody waits for this."""
+
+
+def _packed_cache(weights: Weights, limits: Limits, progress: Progress) -> PackedCache | None:
+    """Where packed weights are kept, if they shall be and can be."""
+    if not limits.packed_cache:
+        return None
+    folder = cache_folder() / "packed"
+    content = weights.content(folder, limits.threads, progress)
+    if content is None:
+        return None
+    return PackedCache(folder, content, limits.packed_cache)

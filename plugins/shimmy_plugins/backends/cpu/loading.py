@@ -20,6 +20,7 @@ from shimmy_plugins.backends.cpu.kernels import pack
 from shimmy_plugins.backends.cpu.kernels.unpack import Unpacker
 from shimmy_plugins.backends.cpu.layouts import Layout, Packed, Run, layout_of
 from shimmy_plugins.backends.cpu.memory import aligned, aligned_floats, require_memory, round_up
+from shimmy_plugins.backends.cpu.packed_cache import PackedCache, Place
 from shimmy_plugins.backends.cpu.values import LANES
 
 F32 = NDArray[np.float32]
@@ -28,6 +29,8 @@ F32 = NDArray[np.float32]
 SLICE_ELEMENTS = 1 << 19
 #: Slices after which the file's pages go back to the system, for tensors that are large themselves.
 _RELEASE = 128
+#: What loading is when nothing had to be packed.
+MAPPED = "packed weights, mapped"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +51,13 @@ class PackedWeights:
     """The weights of a graph in the form kernels read; a tensor used twice is there once.
 
     First matrices are laid out, which takes no memory yet; kernels can be built for them. Then
-    they are packed, by kernels too.
+    they are packed, by kernels too. Those that ``cache`` has are read-only, and packed already.
     """
 
-    def __init__(self, weights: Weights) -> None:
+    def __init__(self, weights: Weights, cache: PackedCache | None = None) -> None:
         self._weights = weights
+        self._cache = cache
+        self._mapped = False
         self._matrices: dict[str, Matrix] = {}
         self._vectors: dict[str, F32] = {}
         self._unpackers: dict[int, Unpacker] = {}
@@ -62,18 +67,28 @@ class PackedWeights:
     def bytes(self) -> int:
         return sum(m.data.nbytes for m in self._matrices.values())
 
+    @property
+    def mapped_bytes(self) -> int:
+        """Part of ``bytes`` that is mapped from a file."""
+        return self.bytes if self._mapped else 0
+
     def lay_out(self, names: Sequence[str]) -> None:
-        """Reserve addresses for matrices. OutOfMemoryError if they will not fit."""
-        for name in names:
+        """Find addresses for matrices: of the cache, else new ones. OutOfMemoryError if they will not fit."""
+        forms = {name: self._weights.run_layout(name, slice(0, 1)) for name in names}
+        places = {name: self._place(name, form) for name, form in forms.items()}
+        found = self._cache.find(places) if self._cache else None
+        self._mapped = found is not None
+        for name, place in places.items():
             rows, columns = self._weights.shape(name)
-            form = self._weights.run_layout(name, slice(0, 1))
-            layout = layout_of(form)
-            data = aligned((-(-rows // LANES), -(-columns // layout.columns)), layout.block)
-            self._matrices[name] = Matrix(layout, rows, columns, data, form, self._unpacker(name))
+            data = found[name] if found else aligned(place.shape, place.layout.block)
+            unpacker = None if found else self._unpacker(name)
+            self._matrices[name] = Matrix(place.layout, rows, columns, data, forms[name], unpacker)
         require_memory("memory for the weights of the model", self.bytes)
 
     def kernels(self) -> list[Kernel]:
         """What ``load`` needs."""
+        if self._mapped:
+            return []
         packers = [pack.kernel(matrix.layout) for matrix in self._matrices.values()]
         unpackers = [unpacker.kernel for unpacker in self._unpackers.values()]
         return [*packers, *unpackers]
@@ -84,6 +99,9 @@ class PackedWeights:
         Raises:
             PluginError: rows of a tensor come in different forms.
         """
+        if self._mapped:
+            progress(MAPPED, len(self._matrices), len(self._matrices))
+            return
         with ThreadPoolExecutor(threads) as workers:
             for done, (name, matrix) in enumerate(self._matrices.items()):
                 progress("weights", done, len(self._matrices))
@@ -92,6 +110,8 @@ class PackedWeights:
                     list(workers.map(partial(self._pack, addresses, name, matrix), some))
                     self._weights.release(name)
         progress("weights", len(self._matrices), len(self._matrices))
+        if self._cache:
+            self._cache.keep({name: matrix.data for name, matrix in self._matrices.items()}, progress)
 
     def matrix(self, name: str) -> Matrix:
         """A matrix that has been laid out."""
@@ -105,6 +125,11 @@ class PackedWeights:
             padded[: len(values)] = values
             self._vectors[name] = padded
         return self._vectors[name]
+
+    def _place(self, name: str, form: Run) -> Place:
+        layout = layout_of(form)
+        rows, columns = self._weights.shape(name)
+        return Place(layout, (-(-rows // LANES), -(-columns // layout.columns)), form)
 
     def _unpacker(self, name: str) -> Unpacker | None:
         quant = self._weights.unpacked_type(name)

@@ -48,7 +48,7 @@ def run(request: Request, settings: Settings, plugins: Plugins, tell: Callable[[
     if not request.cases:
         raise ConfigError("nothing to measure: --prompt-tokens and --generate are both 0.")
     # Before anything slow, so that what is wrong is noticed at once.
-    kv_type = peer_kv_type(request.peer_kv_type, settings.kv_type)
+    kv_type = peer_kv_type(request.peer_kv_type, settings.kv_type, request.peer)
     peer = choose_peer(request.peer, known_peers()) if request.peer else None
     threads = settings.threads or usable_cores()
     with ExitStack() as stack:

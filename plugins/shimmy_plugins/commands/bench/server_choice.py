@@ -32,7 +32,7 @@ def launches(
     Raises:
         ConfigError: the peer is unknown or cannot run here.
     """
-    kv_type = peer_kv_type(peer.kv_type, settings.kv_type)
+    kv_type = peer_kv_type(peer.kv_type, settings.kv_type, peer.name)
     found = [own_launch(model, settings, environment)]
     if peer.name:
         threads = settings.threads or usable_cores()

@@ -93,10 +93,19 @@ def choose_peer(name: str, peers: Sequence[P]) -> P:
     )
 
 
-def peer_kv_type(asked: str | None, own: str) -> str:
-    """The type of a peer's KV cache: the one asked for, else that of our own. Raises ConfigError."""
+def peer_kv_type(asked: str | None, own: str, peer: str | None) -> str:
+    """The type of a peer's KV cache: the one asked for, else that of our own.
+
+    Raises:
+        ConfigError: there is no such type, or no peer.
+    """
     if asked is None:
         return own
+    if peer is None:
+        raise ConfigError(
+            f"--peer-kv-type is {asked!r}, and there is no --vs that it would be for.",
+            hint="Add --vs; the type of our own cache is --kv-type.",
+        )
     if asked not in KV_TYPES:
         raise ConfigError(f"--peer-kv-type is {asked!r}; expected one of: {', '.join(KV_TYPES)}.")
     return asked
