@@ -7,11 +7,16 @@ from traceback import walk_tb
 from typing import Any
 
 from shimmy.errors import TemplateError
+from shimmy.text.budget import OutOfBudget
 from shimmy.text.literal import control_texts
 from shimmy.text.tokenizer import Tokenizer
 
 #: Longest prompt a template may write, in characters; ends loops that only print.
 MAX_PROMPT_CHARACTERS = 32 * 2**20
+
+
+class TemplateLimitError(TemplateError):
+    """The template does more than one run of it may."""
 
 
 class ChatTemplate:
@@ -24,19 +29,20 @@ class ChatTemplate:
     def __init__(self, source: str, *, bos: str, eos: str, name: str, stops: tuple[str, ...] = ()) -> None:
         from jinja2 import TemplateSyntaxError
 
-        from shimmy.text.sandbox import compile_template
+        from shimmy.text.sandbox import CompiledTemplate
 
         self.source = source
         self.name = name
         self.stops = stops
         self._tokens = {"bos_token": bos, "eos_token": eos}
         try:
-            self._template = compile_template(source)
+            self._template = CompiledTemplate(source)
         except TemplateSyntaxError as error:
-            raise TemplateError(
-                f"the chat template of {name} is not valid Jinja: line {error.lineno}: {error.message}",
-                hint="Set another chat template for this model.",
-            ) from error
+            raise self._unusable(f"is not valid Jinja: line {error.lineno}: {error.message}") from error
+        except OutOfBudget as error:
+            raise self._unusable(str(error)) from error
+        except Exception as error:  # a stranger's text: nested too deeply, a number of thousands of digits
+            raise self._unusable(f"cannot be compiled: {error or type(error).__name__}") from error
 
     def encode(
         self,
@@ -89,11 +95,16 @@ class ChatTemplate:
             raise TemplateError(
                 f"the chat template of {self.name} refuses the messages: {refusal}", param="messages"
             ) from refusal
-        except TemplateError:
-            raise
+        except OutOfBudget as error:
+            raise TemplateLimitError(
+                f"the chat template of {self.name} {error}{_line(error)}.",
+                hint="Send fewer or shorter messages, or set another chat template for this model.",
+                param="messages",
+            ) from error
         except Exception as error:  # a template is a program: anything may happen inside
+            reason = _sentence(str(error) or type(error).__name__)
             raise TemplateError(
-                f"the chat template of {self.name} failed{_line(error)}: {error or type(error).__name__}",
+                f"the chat template of {self.name} failed{_line(error)}: {reason}",
                 hint="Check that the messages have the roles and the content it expects.",
                 param="messages",
             ) from error
@@ -101,16 +112,18 @@ class ChatTemplate:
     def _bounded(self, variables: dict[str, Any]) -> str:
         pieces: list[str] = []
         size = 0
-        for piece in self._template.generate(variables):
+        for piece in self._template.pieces(variables):
             size += len(piece)
             if size > MAX_PROMPT_CHARACTERS:
-                raise TemplateError(
-                    f"the chat template of {self.name} writes more than {MAX_PROMPT_CHARACTERS} characters.",
-                    hint="Send fewer or shorter messages.",
-                    param="messages",
-                )
+                raise OutOfBudget(f"writes more than {MAX_PROMPT_CHARACTERS} characters")
             pieces.append(piece)
         return "".join(pieces)
+
+    def _unusable(self, what: str) -> TemplateError:
+        return TemplateError(
+            f"the chat template of {self.name} {_sentence(what)}",
+            hint="Set another chat template for this model.",
+        )
 
 
 def chat_template_of(
@@ -147,6 +160,10 @@ def encode_chat(text: str, tokenizer: Tokenizer) -> list[int]:
     if tokenizer.add_bos and tokenizer.bos_id is not None and ids[:1] != [tokenizer.bos_id]:
         return [tokenizer.bos_id, *ids]
     return ids
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _line(error: Exception) -> str:

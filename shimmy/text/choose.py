@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shimmy.errors import ConfigError, TemplateError, did_you_mean
-from shimmy.text.chat import ChatTemplate, chat_template_of, make_template
+from shimmy.text.chat import ChatTemplate, TemplateLimitError, chat_template_of, make_template
 from shimmy.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class ChosenTemplate:
         """The template. Raises TemplateError, with advice, for a model that has none."""
         if self.template is None:
             raise TemplateError(
-                f"this model has no chat template, so it cannot be given messages: {self.reason}",
+                f"this model has no usable chat template, so it cannot be given messages: {self.reason}",
                 hint="Send a written-out prompt to a completion route, use an instruct model, or name a "
                 "template with the setting `chat_template`.",
                 param="model",
@@ -105,7 +105,10 @@ def _of_family(spec: ChatTemplateSpec, tokenizer: Tokenizer) -> ChatTemplate:
 
 
 def _chosen(template: ChatTemplate, name: str, reason: str, tokenizer: Tokenizer) -> ChosenTemplate:
-    return ChosenTemplate(template, name, reason, _ends_of_turn(template, tokenizer))
+    try:
+        return ChosenTemplate(template, name, reason, _ends_of_turn(template, tokenizer))
+    except TemplateLimitError as error:
+        return ChosenTemplate(None, None, error.message)
 
 
 def _matching(
@@ -145,11 +148,16 @@ def _why_none(metadata: Mapping[str, Any], matches: list[str]) -> str:
 
 
 def _ends_of_turn(template: ChatTemplate, tokenizer: Tokenizer) -> frozenset[int]:
-    """The control token that the template writes right after an answer, if it does."""
+    """The control token that the template writes right after an answer, if it does.
+
+    Raises TemplateLimitError where a short chat is too much for the template.
+    """
     answer = "4211"
     messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": answer}]
     try:
         text = template.render(messages, add_generation_prompt=False)
+    except TemplateLimitError:
+        raise
     except TemplateError:  # it wants other messages; the tokenizer's own stop ids remain
         return frozenset()
     _, found, after = text.rpartition(answer)

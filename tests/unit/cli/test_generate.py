@@ -74,7 +74,7 @@ def test_a_base_model_continues_and_says_so(run):
     assert run("generate", "--prompt", "The king", *GREEDY, "--raw") == (0, out, "")
     code, _, err = run("generate", "--prompt", "The king", "--system", "You are a cat.")
     assert code == 1
-    assert "error: this model has no chat template" in err
+    assert "error: this model has no usable chat template" in err
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"])

@@ -7,6 +7,7 @@ import pytest
 
 from shimmy.errors import ConfigError, RegistryError, TemplateError
 from shimmy.registry import Registry
+from shimmy.text import budget
 from shimmy.text.choose import CHAT_TAGS, CHAT_WORDS, choose_template
 from shimmy_plugins.chat_templates import register_chat_templates
 
@@ -119,6 +120,16 @@ def test_a_plugin_chooses():
     assert (chosen.name, chosen.reason) == ("zephyr", "a plugin chose it for this model.")
     with pytest.raises(RegistryError, match=r"no chat template is called 'zefir'.*zephyr"):
         choose(selected="zefir")
+
+
+def test_a_template_that_does_not_end_is_none(monkeypatch):
+    monkeypatch.setattr(budget, "MAX_SECONDS", 0.1)
+    endless = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+    chosen = choose({"tokenizer.chat_template": endless, "name": "tiny"})
+    assert (chosen.template, chosen.name) == (None, None)
+    assert chosen.reason.endswith("takes longer than 0.1 seconds in line 1.")
+    with pytest.raises(TemplateError, match="no usable chat template.*longer than"):
+        chosen.require()
 
 
 def test_the_setting_comes_first(tmp_path):
