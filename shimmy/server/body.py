@@ -20,6 +20,7 @@ import msgspec
 from shimmy.errors import RequestError, did_you_mean
 
 R = TypeVar("R", bound=msgspec.Struct)
+T = TypeVar("T")
 
 #: Unknown fields told of by name. A client could send any number of them, of any length.
 MOST_NAMED = 16
@@ -99,6 +100,23 @@ def read_request(fields: Mapping[str, Any], kind: type[R], rules: FieldRules, *,
     if ignored:
         _log.info("ignored fields nobody knows: %s", ", ".join(shown_names(ignored)))
     return Body(request, tuple(ignored))
+
+
+def one_of(**spellings: T | None) -> T | None:
+    """The value of a field that has several names; None if none of them is given.
+
+    Raises:
+        RequestError: two of them say different things.
+    """
+    given = [(name, value) for name, value in spellings.items() if value is not None]
+    for name, value in given[1:]:
+        if value != given[0][1]:
+            raise RequestError(
+                f"{given[0][0]} is {given[0][1]}, but {name}, another name for it, is {value}.",
+                hint="Leave one of them out.",
+                param=name,
+            )
+    return given[0][1] if given else None
 
 
 def shown_names(names: list[str] | tuple[str, ...]) -> list[str]:

@@ -44,7 +44,7 @@ def template_messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
     """The messages as chat templates take them: each content one text.
 
     Raises:
-        RequestError: an unknown role, or content other than text.
+        RequestError: an unknown role, content other than text, or none from others than the assistant.
     """
     return [_template_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
 
@@ -61,6 +61,12 @@ def _template_message(message: Message, where: str) -> dict[str, Any]:
                 hint="Write what it says into the content.",
                 param=f"{where}.{name}",
             )
+    if message.content is None and ROLES[message.role] != "assistant":
+        raise RequestError(
+            f"{where}.content is missing; a message of the role {message.role!r} needs one.",
+            hint="It may be an empty text.",
+            param=f"{where}.content",
+        )
     optional = {"name": message.name, "tool_call_id": message.tool_call_id}
     return {
         "role": ROLES[message.role],

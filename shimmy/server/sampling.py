@@ -15,6 +15,7 @@ from msgspec import Meta, Struct
 
 from shimmy.engine.protocol import Sampling
 from shimmy.errors import RequestError
+from shimmy.server.body import one_of
 
 if TYPE_CHECKING:
     from shimmy.settings import Settings
@@ -65,6 +66,11 @@ class SamplingFields(Struct, frozen=True, kw_only=True):
     stop: StopString | Annotated[list[StopString], Meta(max_length=MAX_STOPS)] | None = None
 
     @property
+    def repetition(self) -> float | None:
+        """The penalty on repetition, by either name."""
+        return one_of(repeat_penalty=self.repeat_penalty, repetition_penalty=self.repetition_penalty)
+
+    @property
     def stops(self) -> tuple[str, ...]:
         """The stop strings, however many."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
@@ -103,7 +109,7 @@ def choose_sampling(
         logprobs: alternatives wanted with each token; None: no log-probabilities.
 
     Raises:
-        RequestError: ``logit_bias`` names what is no token id.
+        RequestError: ``logit_bias`` names what is no token id, or two names of a field disagree.
     """
 
     def given(name: str, otherwise: Any = None) -> Any:
@@ -116,7 +122,7 @@ def choose_sampling(
         top_p=given("top_p", defaults.top_p),
         top_k=max(given("top_k", defaults.top_k), 0),
         min_p=given("min_p", defaults.min_p),
-        repeat_penalty=given("repeat_penalty", given("repetition_penalty", defaults.repeat_penalty)),
+        repeat_penalty=given("repetition", defaults.repeat_penalty),
         presence_penalty=given("presence_penalty", 0.0),
         frequency_penalty=given("frequency_penalty", 0.0),
         logit_bias=_logit_bias(given("logit_bias", {}), vocabulary),

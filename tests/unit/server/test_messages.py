@@ -35,6 +35,9 @@ def test_contents_become_texts() -> None:
     [
         ({"role": "boss", "content": "x"}, "messages[1].role", "assistant"),
         ({"role": "user", "content": [{"type": "image_url"}]}, "messages[1].content[0]", "image_url"),
+        ({"role": "user"}, "messages[1].content", "missing"),
+        ({"role": "developer", "content": None}, "messages[1].content", "missing"),
+        ({"role": "tool", "tool_call_id": "c1"}, "messages[1].content", "missing"),
         ({"role": "user", "content": [{"type": "text"}]}, "messages[1].content[0]", "without"),
         ({"role": "user", "content": "x", "images": ["aGk="]}, "messages[1].images", "not supported"),
         ({"role": "assistant", "tool_calls": [{}]}, "messages[1].tool_calls", "not supported"),

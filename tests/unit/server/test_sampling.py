@@ -114,3 +114,15 @@ def test_stops() -> None:
     assert SamplingFields().stops == ()
     assert SamplingFields(stop="a").stops == ("a",)
     assert SamplingFields(stop=["a", "b"]).stops == ("a", "b")
+
+
+def test_two_names_of_a_field_must_agree() -> None:
+    agreed = SamplingFields(repeat_penalty=1.5, repetition_penalty=1.5)
+    assert choose_sampling([agreed], SamplingDefaults(), 100).repeat_penalty == 1.5
+    with pytest.raises(RequestError, match=r"repeat_penalty is 1.5, but repetition_penalty, another name"):
+        choose_sampling([SamplingFields(repeat_penalty=1.5, repetition_penalty=1.2)], SamplingDefaults(), 100)
+
+
+def test_the_strongest_layer_decides_whatever_name_it_uses() -> None:
+    layers = [SamplingFields(repetition_penalty=1.5), SamplingFields(repeat_penalty=1.2)]
+    assert choose_sampling(layers, SamplingDefaults(), 100).repeat_penalty == 1.5

@@ -7,11 +7,11 @@ from typing import Annotated, TypeAlias
 from msgspec import Meta
 
 from shimmy.errors import RequestError
-from shimmy.server.body import FieldRules, neutral
+from shimmy.server.body import FieldRules, neutral, one_of
 from shimmy.server.messages import Message
 from shimmy.server.mixed import Mixture
 from shimmy.server.sampling import SamplingFields
-from shimmy.server.unsupported import FORMATS, PROMPTS, SAMPLERS, TOOLS
+from shimmy.server.unsupported import ANSWERS, EVERYWHERE, SAMPLERS
 
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
 
@@ -77,9 +77,9 @@ class GenerateRequest(Options, frozen=True, kw_only=True):
     def answer_tokens(self) -> int | None:
         """The longest answer asked for, may be :data:`AS_MANY_AS_FIT`; None leaves it open."""
         for layer in self.layers:
-            for name in ("max_tokens", "num_predict"):
-                if (count := getattr(layer, name)) is not None:
-                    return _positive(count)
+            count = one_of(max_tokens=layer.max_tokens, num_predict=layer.num_predict)
+            if count is not None:
+                return _positive(count)
         return None
 
     @property
@@ -117,14 +117,8 @@ _MACHINE = ("num_keep", "num_batch", "num_gpu", "main_gpu", "num_thread", "numa"
 
 RULES = FieldRules(
     unsupported={
-        **SAMPLERS,
-        **{f"options.{name}": rule for name, rule in SAMPLERS.items()},
-        **TOOLS,
-        **FORMATS,
-        **PROMPTS,
-        "template": neutral(""),
-        "context": neutral([]),
-        "think": neutral(False),
+        **EVERYWHERE,
+        **{f"options.{name}": rule for name, rule in (SAMPLERS | ANSWERS).items()},
         "logprobs": neutral(False),
         "top_logprobs": neutral(0),
         "max_completion_tokens": neutral(),

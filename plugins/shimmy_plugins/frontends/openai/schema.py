@@ -7,11 +7,11 @@ from typing import Annotated, TypeAlias
 from msgspec import Meta, Struct
 
 from shimmy.errors import RequestError
-from shimmy.server.body import FieldRules, neutral
+from shimmy.server.body import FieldRules, neutral, one_of
 from shimmy.server.messages import Message
 from shimmy.server.mixed import Mixture
 from shimmy.server.sampling import SamplingFields
-from shimmy.server.unsupported import FORMATS, PROMPTS, SAMPLERS, TOOLS
+from shimmy.server.unsupported import EVERYWHERE
 
 Count: TypeAlias = Annotated[int, Meta(ge=1)]
 TokenIds: TypeAlias = list[int]
@@ -52,7 +52,7 @@ class _CommonFields(SamplingFields, frozen=True, kw_only=True):
     @property
     def answer_tokens(self) -> int | None:
         """The longest answer asked for; None leaves it open."""
-        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+        return one_of(max_tokens=self.max_tokens, max_completion_tokens=self.max_completion_tokens)
 
     @property
     def include_usage(self) -> bool:
@@ -118,17 +118,14 @@ class CompletionRequest(_CommonFields, frozen=True, kw_only=True):
         return [item for item in self.prompt if not isinstance(item, int)]
 
 
+#: What other APIs of the same servers take; here it goes elsewhere.
 _UNSUPPORTED = {
-    **SAMPLERS,
-    **TOOLS,
-    **FORMATS,
-    **PROMPTS,
-    "modalities": neutral([], ["text"]),
-    "audio": neutral(),
-    "verbosity": neutral("medium"),
-    "web_search_options": neutral(),
-    "echo": neutral(False),
-    "best_of": neutral(1),
+    **EVERYWHERE,
+    "num_predict": neutral(),
+    "num_ctx": neutral(),
+    "options": neutral({}),
+    "system": neutral(""),
+    "raw": neutral(False),
 }
 
 #: For the provider's books, its caches, its speed.
