@@ -9,6 +9,7 @@ Importing this module, and loading every built-in plugin, imports none of the he
 from __future__ import annotations
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,10 +18,18 @@ from importlib.metadata import Distribution, entry_points
 from shimmy import API_VERSION
 from shimmy.errors import ConfigError, PluginError, did_you_mean
 from shimmy.hooks import PluginInfo, Plugins, Status
-from shimmy.registry import Registry
 from shimmy.specs import FrontendSpec
 
-__all__ = ["PluginChoice", "PluginInfo", "Plugins", "Status", "check_routes", "load_plugins"]
+__all__ = [
+    "PluginChoice",
+    "PluginInfo",
+    "Plugins",
+    "Status",
+    "check_routes",
+    "chosen_frontends",
+    "load_plugins",
+    "route_shape",
+]
 
 GROUP = "shimmy"
 
@@ -80,12 +89,33 @@ def load_plugins(choice: PluginChoice | None = None, *, extra: Sequence[object] 
     return plugins
 
 
+def chosen_frontends(plugins: Plugins, names: Iterable[str] | None) -> list[FrontendSpec]:
+    """The frontends called ``names`` (None: all) and those that are always on.
+
+    One that is always on goes away with its plugin only (``--without``), so that naming an API
+    does not silently switch off what watches over the server.
+    """
+    wanted = None if names is None else set(names)
+    return [spec for spec in plugins.frontends if wanted is None or spec.name in wanted or spec.always_on]
+
+
 def check_routes(frontends: Iterable[FrontendSpec]) -> None:
     """Raise PluginError when two of the frontends that will be served claim one route."""
-    claimed: Registry[FrontendSpec] = Registry("route")
+    claimed: dict[str, tuple[str, FrontendSpec]] = {}
     for frontend in frontends:
         for route in frontend.routes:
-            claimed.add(route, frontend, f"frontend {frontend.name}")
+            other, owner = claimed.setdefault(route_shape(route), (route, frontend))
+            if owner is not frontend or other != route:
+                raise PluginError(
+                    f"route {other!r} of frontend {owner.name} and {route!r} of frontend {frontend.name} "
+                    "are claims to the same requests.",
+                    hint="Disable one of them with `plugins.disabled` or --without.",
+                )
+
+
+def route_shape(route: str) -> str:
+    """A route without the names of its variables: ``GET /v1/models/{}``."""
+    return re.sub(r"{[^/]*}|<[^/]*>", "{}", route)
 
 
 def _load(plugins: Plugins, candidate: _Candidate) -> PluginInfo:

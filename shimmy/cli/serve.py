@@ -14,15 +14,19 @@ import typer
 from shimmy.cli.common import SERVING, bootstrap, settings_options
 from shimmy.cli.output import is_terminal, printable, readable_size
 from shimmy.cli.progress import LoadingBar, LoadingLog
+from shimmy.plugins import check_routes, chosen_frontends
+from shimmy.server.keys import key_ring
 from shimmy.server.listen import Listener, listen
 
 if TYPE_CHECKING:
     from quart import Quart
 
     from shimmy.engine.launch import Early
+    from shimmy.hooks import Plugins
     from shimmy.server.context import ServerContext
     from shimmy.server.run import Served
     from shimmy.server.served import ServedModel
+    from shimmy.settings import Settings
 
 #: Seconds between two looks at how far a load is.
 LOOK_SECONDS = 0.1
@@ -34,6 +38,7 @@ _log = logging.getLogger(__name__)
 def command(ctx: typer.Context) -> None:
     """Serve the models at hand over HTTP, until Ctrl-C."""
     settings, plugins = bootstrap(ctx)
+    check(settings, plugins)
     # Before the imports below: whoever connects meanwhile waits a moment instead of being refused.
     listener = listen(*settings.address)
     print(f"shimmy listens on {listener.url}", flush=True)
@@ -51,6 +56,20 @@ def command(ctx: typer.Context) -> None:
     early: Early = ctx.obj
     context = create_context(settings, plugins, early.workers)
     run(early, context, listener, lambda: prepare(context, listener))
+
+
+def check(settings: Settings, plugins: Plugins) -> None:
+    """Find out what is wrong with the settings before anybody is told that there is a server.
+
+    Raises:
+        ConfigError: there should be API keys, but there are none; or the model file is not there.
+        PluginError: two of the chosen frontends claim one route.
+    """
+    from shimmy.settings.checks import check_base
+
+    check_routes(chosen_frontends(plugins, settings.frontends))
+    key_ring(settings)
+    check_base(settings)
 
 
 def prepare(context: ServerContext, listener: Listener) -> Served:

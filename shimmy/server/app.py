@@ -11,8 +11,8 @@ from quart import Quart, Response, has_websocket_context, request, websocket
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing.exceptions import WebsocketMismatch
 
-from shimmy.errors import ShimmyError, did_you_mean
-from shimmy.plugins import check_routes
+from shimmy.errors import PluginError, ShimmyError, did_you_mean
+from shimmy.plugins import check_routes, chosen_frontends, route_shape
 from shimmy.server.errors import HTTPError, internal_error
 from shimmy.server.gate import Gate
 from shimmy.server.guard import Guard
@@ -44,7 +44,7 @@ def create_app(
     """The app of a server bound to the addresses ``bound``; ``frontends`` None: as the settings choose.
 
     Raises:
-        PluginError: two of the chosen frontends claim one route.
+        PluginError: two of the chosen frontends claim one route, one serves others than it claims, or fails.
         ConfigError: there should be API keys, but there are none.
     """
     app = Quart("shimmy", static_folder=None)
@@ -55,7 +55,7 @@ def create_app(
         frontends = choose_frontends(context.plugins, context.settings.frontends)
     check_routes(each.spec for each in frontends)
     for each in frontends:
-        app.register_blueprint(each.frontend.blueprint(context), name=each.spec.name)
+        _mount(app, each, context)
     errors = _Errors(context.plugins, frontends)
     app.register_error_handler(Exception, errors.respond)
     guard = Guard(bound, context.settings.allowed_hosts, context.settings.allowed_origins)
@@ -74,14 +74,29 @@ def create_app(
 
 
 def choose_frontends(plugins: Plugins, names: Iterable[str] | None) -> list[Mounted]:
-    """The frontends called ``names`` (None: all) and those that are always on.
+    """The frontends of :func:`shimmy.plugins.chosen_frontends`, loaded."""
+    return [Mounted(spec, spec.load()) for spec in chosen_frontends(plugins, names)]
 
-    One that is always on goes away with its plugin only (``--without``), so that naming an API
-    does not silently switch off what watches over the server.
-    """
-    wanted = None if names is None else set(names)
-    specs = [spec for spec in plugins.frontends if wanted is None or spec.name in wanted or spec.always_on]
-    return [Mounted(spec, spec.load()) for spec in specs]
+
+def _mount(app: Quart, each: Mounted, context: ServerContext) -> None:
+    """Give a frontend its routes: those that it has declared, for others were not checked."""
+    name = each.spec.name
+    try:
+        app.register_blueprint(each.frontend.blueprint(context), name=name)
+    except Exception as error:  # whatever a plugin's own code raises
+        raise PluginError(
+            f"frontend {name} cannot be mounted: {type(error).__name__}: {error}",
+            hint="Repair it, or leave it out with `plugins.disabled` or --without.",
+        ) from error
+    declared = set(map(route_shape, each.spec.routes))
+    for rule in app.url_map.iter_rules():
+        if rule.endpoint.startswith(f"{name}."):
+            for method in (rule.methods or {"GET"}) - {"HEAD", "OPTIONS"}:
+                if route_shape(f"{method} {rule.rule}") not in declared:
+                    raise PluginError(
+                        f"frontend {name} serves '{method} {rule.rule}', which is none of its routes.",
+                        hint="Name all its routes where it is registered.",
+                    )
 
 
 def plain_error_body(error: ShimmyError) -> Any:

@@ -13,6 +13,9 @@ from shimmy.settings.sources import table_name
 if TYPE_CHECKING:
     from shimmy.plugins import Plugins
 
+#: What people look for that no built-in plugin brings yet.
+_COMING = {("engine_backend", "wgpu"): "The GPU engine is not in this version; use 'auto' or 'cpu'."}
+
 
 def check_plugin_settings(settings: Settings, plugins: Plugins) -> dict[str, BaseModel]:
     """The second pass: names that plugins define, and their tables, checked; the tables by name.
@@ -39,6 +42,16 @@ def check_plugin_settings(settings: Settings, plugins: Plugins) -> dict[str, Bas
     tables = {spec.name: _plugin_table(settings, name, spec.load()) for name, spec in specs.items()}
     plugins.settings_tables = tables
     return tables
+
+
+def check_base(settings: Settings) -> None:
+    """Raise ConfigError if ``base_gguf`` is not there: whoever names one wants that one."""
+    if (base := settings.base_gguf) is not None and not base.exists():
+        raise ConfigError(
+            f"base_gguf is {str(base)!r} (from {settings.origin('base_gguf')}), but no such file exists.",
+            hint="Give the path of a GGUF file, or of a Hugging Face folder.",
+            param="base_gguf",
+        )
 
 
 def _plugin_table(settings: Settings, name: str, model: type[BaseModel]) -> BaseModel:
@@ -71,6 +84,6 @@ def _check_registered(settings: Settings, key: str, name: str, known: list[str])
     if name not in known:
         raise ConfigError(
             f"{key} names {name!r} (from {settings.origin(key)}), but no loaded plugin registers it.",
-            hint=did_you_mean(name, known),
+            hint=_COMING.get((key, name)) or did_you_mean(name, known),
             param=key,
         )

@@ -52,7 +52,10 @@ FLAGS = {
 }
 #: Values of earlier servers of this name, and what became of them.
 OBSOLETE_VALUES = {
-    ("engine_backend", "airframe"): "airframe's successor is called 'wgpu'; 'auto' finds the best engine.",
+    (
+        "engine_backend",
+        "airframe",
+    ): "its successor, the GPU engine, is not in this version; use 'auto' or 'cpu'.",
     ("engine_backend", "llama"): "shimmy brings its own engines now; use 'auto'.",
 }
 _OBSOLETE = "obsolete"

@@ -96,6 +96,19 @@ def test_two_claims_to_a_route_are_a_start_up_error() -> None:
         FakeServer(plugins=load_plugins(extra=[Plugin("POST /v1/completions")]))
 
 
+def test_routes_that_were_not_declared_are_a_start_up_error() -> None:
+    with pytest.raises(PluginError, match="frontend shouting serves 'GET /shout/<name>', which is none"):
+        FakeServer(plugins=load_plugins(extra=[Plugin("GET /whisper/{name}")]))
+
+
+def test_a_frontend_that_cannot_be_mounted_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(Shouting, "blueprint")
+    with pytest.raises(
+        PluginError, match=r"frontend shouting cannot be mounted: AttributeError: .*blueprint"
+    ):
+        FakeServer(plugins=load_plugins(extra=[Plugin("GET /shout/{name}")]))
+
+
 def _events(server: FakeServer, body: dict[str, Any]) -> None:
     async def scenario() -> None:
         async with server.app.test_app() as running:

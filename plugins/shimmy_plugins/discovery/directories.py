@@ -24,16 +24,10 @@ class Directories:
         """Raises ConfigError if base_gguf is not there: whoever names one wants that one."""
         from shimmy.discovery.records import FoundModel, Searched, Skipped
         from shimmy.discovery.scan import found_file, search
-        from shimmy.errors import ConfigError
+        from shimmy.settings.checks import check_base
 
+        check_base(settings)
         if (base := settings.base_gguf) is not None:
-            if not base.exists():
-                origin = settings.origin("base_gguf")
-                raise ConfigError(
-                    f"base_gguf is {str(base)!r} (from {origin}), but no such file exists.",
-                    hint="Give the path of a GGUF file, or of a Hugging Face folder.",
-                    param="base_gguf",
-                )
             place = base.absolute()
             yield FoundModel(place.name, place, NAME) if place.is_dir() else found_file(place, NAME)
         folders = (settings.models_dir, settings.auto_discover)

@@ -1,8 +1,9 @@
-"""What ``shimmy serve`` shows while its first model loads."""
+"""What ``shimmy serve`` shows while its first model loads, and what it checks before."""
 
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from types import SimpleNamespace
 
@@ -74,3 +75,18 @@ def test_nobody_looks_where_no_bar_can_be_seen():
     before = len(app.while_serving_gens)
     serve.show_loading(app, context([]))
     assert len(app.while_serving_gens) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (("--base-gguf", "nowhere.gguf"), "base_gguf is .*nowhere.gguf.*no such file"),
+        (("--api-key-file", "nowhere.keys"), "api_key_file is .*nowhere.keys.*cannot be read"),
+        (("--engine-backend", "airframe"), "is not in this version; use 'auto' or 'cpu'"),
+        (("--engine-backend", "wgpu"), "is not in this version; use 'auto' or 'cpu'"),
+    ],
+)
+def test_wrong_settings_end_it_before_it_says_that_it_listens(run, arguments, problem):
+    code, out, err = run("serve", *arguments)
+    assert (code, out) == (2, "")
+    assert re.search(problem, err)

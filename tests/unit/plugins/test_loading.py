@@ -153,7 +153,17 @@ def test_two_frontends_may_not_claim_one_route():
     first = FrontendSpec("one", ("GET /a", "GET /b"), lambda: None)
     second = FrontendSpec("two", ("GET /b",), lambda: None)
     check_routes([first])
-    with pytest.raises(PluginError, match="route 'GET /b' .*frontend one and by frontend two"):
+    with pytest.raises(PluginError, match="route 'GET /b' of frontend one and 'GET /b' of frontend two"):
+        check_routes([first, second])
+
+
+def test_names_of_variables_do_not_make_another_route():
+    first = FrontendSpec("one", ("GET /a/{id}", "GET /a/{id}/b"), lambda: None)
+    second = FrontendSpec("two", ("GET /a/{name}",), lambda: None)
+    check_routes([first])
+    with pytest.raises(
+        PluginError, match="'GET /a/{id}' of frontend one and 'GET /a/{name}' of frontend two"
+    ):
         check_routes([first, second])
 
 
