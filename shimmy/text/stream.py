@@ -12,10 +12,10 @@ from shimmy.text.tokenizer import Tokenizer
 class TextStream:
     """The text of one generation, piece by piece.
 
-    What ``push`` and ``flush`` return adds up to the text of all tokens (undecodable bytes are
-    U+FFFD), cut before the stop string that is complete first. Where the cuts between tokens fall
-    changes nothing. The text continues a prompt, so a leading space is kept, although
-    ``Tokenizer.decode`` of the same tokens, which stands alone, may drop it.
+    What ``push`` and ``flush`` return adds up to the text of all tokens, cut before the stop string that
+    is complete first. Undecodable bytes are U+FFFD; those that only begin a character at the end are left
+    out. Where the cuts between tokens fall changes nothing. The text continues a prompt, so a leading
+    space is kept, although ``Tokenizer.decode`` of the same tokens, which stands alone, may drop it.
 
     Work and memory do not grow with the text already given out.
     """
@@ -37,9 +37,10 @@ class TextStream:
         """End the text; return what was held back."""
         if self.stopped:
             return ""
-        shown = self._release(self._decoder.decode(b"", final=True))
+        # A character that the last token has only begun was cut off with the answer: it says nothing.
+        self._decoder.reset()
         rest, self._held = self._held, ""
-        return shown + rest
+        return rest
 
     def _release(self, new: str) -> str:
         """What of the held and the new text cannot be part of a stop string; holds the rest."""
