@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 #: A mark inside text for ``Tokenizer.encode(parse_special=True)``: no control token is read across it,
 #: and it is no text itself. A lone surrogate, since no text that came as UTF-8 can hold one.
 MARK = "\udcff"
+#: Where GGUF metadata name the way words are cut; also the ``param`` of the error that it is not known.
+PRE_TOKENIZER = "tokenizer.ggml.pre"
 #: Where GGUF metadata carry a whole ``tokenizer.json``, which then decides.
 HUGGINGFACE_JSON = "tokenizer.huggingface.json"
 
@@ -61,17 +63,25 @@ def load_tokenizer(
 ) -> Tokenizer:
     """The tokenizer of a GGUF file, made by the plugin that knows its kind.
 
-    ``pre_tokenizer`` takes the place of what the file says in ``tokenizer.ggml.pre``.
+    ``pre_tokenizer`` takes the place of what the file says in :data:`PRE_TOKENIZER`.
     """
     if pre_tokenizer is not None:
-        metadata = {**metadata, "tokenizer.ggml.pre": pre_tokenizer}
+        metadata = {**metadata, PRE_TOKENIZER: pre_tokenizer}
     kind = tokenizer_kind(metadata, pre_tokenizer=pre_tokenizer)
     if kind not in registry:
         raise TokenizerError(
             f"its tokenizer is {kind!r}, which no plugin handles.",
             hint=did_you_mean(kind, registry.names()),
         )
-    return registry.get(kind).load()(metadata)
+    try:
+        return registry.get(kind).load()(metadata)
+    except TokenizerError as error:
+        if pre_tokenizer is None or error.param != PRE_TOKENIZER:
+            raise
+        found = (
+            f"the setting `pre_tokenizer` is {pre_tokenizer!r}, a way to cut words that is not known here."
+        )
+        raise TokenizerError(found, hint=error.hint, param="pre_tokenizer") from None
 
 
 def tokenizer_kind(metadata: Mapping[str, Any], *, pre_tokenizer: str | None = None) -> str:

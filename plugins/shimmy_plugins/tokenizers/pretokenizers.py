@@ -243,5 +243,6 @@ def pre_tokenizer(name: object) -> PreTokenizer:
         raise TokenizerError(
             f"'tokenizer.ggml.pre' is {name!r}, a way to cut words that is not known here.",
             hint=did_you_mean(str(name), PRE_TOKENIZERS) + " The setting `pre_tokenizer` takes one of them.",
+            param="tokenizer.ggml.pre",
         )
     return PRE_TOKENIZERS[name]

@@ -44,3 +44,10 @@ def test_another_pre_tokenizer_than_the_files(registry, metadata_of):
 def test_every_kind_says_what_is_missing(model, registry):
     with pytest.raises(TokenizerError, match=r"'tokenizer.ggml.tokens' is missing"):
         load_tokenizer({"tokenizer.ggml.model": model}, registry)
+
+
+def test_an_unknown_way_to_cut_words_that_the_setting_names(registry):
+    metadata = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "gpt-2"}
+    with pytest.raises(TokenizerError, match=r"^the setting `pre_tokenizer` is 'nope', a way") as caught:
+        load_tokenizer(metadata, registry, pre_tokenizer="nope")
+    assert caught.value.param == "pre_tokenizer"
