@@ -9,6 +9,7 @@ import pytest
 from shimmy.cli.app import COMMANDS, FAILURE, INTERRUPTED, WRONG_USAGE, build
 from shimmy.cli.docs import command_markdown
 from shimmy.cli.migration import GONE_COMMANDS, GONE_FLAGS, GONE_VARIABLES, OLD_FLAGS
+from shimmy.cli.probe_report import _memory_facts
 from tests.docs.pages import page, snippets
 
 PAGE = "cli.md"
@@ -49,6 +50,19 @@ def test_examples_have_real_commands_and_flags(line):
     for command, given in ((group, words[:place]), (group.get_command(None, name), words[place + 1 :])):
         known = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
         assert {word for word in given if word.startswith("--")} <= known
+
+
+def test_the_probe_s_account_of_memory():
+    kib, mib = 2**10, 2**20
+    memory = {
+        "weight_bytes": 92 * mib,
+        "kv_type": "f32",
+        "kv_bytes_per_token": 45 * kib,
+        "kv_budget_bytes": 240493 * 45 * kib,
+        "kv_budget_tokens": 240493,
+    }
+    for name, fact in _memory_facts(memory, 8192):
+        assert f"{name:10} {fact}\n" in page(PAGE)
 
 
 def test_the_json_of_an_answer_is_json():

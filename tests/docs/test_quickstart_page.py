@@ -1,0 +1,21 @@
+"""docs/quickstart.md shows what `shimmy serve` prints."""
+
+from types import SimpleNamespace
+
+from shimmy.cli.serve import banner
+from shimmy.settings import Settings
+from tests.docs.pages import page
+
+
+def test_the_banner():
+    facts = SimpleNamespace(
+        architecture="llama",
+        backend="cpu",
+        precision="int8",
+        description="2 threads, AVX-512",
+        context=8192,
+        kv_bytes_per_token=45 * 1024,
+        kv_type=Settings().kv_type,
+    )
+    card = SimpleNamespace(name="SmolLM2-135M-Instruct", quantization="Q4_1")
+    assert banner(SimpleNamespace(card=card, facts=facts), None) in page("quickstart.md")
