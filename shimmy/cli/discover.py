@@ -25,6 +25,7 @@ def command(
 ) -> None:
     """Show what each source of models found, and where."""
     catalog = Catalog(*bootstrap(ctx))
+    catalog.check_served_names()
     models = sorted(catalog.models(), key=lambda card: (card.source, card.name))
     skipped, searched = catalog.skipped, catalog.searched
     aliases = {card.name: catalog.aliases(card.name) for card in models}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 
-from shimmy.cli.common import FINDING, bootstrap, settings_options
+from shimmy.cli.common import FINDING, NAMING, bootstrap, settings_options
 from shimmy.cli.output import print_json, print_table, printable, readable_count, readable_size
 from shimmy.discovery.catalog import Catalog, ModelCard, Skipped
 
 
-@settings_options(*FINDING)
+@settings_options(*FINDING, *NAMING)
 def command(
     ctx: typer.Context,
     everything: Annotated[
@@ -22,9 +23,11 @@ def command(
     short: Annotated[bool, typer.Option("--short", "-s", help="Print names only, one a line.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the models that can be served."""
+    """List the models that can be served, also under names of your own."""
     catalog = Catalog(*bootstrap(ctx))
-    models = catalog.models()
+    catalog.check_served_names()
+    own = (replace(card, name=name) for name, card in catalog.own_names().items())
+    models = [*catalog.models(), *own]
     skipped = catalog.skipped if everything else []
     if json:
         listing = {"models": [dataclasses.asdict(card) for card in models]}

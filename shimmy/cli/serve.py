@@ -62,7 +62,8 @@ def check(settings: Settings, plugins: Plugins) -> None:
     """Find out what is wrong with the settings before anybody is told that there is a server.
 
     Raises:
-        ConfigError: there should be API keys, but there are none; or the model file is not there.
+        ConfigError: there should be API keys, but there are none; the model file is not there; or
+            a model that is to have a further name is not.
         PluginError: two of the chosen frontends claim one route.
     """
     from shimmy.settings.checks import check_base
@@ -70,6 +71,11 @@ def check(settings: Settings, plugins: Plugins) -> None:
     check_routes(chosen_frontends(plugins, settings.frontends))
     key_ring(settings)
     check_base(settings)
+    if any("=" in entry for entry in settings.served_model_name):
+        # Only then are the sources asked before anybody waits for it.
+        from shimmy.discovery.catalog import Catalog
+
+        Catalog(settings, plugins).check_served_names()
 
 
 def prepare(context: ServerContext, listener: Listener) -> Served:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from shimmy.discovery.ask import ask_sources
 from shimmy.discovery.cards import CardReader, FileFacts
 from shimmy.discovery.names import name_models
 from shimmy.discovery.records import DiscoverySource, FoundAdapter, FoundModel, Searched, Skipped
-from shimmy.discovery.served import KEY, check_served_names, served_names
+from shimmy.discovery.served import KEY, check_served_names, served_names, unknown_model
 from shimmy.discovery.unique import unique_models
 from shimmy.errors import ModelError, ModelNotFoundError, did_you_mean
 from shimmy.gguf.card import ModelCard
@@ -110,6 +111,25 @@ class Catalog:
         found = scan.models[name]
         own = (alias for alias, target in self._served.items() if self._meant(target) == name)
         return [*own, *(alias for alias in found.aliases if scan.aliases.get(alias) is found)]
+
+    def check_served_names(self) -> None:
+        """Raise ConfigError where ``served_model_name`` names a model that nobody knows."""
+        for target in filter(None, self._served.values()):
+            try:
+                self._named(target)
+            except ModelNotFoundError as error:
+                raise unknown_model(error) from None
+            except ModelError:
+                # It is there; that it cannot be used is told where somebody asks for it.
+                continue
+
+    def own_names(self) -> dict[str, ModelCard]:
+        """The user's own names for models that can be used, each with the model's card."""
+        cards = {}
+        for name in self._served:
+            with suppress(ModelError, ModelNotFoundError):
+                cards[name] = self.get(name)
+        return cards
 
     def models(self) -> list[ModelCard]:
         """The cards of all language models, by name, those with an adapter included.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from shimmy.discovery.records import FoundModel
-from shimmy.errors import ConfigError
+from shimmy.errors import ConfigError, ModelNotFoundError
 
 if TYPE_CHECKING:
     from shimmy.settings import Settings
@@ -36,6 +36,11 @@ def check_served_names(served: Mapping[str, str | None], models: Mapping[str, Fo
         if name in models and model != name:
             taken = f"gives a model the name {name!r}, but {models[name].path} has it already."
             raise _error(taken, "Choose another name.")
+
+
+def unknown_model(error: ModelNotFoundError) -> ConfigError:
+    """What is wrong with an entry whose model is not there; ``error`` says which, and what comes near."""
+    return _error(f"gives a name to a model, but {error.message}", error.hint)
 
 
 def _error(problem: str, hint: str | None = None) -> ConfigError:

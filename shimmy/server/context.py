@@ -72,6 +72,10 @@ class ServerContext:
         cards |= {card.name: card for card in (*self.models.cards(), *self.adapters.cards())}
         return sorted(cards.values(), key=lambda card: card.name)
 
+    async def own_names(self) -> dict[str, ModelCard]:
+        """The names of the user's own making for models, each with the model's card."""
+        return await asyncio.to_thread(self.catalog.own_names)
+
     async def list_adapters(self) -> dict[int, ModelCard]:
         """All adapters there are, as cards of their bases with them, by number."""
         return self.adapters.numbered(card for card in await self.list_models() if card.adapter is not None)

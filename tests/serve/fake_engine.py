@@ -170,9 +170,13 @@ class FakeEngine:
 class FakeCatalog:
     def __init__(self, *names: str) -> None:
         self.cards = {name: card(name) for name in names}
+        self.own: dict[str, ModelCard] = {}
 
     def models(self) -> list[ModelCard]:
         return list(self.cards.values())
+
+    def own_names(self) -> dict[str, ModelCard]:
+        return self.own
 
     def target(self, name: str | None) -> str | None:
         return name

@@ -269,6 +269,7 @@ def test_other_than_json_objects_are_refused(data: Any) -> None:
 
 def test_models() -> None:
     server = FakeServer("echo", "org/two")
+    server.catalog.own["gpt-4"] = server.catalog.cards["echo"]
 
     async def get() -> Any:
         async with server.app.test_app() as running:
@@ -277,5 +278,6 @@ def test_models() -> None:
             return await (await client.get("/api/models")).get_json()
 
     listed = asyncio.run(get())
-    assert [(row["name"], row["state"]) for row in listed["models"]] == [("echo", "ready"), ("org/two", None)]
+    states = [(row["name"], row["state"]) for row in listed["models"]]
+    assert states == [("echo", "ready"), ("org/two", None), ("gpt-4", "ready")]
     assert listed["models"][0]["size_bytes"] == 1000

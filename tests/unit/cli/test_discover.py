@@ -87,6 +87,22 @@ def test_list_stays_short(home, run):
     assert names == ["NAME", "Other", "Tiny", "small:latest"]
 
 
+def test_names_of_the_users_own_are_listed(home, run):
+    own = ("--served-model-name", "Tiny=gpt-4", "--served-model-name", "mine")
+    assert run("list", "--short", *own).split() == ["Other", "Tiny", "small:latest", "gpt-4", "mine"]
+    rows = {row["name"]: row["path"] for row in json.loads(run("list", "--json", *own))["models"]}
+    assert (rows["gpt-4"], rows["mine"]) == (rows["Tiny"], rows["Other"])
+
+
+@pytest.mark.parametrize("command", ["discover", "list", "serve"])
+def test_a_name_for_an_unknown_model_is_refused(home, capsys, monkeypatch, command):
+    monkeypatch.setattr("shimmy.cli.serve.listen", lambda *address: pytest.fail("it listens"))
+    assert main([command, "--served-model-name", "Tinny=gpt-4"]) == 2
+    error = capsys.readouterr().err
+    assert "there is no model 'Tinny'" in error
+    assert "Did you mean 'Tiny'?" in error
+
+
 def test_where_nothing_is_found(home, run, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path / "empty"))
     monkeypatch.setenv("USERPROFILE", str(tmp_path / "empty"))

@@ -176,6 +176,8 @@ def test_aliases_of_the_users_own(model):
     assert catalog.get("gpt-4").name == "tiny"
     assert catalog.get("mine") == catalog.default() == catalog.get("big")
     assert (catalog.aliases("tiny"), catalog.aliases("big")) == (["gpt-4"], ["mine"])
+    assert catalog.own_names() == {"gpt-4": catalog.get("tiny"), "mine": catalog.get("big")}
+    catalog.check_served_names()
 
 
 def test_the_model_a_name_means_is_known_without_its_file(model):
@@ -195,6 +197,21 @@ def test_aliases_of_models_that_are_not_there(model):
     ):
         catalog.get("x")
     assert catalog.aliases("tiny") == []
+    assert catalog.own_names() == {}
+
+
+def test_aliases_of_unknown_models_are_refused_before_they_are_used(model):
+    found = model("tiny.gguf")
+    with pytest.raises(
+        ConfigError, match="gives a name to a model, but there is no model 'tinny'. Did you mean 'tiny'"
+    ):
+        catalog_of(found, served_model_name=["tinny=x"]).check_served_names()
+    # A plugin may know a name that no listing has, and a model that is there may be of no use.
+    catalog_of(served_model_name=[f"lookup:{found.path}=x"]).check_served_names()
+    odd = model("odd.gguf", **{"general.architecture": "clip"})
+    catalog = catalog_of(odd, served_model_name=["odd=x"])
+    catalog.check_served_names()
+    assert catalog.own_names() == {}
 
 
 @pytest.mark.parametrize(

@@ -39,8 +39,10 @@ class NativeFrontend:
         @routes.get("/api/models")
         async def models() -> Response:
             states = {state.name: state.state for state in context.models.states()}
-            cards = await context.list_models()
-            return json_response({"models": [_row(card, states.get(card.name)) for card in cards]})
+            rows = [_row(card, states.get(card.name)) for card in await context.list_models()]
+            for name, card in (await context.own_names()).items():
+                rows.append(_row(card, states.get(card.name)) | {"name": name})
+            return json_response({"models": rows})
 
         return routes
 

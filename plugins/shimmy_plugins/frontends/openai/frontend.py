@@ -49,7 +49,8 @@ class OpenAIFrontend:
 
         @routes.get("/v1/models")
         async def models() -> Response:
-            return json_response(await asyncio.to_thread(model_list, await context.list_models()))
+            cards, own = await context.list_models(), await context.own_names()
+            return json_response(await asyncio.to_thread(model_list, cards, own))
 
         @routes.get("/v1/models/<path:name>")
         async def model(name: str) -> Response:

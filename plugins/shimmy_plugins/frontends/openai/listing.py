@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from shimmy.discovery.catalog import ModelCard
 from shimmy.server.served import ServedModel
 
 
-def model_list(cards: Iterable[ModelCard]) -> dict[str, Any]:
-    """The answer of GET /v1/models. Looks at each file: call it in a thread."""
-    return {"object": "list", "data": [model_object(card) for card in cards]}
+def model_list(cards: Iterable[ModelCard], own: Mapping[str, ModelCard]) -> dict[str, Any]:
+    """The answer of GET /v1/models; ``own`` are further names. Looks at each file: call it in a thread."""
+    named = [model_object(card) | {"id": name} for name, card in own.items()]
+    return {"object": "list", "data": [model_object(card) for card in cards] + named}
 
 
 def model_object(card: ModelCard) -> dict[str, Any]:
