@@ -11,7 +11,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from shimmy import __version__
 from shimmy.discovery.kinds import why_not_a_language_model
 from shimmy.errors import GGUFError, ModelError
 from shimmy.files import replace_file
-from shimmy.gguf.card import ModelCard, glance, read_card
+from shimmy.gguf.card import ModelCard, glance, read_card, why_unreadable
 from shimmy.gguf.parts import part_paths
 from shimmy.gguf.reader import open_gguf, peek_gguf
 from shimmy.registry import Registry
@@ -38,7 +38,7 @@ State = list[list[int]]
 
 @dataclass(frozen=True, slots=True)
 class FileFacts:
-    """What a file says of itself: a card, and why it is no language model; without a card it is broken."""
+    """What a file says of itself: a card, and why it cannot be used; without a card it is broken."""
 
     card: ModelCard | None
     problem: str | None
@@ -131,7 +131,8 @@ class CardReader:
                     return _facts(glance(path, metadata, size), metadata)
             with open_gguf(path, skim=True) as file:
                 card = read_card(file, name="", source="", quant_types=self._quant_types)
-                return _facts(card, file.metadata)
+                facts = _facts(card, file.metadata)
+                return replace(facts, problem=facts.problem or why_unreadable(file, self._quant_types))
         except GGUFError as error:
             return FileFacts(None, str(error))
 

@@ -63,6 +63,16 @@ def read_card(file: GGUFFile, *, name: str, source: str, quant_types: Registry[Q
     )
 
 
+def why_unreadable(file: GGUFFile, quant_types: Registry[QuantTypeSpec]) -> str | None:
+    """The first tensor of a type that no plugin provides, as a sentence; None if there is none."""
+    specs = types_by_id(quant_types)
+    for tensor in file.tensors.values():
+        if tensor.ggml_id not in specs:
+            kind = type_name(tensor.ggml_id)
+            return f"no plugin provides the quant type {kind} of its tensor {tensor.name!r:.90}."
+    return None
+
+
 def glance(path: Path, metadata: Mapping[str, Any], size_bytes: int) -> ModelCard:
     """The nameless card as far as metadata tell: nothing of what only the tensors say.
 

@@ -65,7 +65,7 @@ def model(tmp_path: Path) -> Callable[..., FoundModel]:
 
 
 def catalog_of(*reports: FoundModel | Skipped | Exception, **settings: object) -> Catalog:
-    plugins = load_plugins(PluginChoice(enabled=()), extra=[Toys(*reports)])
+    plugins = load_plugins(PluginChoice(enabled=("quant-f32",)), extra=[Toys(*reports)])
     return Catalog(Settings(**settings), plugins)
 
 
@@ -125,6 +125,20 @@ def test_what_is_no_usable_model_is_skipped_with_a_reason(model, changes: dict, 
         catalog.get("odd")
 
 
+def test_a_quant_type_that_no_plugin_provides_is_a_reason(model):
+    found = model("half.gguf")
+    write_gguf(found.path, METADATA, {"token_embd.weight": np.ones((4, 32), np.float16)})
+    catalog = catalog_of(found, model("tiny.gguf"))
+    assert [card.name for card in catalog.models()] == ["tiny"]
+    reason = "no plugin provides the quant type F16 of its tensor 'token_embd.weight'."
+    assert catalog.skipped == [Skipped(found.path, "toys", reason)]
+    assert catalog.default().name == "tiny"
+    with pytest.raises(
+        ModelError, match="model 'half' cannot be used: no plugin provides the quant type F16"
+    ):
+        catalog.get("half")
+
+
 def test_broken_and_vanished_files_are_skipped(tmp_path):
     (tmp_path / "broken.gguf").write_bytes(b"GGUF but not really")
     (tmp_path / "empty.gguf").touch()
@@ -161,7 +175,7 @@ def test_a_source_that_hangs_is_left_behind(model, caplog):
             yield found
             stuck.wait(60)
 
-    plugins = load_plugins(PluginChoice(enabled=()), extra=[Sleepy()])
+    plugins = load_plugins(PluginChoice(enabled=("quant-f32",)), extra=[Sleepy()])
     catalog = Catalog(Settings(), plugins, source_seconds=0.2)
     assert catalog.names() == ["tiny"]
     stuck.set()
@@ -276,7 +290,7 @@ def count_openings(monkeypatch) -> list[Path]:
 def test_sources_are_asked_once_and_files_reread_when_changed(model, monkeypatch):
     found = model("tiny.gguf")
     toys = Toys(found)
-    catalog = Catalog(Settings(), load_plugins(PluginChoice(enabled=()), extra=[toys]))
+    catalog = Catalog(Settings(), load_plugins(PluginChoice(enabled=("quant-f32",)), extra=[toys]))
     opened = count_openings(monkeypatch)
     assert catalog.get("tiny") == catalog.get("tiny")
     assert opened == [found.path]
