@@ -50,7 +50,10 @@ def _template(folder: Path) -> str | None:
     """The template in a file of its own, or in the tokenizer's configuration."""
     file = folder / "chat_template.jinja"
     if file.is_file():
-        return file.read_text("utf-8")
+        try:
+            return file.read_text("utf-8")
+        except UnicodeDecodeError as error:
+            raise AdapterError(f"{file}: is no UTF-8 text ({error.reason} at byte {error.start}).") from error
     template = _optional(folder / "tokenizer_config.json").get("chat_template")
     if isinstance(template, list):
         named = {row.get("name"): row.get("template") for row in template if isinstance(row, dict)}

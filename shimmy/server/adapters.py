@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -51,7 +51,10 @@ class AdapterPool:
         self._memory = memory
         self._read_text = read_text
         self._versions: list[Version] = []
+        self._retired: set[str] = set()
+        """Names that only requests from before still use."""
         self._loading = asyncio.Lock()
+        self._gathering = asyncio.Lock()
         self._freed = asyncio.Event()
         self._clock = itertools.count()
 
@@ -77,13 +80,40 @@ class AdapterPool:
                 if not version.is_current:
                     self._drop(version)
 
+    @asynccontextmanager
+    async def use_all(self, base: ServedModel, cards: Sequence[ModelCard]) -> AsyncIterator[list[Version]]:
+        """Several adapters at once, as ``use`` gives one.
+
+        Raises:
+            RequestError: they are more than may be loaded.
+            AdapterError: one does not fit the base, or its files are broken.
+        """
+        if (count := len({card.name for card in cards})) > self._most:
+            raise RequestError(
+                f"the request mixes {count} adapters, but at most {self._most} can be loaded at a time.",
+                hint="Mix fewer, or raise max_adapters.",
+                param="lora",
+            )
+        async with AsyncExitStack() as held:
+            # Two requests that each hold a place the other waits for would wait for ever.
+            async with self._gathering if count > 1 else nullcontext():
+                versions = [await held.enter_async_context(self.use(base, card)) for card in cards]
+            yield versions
+
     async def replace(self, base: ServedModel, card: ModelCard) -> Version:
         """Read an adapter anew: the next requests get this version, running ones keep theirs."""
         async with self._loading:
-            return await self._load(base, card)
+            version = await self._load(base, card)
+            self._retired.discard(card.name)
+            version.is_current = True
+            return version
 
     def retire(self, name: str) -> bool:
         """New requests no longer get the adapter of this name; whether it was loaded."""
+        self._retired.add(name)
+        return self._end(name)
+
+    def _end(self, name: str) -> bool:
         retired = [v for v in self._versions if v.card.name == name and v.is_current]
         for version in retired:
             version.is_current = False
@@ -108,8 +138,9 @@ class AdapterPool:
         text = await asyncio.to_thread(self._read_text, card, base.text)
         facts = await base.engine.load_adapter(card.adapter)
         # Only now: what cannot be read leaves the version before in place.
-        self.retire(card.name)
-        version = Version(card, base.engine, text, facts, next(self._clock))
+        self._end(card.name)
+        is_current = card.name not in self._retired
+        version = Version(card, base.engine, text, facts, next(self._clock), is_current=is_current)
         self._versions.append(version)
         self._free_memory(version)
         return version

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -127,13 +127,12 @@ class ModelPool:
         """
         for other, _ in mixed:
             check_same_base(card, other)
-        async with AsyncExitStack() as stack:
-            model = await stack.enter_async_context(self._use(card.base or card))
-            if card.base is not None:
-                version = await stack.enter_async_context(self.adapters.use(model, card))
-                model = _adapted(model, version)
-            for other, factor in mixed:
-                version = await stack.enter_async_context(self.adapters.use(model, other))
+        own = [card] if card.base is not None else []
+        cards = [*own, *(other for other, _ in mixed)]
+        async with self._use(card.base or card) as model, self.adapters.use_all(model, cards) as versions:
+            if own:
+                model = _adapted(model, versions[0])
+            for version, (_, factor) in zip(versions[len(own) :], mixed, strict=True):
                 model = replace(model, adapters=(*model.adapters, (version.facts.id, factor)))
             yield model
 

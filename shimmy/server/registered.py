@@ -78,7 +78,7 @@ class RegisteredAdapters:
                 hint="Set lora_dirs (or models_dir, or auto_discover).",
                 param="lora_path",
             )
-        for root in self._roots:
+        for root in self._roots if "\0" not in path else ():
             place = (root / path).resolve()
             if place.is_relative_to(root) and place.exists():
                 return place

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from shimmy.errors import ShimmyError
+from shimmy.errors import AdapterError, ShimmyError
 
 if TYPE_CHECKING:
     from hypercorn.config import Config
@@ -113,7 +113,8 @@ async def _preload(context: ServerContext, workers: Workers, prepared: asyncio.T
     try:
         model = await context.default.load(context)
     except ShimmyError as error:
-        if context.default.name is None:  # else the pool has logged why the model cannot be loaded
+        # Why a model cannot be loaded, the pool has logged; not what is wrong with an adapter for it.
+        if context.default.name is None or isinstance(error, AdapterError):
             _log.error("no model is loaded: %s", error)
         # Nobody may ever want the worker that was started ahead.
         await workers.close()

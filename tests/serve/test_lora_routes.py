@@ -179,6 +179,49 @@ def test_where_all_places_are_in_use_a_request_waits(server: FakeServer) -> None
     run(server, scenario)
 
 
+def test_mixes_that_wait_for_each_others_places_all_end(server: FakeServer) -> None:
+    async def scenario(client: Client) -> None:
+        for name in ("one", "two", "three"):
+            await client.load(name, name)
+        mixes = [("one", "two"), ("two", "three"), ("three", "one")] * 4
+        asked = (client.ask(first, lora=[{"name": second}]) for first, second in mixes)
+        answers = await asyncio.wait_for(asyncio.gather(*asked), 20)
+        assert {status for status, _ in answers} == {200}
+        status, error = await client.ask("one", lora=[{"name": "two"}, {"name": "three"}])
+        assert (status, "at most 2" in error["error"]) == (400, True)
+
+    run(server, scenario)
+
+
+def test_a_request_that_waited_does_not_bring_an_unloaded_adapter_back(server: FakeServer) -> None:
+    async def scenario(client: Client) -> None:
+        for name in ("one", "two", "three"):
+            await client.load(name, name)
+        server.engine.prefill.clear()
+        running = [asyncio.create_task(client.ask(name)) for name in ("two", "three")]
+        while server.engine.active < 2:
+            await asyncio.sleep(0)
+        waiting = asyncio.create_task(client.ask("one"))
+        await asyncio.sleep(0.05)
+        assert (await client("post", "/v1/unload_lora_adapter", {"lora_name": "one"}))[0] == 200
+        server.engine.prefill.set()
+        assert [status for status, _ in await asyncio.gather(*running, waiting)] == [200] * 3
+        assert (await client.ask("one"))[0] == 404
+        assert (await client.load("one", "one"))[0] == 200
+
+    run(server, scenario)
+
+
+def test_an_adapter_never_takes_a_models_name(server: FakeServer) -> None:
+    async def scenario(client: Client) -> None:
+        for name in ("echo", "other"):
+            status, error = await client.load(name, "one", load_inplace=True)
+            assert (status, error["error"]["param"]) == (400, "lora_name")
+        assert not server.engine.adapters
+
+    run(server, scenario)
+
+
 def test_factors_for_everyone(server: FakeServer) -> None:
     async def scenario(client: Client) -> None:
         await client.load("one", "one")
@@ -206,7 +249,7 @@ def test_factors_for_everyone(server: FakeServer) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["../elsewhere", "/etc", "one/../../x", "nothing", "link"], ids=lambda path: path.strip("/.")
+    "path", ["../elsewhere", "/etc", "one/../../x", "nothing", "link", "a\0b"], ids=ascii
 )
 def test_paths_outside_the_folders_are_refused(server: FakeServer, tmp_path: Path, path: str) -> None:
     (tmp_path.parent / "elsewhere").mkdir(exist_ok=True)

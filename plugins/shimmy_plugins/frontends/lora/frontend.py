@@ -82,10 +82,11 @@ async def load_adapter(context: ServerContext, wanted: LoadRequest) -> ModelCard
         AdapterError: it cannot be used with the base.
     """
     base = await context.find_model(wanted.base_model_name)
-    if not wanted.replaces and await _is_taken(context, wanted.lora_name):
+    taken = await _known(context, wanted.lora_name)
+    if taken is not None and not (wanted.replaces and taken.adapter is not None):
         raise RequestError(
-            f"there is a model {wanted.lora_name!r} already.",
-            hint='Take another name, or send "load_inplace": true to replace an adapter.',
+            f"there is {'a model' if taken.adapter is None else 'an adapter'} {wanted.lora_name!r} already.",
+            hint='Take another name; "load_inplace": true replaces an adapter, but no model.',
             param="lora_name",
         )
     card = context.adapters.card(wanted.lora_name, wanted.lora_path, base)
@@ -94,12 +95,12 @@ async def load_adapter(context: ServerContext, wanted: LoadRequest) -> ModelCard
     return card
 
 
-async def _is_taken(context: ServerContext, name: str) -> bool:
+async def _known(context: ServerContext, name: str) -> ModelCard | None:
+    """What the server knows by this name."""
     try:
-        await context.find_model(name)
+        return await context.find_model(name)
     except ModelNotFoundError:
-        return False
-    return True
+        return None
 
 
 def _scales(data: bytes, cards: dict[int, ModelCard]) -> dict[str, float]:
