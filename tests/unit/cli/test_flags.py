@@ -23,7 +23,7 @@ HEEDED = {
     "config": set(SERVING),
     "generate": LOADING | set(SAMPLING),
     "probe": LOADING,
-    "list": set(FINDING),
+    "list": {*FINDING, *NAMING},
     "discover": {*FINDING, *NAMING},
     "plugins": set(),
 }
