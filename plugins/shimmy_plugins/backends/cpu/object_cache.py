@@ -6,11 +6,11 @@ import hashlib
 import logging
 import os
 import shutil
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 from shimmy.caches import cache_folder
+from shimmy.files import replace_file
 
 log = logging.getLogger("shimmy.cpu")
 
@@ -48,15 +48,7 @@ class ObjectCache:
     def put(self, name: str, code: bytes) -> None:
         """Store it in one move, so that no reader sees half a file."""
         with suppress(OSError):
-            self._folder.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self._folder)
-            try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(_digest(code) + code)
-                Path(temporary).replace(self._path(name))
-            except OSError:
-                Path(temporary).unlink(missing_ok=True)
-                raise
+            replace_file(self._path(name), _digest(code) + code)
 
     def prune(self, most_bytes: int = MOST_BYTES) -> None:
         """Delete kernels of other circumstances, longest unused first, until all take ``most_bytes``.

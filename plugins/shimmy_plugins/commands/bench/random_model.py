@@ -7,7 +7,6 @@ fast as the disk takes it, in little memory.
 from __future__ import annotations
 
 import itertools
-import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shimmy.caches import cache_folder
+from shimmy.files import written_whole
 from shimmy.gguf.writer import RawTensor, write_gguf
 from shimmy.registry import Registry
 from shimmy.specs import QuantTypeSpec
@@ -35,11 +35,8 @@ def cached_model(shape: Shape, quant: str, quant_types: Registry[QuantTypeSpec])
     path = cache_folder() / "bench" / f"{shape.name}-{quant}-v{VERSION}.gguf"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            # Renamed when complete: whoever stops this half-way leaves no broken file.
-            part = Path(folder) / path.name
+        with written_whole(path) as part:
             write_random_model(part, shape, quant, quant_types)
-            part.replace(path)
     return path
 
 

@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shimmy.errors import AdapterError
+from shimmy.files import written_whole
+from shimmy.gguf.writer import write_gguf
 from shimmy.graph.lora import Term
-from shimmy_plugins.commands.lora.fitted import Fitted, fit, write_whole
+from shimmy_plugins.commands.lora.fitted import Fitted, fit
 
 if TYPE_CHECKING:
     from shimmy.plugins import Plugins
@@ -42,7 +44,8 @@ def convert(base: Path, adapter: Path, out: Path, plugins: Plugins) -> None:
     if fitted.adapter.base:
         metadata["general.base_model.count"] = 1
         metadata["general.base_model.0.name"] = fitted.adapter.base
-    write_whole(out, metadata, tensors)
+    with written_whole(out) as part:
+        write_gguf(part, metadata, tensors)
 
 
 def _alpha(fitted: Fitted) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +9,6 @@ from typing import TYPE_CHECKING
 from shimmy.engine.load import op_table, read_architecture
 from shimmy.gguf.reader import GGUFFile, open_gguf
 from shimmy.gguf.weights import Weights
-from shimmy.gguf.writer import Tensor, write_gguf
 from shimmy.graph.builder import record
 from shimmy.graph.lora import Term
 from shimmy.lora.adapter import Adapter
@@ -54,14 +51,3 @@ def find_base(adapter: Path, settings: Settings, plugins: Plugins) -> Path:
     cards = [card for card in Catalog(settings, plugins).models() if card.base is None]
     read = read_adapter(adapter, plugins.quant_types)
     return choose_base(read, [Candidate(card) for card in cards]).card.path
-
-
-def write_whole(path: Path, metadata: Mapping[str, object], tensors: Mapping[str, Tensor]) -> None:
-    """Write a GGUF file under its name only once it is complete."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        write_gguf(part, metadata, tensors)
-        part.replace(path)
-    finally:
-        with suppress(FileNotFoundError):
-            part.unlink()

@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shimmy.errors import AdapterError
+from shimmy.files import written_whole
 from shimmy.gguf.encode import Encoder, writable_types
 from shimmy.gguf.types import types_by_id
-from shimmy.gguf.writer import LazyTensor, Tensor
+from shimmy.gguf.writer import LazyTensor, Tensor, write_gguf
 from shimmy.graph.lora import Term, target_labels
-from shimmy_plugins.commands.lora.fitted import Fitted, fit, write_whole
+from shimmy_plugins.commands.lora.fitted import Fitted, fit
 
 if TYPE_CHECKING:
     from shimmy.plugins import Plugins
@@ -37,7 +38,8 @@ def merge(base: Path, adapter: Path, out: Path, scale: float, plugins: Plugins) 
         **fitted.file.metadata,
         "general.name": f"{fitted.file.metadata.get('general.name')} {adapter.name}",
     }
-    write_whole(out, metadata, tensors)
+    with written_whole(out) as part:
+        write_gguf(part, metadata, tensors)
     return merger.changed
 
 
