@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from shimmy.gguf.reader import open_gguf
 from shimmy.gguf.weights import Weights
 from shimmy.lora.adapter import Adapter, Floats, Module, Part
 from shimmy.lora.config import number_of, text_of
-from shimmy.lora.peft import check_ranks
+from shimmy.lora.pairs import check_ranks, paired
 
 if TYPE_CHECKING:
     from shimmy.registry import Registry
@@ -41,15 +42,7 @@ def read_gguf_adapter(path: Path, quant_types: Registry[QuantTypeSpec]) -> Adapt
             "expected 'adapter' and 'lora'."
         )
     weights = Weights(file, quant_types)
-    parts: dict[str, dict[str, Part]] = {}
-    for name in file.tensors:
-        match = _NAME.match(name)
-        if match is None:
-            raise AdapterError(f"{path}: nobody knows what the tensor {name!r} is for.")
-        turn = match["module"] == _EMBEDDING and match["kind"] == "a"
-        parts.setdefault(match["module"], {})[match["kind"]] = _part(weights, name, turn=turn)
-    if not parts:
-        raise AdapterError(f"{path}: has no weights: not one module is adapted.")
+    parts = paired(path, path, file.tensors, _NAME, partial(_part, weights))
     alpha = _alpha(path, meta)
     modules = {name: _module(path, name, pair, alpha) for name, pair in parts.items()}
     base = text_of(meta.get("general.base_model.0.repo_url")) or text_of(
@@ -75,7 +68,8 @@ def _module(path: Path, name: str, pair: Mapping[str, Part], alpha: float) -> Mo
     return Module(pair["a"], pair["b"], alpha / module.rank if alpha else 1.0)
 
 
-def _part(weights: Weights, name: str, *, turn: bool) -> Part:
+def _part(weights: Weights, match: re.Match[str]) -> Part:
+    name, turn = match[0], match["module"] == _EMBEDDING and match["kind"] == "a"
     info = weights.info(name)
     shape = info.shape[::-1] if turn else info.shape
 

@@ -14,7 +14,7 @@ from shimmy.errors import AdapterError
 from shimmy.huggingface.safetensors import StoredTensor, read_header
 from shimmy.lora.adapter import Adapter, Floats, Module, Part, adapter_errors
 from shimmy.lora.config import CONFIG, number_of, text_of
-from shimmy.lora.peft import check_ranks
+from shimmy.lora.pairs import check_ranks, paired
 
 WEIGHTS = "adapters.safetensors"
 _NAME = re.compile(r"^(?P<module>.+)\.lora_(?P<kind>[ab])$")
@@ -35,14 +35,7 @@ def read_mlx(folder: Path, content: Mapping[str, Any]) -> Adapter:
     scale = _scale(folder, content)
     with adapter_errors():
         tensors = read_header(folder / WEIGHTS)
-    parts: dict[str, dict[str, Part]] = {}
-    for tensor in tensors.values():
-        match = _NAME.match(tensor.name)
-        if match is None:
-            raise AdapterError(f"{folder / WEIGHTS}: nobody knows what the tensor {tensor.name!r} is for.")
-        parts.setdefault(match["module"], {})[match["kind"]] = _turned(tensor)
-    if not parts:
-        raise AdapterError(f"{folder}: has no weights: not one module is adapted.")
+    parts = paired(folder, folder / WEIGHTS, tensors, _NAME, lambda match: _turned(tensors[match[0]]))
     modules = {name: _module(folder, name, pair, scale) for name, pair in sorted(parts.items())}
     return Adapter(folder, "MLX", modules, text_of(content.get("model")), facts={"scale": scale})
 

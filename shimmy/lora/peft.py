@@ -16,6 +16,7 @@ from shimmy.errors import AdapterError
 from shimmy.huggingface.safetensors import StoredTensor, read_headers
 from shimmy.lora.adapter import Adapter, Module, Part, adapter_errors
 from shimmy.lora.config import CONFIG, LoraConfig, peft_config, read_json
+from shimmy.lora.pairs import check_ranks
 
 WEIGHTS = "adapter_model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"
@@ -139,19 +140,3 @@ def _module(folder: Path, name: str, tensors: Mapping[str, StoredTensor], config
             hint="Copy adapter_config.json and the weights from the same checkpoint.",
         )
     return replace(module, scale=config.scale(name))
-
-
-def check_ranks(folder: Path, name: str, module: Module) -> None:
-    """AdapterError unless A is (rank, …), B (…, rank), and the rank above 0."""
-    a, b = module.a, module.b
-    assert a is not None
-    assert b is not None
-    for part in (a, b):
-        if len(part.shape) != 2:
-            raise AdapterError(f"{folder}: {part.name!r} has shape {part.shape}, expected a matrix.")
-    if a.shape[0] != b.shape[1]:
-        raise AdapterError(
-            f"{folder}: A and B of {name!r} do not fit together: A has rank {a.shape[0]}, B {b.shape[1]}."
-        )
-    if not a.shape[0]:
-        raise AdapterError(f"{folder}: {a.name!r} has rank 0.")
