@@ -65,11 +65,8 @@ def test_known_peers_say_why_they_cannot_run(monkeypatch):
     assert all(peer.find() for peer in peers)
 
 
-def test_llama_server_is_found_on_path(monkeypatch, tmp_path):
-    program = tmp_path / "llama-server"
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
+def test_llama_server_is_found_on_path(on_path):
+    on_path("llama-server", "#!/bin/sh\n")
     assert LlamaServer().find() is None
 
 
@@ -96,11 +93,8 @@ HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Healthy).
 
 
 @pytest.fixture
-def llama_server(monkeypatch, tmp_path) -> LlamaServer:
-    program = tmp_path / "llama-server"
-    program.write_text(PROGRAM.format(python=sys.executable))
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
+def llama_server(on_path) -> LlamaServer:
+    on_path("llama-server", PROGRAM)
     return LlamaServer()
 
 
@@ -145,11 +139,8 @@ print(json.dumps([{{"samples_ns": [int(given["--n-prompt"]) * 10**9 + int(given.
 
 
 @pytest.fixture
-def llama_bench(monkeypatch, tmp_path) -> LlamaBench:
-    program = tmp_path / "llama-bench"
-    program.write_text(BENCHMARK.format(python=sys.executable))
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
+def llama_bench(on_path) -> LlamaBench:
+    on_path("llama-bench", BENCHMARK)
     return LlamaBench()
 
 

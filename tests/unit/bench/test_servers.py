@@ -1,7 +1,6 @@
 """``shimmy bench-load`` and ``shimmy bench-start``: a real server on a zoo model, beside a made-up one."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -60,12 +59,8 @@ ThreadingHTTPServer(("127.0.0.1", port), Completions).serve_forever()
 
 
 @pytest.fixture
-def llama_server(monkeypatch, tmp_path) -> Path:
-    program = tmp_path / "llama-server"
-    program.write_text(PROGRAM.format(python=sys.executable))
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    return program
+def llama_server(on_path) -> Path:
+    return on_path("llama-server", PROGRAM)
 
 
 @pytest.fixture

@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 
 from shimmy.cli.common import bootstrap, settings_options
-from shimmy_plugins.commands.bench.options import model_file, numbers, tell
+from shimmy_plugins.commands.bench.options import (
+    AsJson,
+    ModelName,
+    PeerKvType,
+    QuantName,
+    ShapeName,
+    model_file,
+    numbers,
+    tell,
+)
 
 
 @settings_options(
@@ -24,9 +33,9 @@ from shimmy_plugins.commands.bench.options import model_file, numbers, tell
 )
 def command(
     ctx: typer.Context,
-    model: Annotated[str | None, typer.Argument(help="A model of `shimmy list`, or a GGUF file.")] = None,
-    shape: Annotated[str | None, typer.Option(help="Random weights of a known shape instead.")] = None,
-    quant: Annotated[str, typer.Option(help="Their type: Q4_0, Q8_0, Q4_K_M, ….")] = "Q4_0",
+    model: ModelName = None,
+    shape: ShapeName = None,
+    quant: QuantName = "Q4_0",
     prompt_tokens: Annotated[str, typer.Option(help="Lengths of prompts; 0: none.")] = "512",
     generate: Annotated[str, typer.Option(help="Numbers of generated tokens; 0: none.")] = "128",
     batch: Annotated[str, typer.Option(help="Numbers of sequences at a time.")] = "1",
@@ -42,9 +51,9 @@ def command(
         float, typer.Option(min=0, help="Seconds per row to wait for others to finish, in all.")
     ] = 30.0,
     vs: Annotated[str | None, typer.Option(help="Measure in turns with llama.cpp or ik_llama.cpp.")] = None,
-    peer_kv_type: Annotated[str | None, typer.Option(help="The other's KV cache; default: our own.")] = None,
+    peer_kv_type: PeerKvType = None,
     plot: Annotated[Path | None, typer.Option(help="Draw the rows into this .svg or .png as well.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Measure how fast a model runs here."""
     settings, plugins = bootstrap(ctx)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated, Protocol, TypeAlias
 
 import typer
 
@@ -12,6 +12,27 @@ from shimmy.errors import ConfigError
 if TYPE_CHECKING:
     from shimmy.plugins import Plugins
     from shimmy.settings import Settings
+
+ModelName: TypeAlias = Annotated[str | None, typer.Argument(help="A model of `shimmy list`, or a GGUF file.")]
+ShapeName: TypeAlias = Annotated[str | None, typer.Option(help="Random weights of a known shape instead.")]
+QuantName: TypeAlias = Annotated[str, typer.Option(help="Their type: Q4_0, Q8_0, Q4_K_M, ….")]
+PeerKvType: TypeAlias = Annotated[str | None, typer.Option(help="The other's KV cache; default: our own.")]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+#: Of the commands that start servers.
+ServerPeer: TypeAlias = Annotated[str | None, typer.Option(help="Measure in turns with llama.cpp.")]
+WaitInAll: TypeAlias = Annotated[
+    float, typer.Option(min=0, help="Seconds to wait for others to finish, in all.")
+]
+
+
+class Report(Protocol):
+    """What was measured."""
+
+    def print_json(self) -> None: ...
+
+    def print_tables(self) -> None: ...
+
+    def notes(self) -> list[str]: ...
 
 
 def numbers(option: str, text: str, least: int) -> list[int]:
@@ -59,3 +80,13 @@ def model_file(
 def tell(text: str) -> None:
     """Progress and advice go beside the result, not into it."""
     typer.echo(text, err=True)
+
+
+def show(report: Report, *, json: bool) -> None:
+    """Print a server's report, and beside it what to know about it."""
+    if json:
+        report.print_json()
+    else:
+        report.print_tables()
+    for note in report.notes():
+        tell(note)

@@ -8,16 +8,28 @@ from typing import Annotated
 import typer
 
 from shimmy.cli.common import bootstrap, settings_options
-from shimmy_plugins.commands.bench.options import model_file, span, tell
+from shimmy_plugins.commands.bench.options import (
+    AsJson,
+    ModelName,
+    PeerKvType,
+    QuantName,
+    ServerPeer,
+    ShapeName,
+    WaitInAll,
+    model_file,
+    show,
+    span,
+    tell,
+)
 from shimmy_plugins.commands.bench.servers import PASSED_ON
 
 
 @settings_options(*PASSED_ON, "models_dir")
 def command(
     ctx: typer.Context,
-    model: Annotated[str | None, typer.Argument(help="A model of `shimmy list`, or a GGUF file.")] = None,
-    shape: Annotated[str | None, typer.Option(help="Random weights of a known shape instead.")] = None,
-    quant: Annotated[str, typer.Option(help="Their type: Q4_0, Q8_0, Q4_K_M, ….")] = "Q4_0",
+    model: ModelName = None,
+    shape: ShapeName = None,
+    quant: QuantName = "Q4_0",
     clients: Annotated[int, typer.Option(min=2, help="Clients that ask at the same time.")] = 8,
     requests: Annotated[int, typer.Option(min=1, help="Requests of all clients together.")] = 48,
     prompt_tokens: Annotated[str, typer.Option(help="Lengths of prompts, from-to.")] = "16-1500",
@@ -27,10 +39,10 @@ def command(
     max_foreign: Annotated[
         float, typer.Option(min=0, max=100, help="Drop rounds during which others used more CPU, in %.")
     ] = 5.0,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for others to finish, in all.")] = 30.0,
-    vs: Annotated[str | None, typer.Option(help="Measure in turns with llama.cpp.")] = None,
-    peer_kv_type: Annotated[str | None, typer.Option(help="The other's KV cache; default: our own.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    wait: WaitInAll = 30.0,
+    vs: ServerPeer = None,
+    peer_kv_type: PeerKvType = None,
+    json: AsJson = False,
 ) -> None:
     """Measure a server of this model under load, from outside."""
     settings, plugins = bootstrap(ctx)
@@ -55,9 +67,4 @@ def command(
     rules = Rules(rounds, 0, max_foreign / 100, wait)
     outcome = run(servers, questions(load, encode), streams(load, encode), clients, rules, tell)
     report = LoadReport(path, load, rules, outcome, ("shimmy", *sys.argv[1:]))
-    if json:
-        report.print_json()
-    else:
-        report.print_tables()
-    for note in report.notes():
-        tell(note)
+    show(report, json=json)

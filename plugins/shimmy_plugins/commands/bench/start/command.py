@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from shimmy.cli.common import bootstrap, settings_options
-from shimmy_plugins.commands.bench.options import model_file, tell
+from shimmy_plugins.commands.bench.options import (
+    AsJson,
+    ModelName,
+    PeerKvType,
+    QuantName,
+    ServerPeer,
+    ShapeName,
+    WaitInAll,
+    model_file,
+    show,
+    tell,
+)
 from shimmy_plugins.commands.bench.servers import PASSED_ON
 
 #: Tokens of the prompt, of the answer, and of the context that a peer makes room for.
@@ -18,17 +29,17 @@ _PROMPT, _ANSWER, _CONTEXT = 16, 4, 2048
 @settings_options(*PASSED_ON, "models_dir")
 def command(
     ctx: typer.Context,
-    model: Annotated[str | None, typer.Argument(help="A model of `shimmy list`, or a GGUF file.")] = None,
-    shape: Annotated[str | None, typer.Option(help="Random weights of a known shape instead.")] = None,
-    quant: Annotated[str, typer.Option(help="Their type: Q4_0, Q8_0, Q4_K_M, ….")] = "Q4_0",
+    model: ModelName = None,
+    shape: ShapeName = None,
+    quant: QuantName = "Q4_0",
     repetitions: Annotated[int, typer.Option(min=1, help="Starts that count, of each server.")] = 5,
     max_foreign: Annotated[
         float, typer.Option(min=0, max=100, help="Drop starts during which others used more CPU, in %.")
     ] = 5.0,
-    wait: Annotated[float, typer.Option(min=0, help="Seconds to wait for others to finish, in all.")] = 30.0,
-    vs: Annotated[str | None, typer.Option(help="Measure in turns with llama.cpp.")] = None,
-    peer_kv_type: Annotated[str | None, typer.Option(help="The other's KV cache; default: our own.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    wait: WaitInAll = 30.0,
+    vs: ServerPeer = None,
+    peer_kv_type: PeerKvType = None,
+    json: AsJson = False,
 ) -> None:
     """Measure how long a server of this model takes to start, with warm caches and with cold ones."""
     settings, plugins = bootstrap(ctx)
@@ -47,9 +58,4 @@ def command(
     rules = Rules(repetitions, 1, max_foreign / 100, wait)
     samples = run(started, Question(prompt, _ANSWER), rules, tell)
     report = StartReport(path, rules, started, samples, ("shimmy", *sys.argv[1:]))
-    if json:
-        report.print_json()
-    else:
-        report.print_tables()
-    for note in report.notes():
-        tell(note)
+    show(report, json=json)
