@@ -108,18 +108,16 @@ class AdapterPool:
             version.is_current = True
             return version
 
-    def retire(self, name: str) -> bool:
-        """New requests no longer get the adapter of this name; whether it was loaded."""
+    def retire(self, name: str) -> None:
+        """New requests no longer get the adapter of this name."""
         self._retired.add(name)
-        return self._end(name)
+        self._end(name)
 
-    def _end(self, name: str) -> bool:
-        retired = [v for v in self._versions if v.card.name == name and v.is_current]
-        for version in retired:
+    def _end(self, name: str) -> None:
+        for version in [v for v in self._versions if v.card.name == name and v.is_current]:
             version.is_current = False
             if not version.users:
                 self._drop(version)
-        return bool(retired)
 
     def loaded(self, name: str) -> Version | None:
         """The adapter of this name as new requests get it, without loading it."""
