@@ -181,8 +181,8 @@ def node_with(folder: Path, package: str, program: str, server: ServerProcess) -
 
 @pytest.mark.full
 @pytest.mark.skipif(not shutil.which("npm"), reason="there is no npm here")
-def test_openai_node(real_server: ServerProcess, tmp_path: Path) -> None:
-    answer = node_with(tmp_path, "openai", NODE, real_server)
+def test_openai_node(exact_server: ServerProcess, tmp_path: Path) -> None:
+    answer = node_with(tmp_path, "openai", NODE, exact_server)
     assert "light" in answer["whole"]
     assert answer["text"] == answer["whole"]
     assert answer["usage"]["completion_tokens"] == 16
@@ -192,8 +192,8 @@ def test_openai_node(real_server: ServerProcess, tmp_path: Path) -> None:
 
 @pytest.mark.full
 @pytest.mark.skipif(not shutil.which("npm"), reason="there is no npm here")
-def test_the_adapter_of_continue(real_server: ServerProcess, tmp_path: Path) -> None:
-    answer = node_with(tmp_path, "@continuedev/openai-adapters", CONTINUE, real_server)
+def test_the_adapter_of_continue(exact_server: ServerProcess, tmp_path: Path) -> None:
+    answer = node_with(tmp_path, "@continuedev/openai-adapters", CONTINUE, exact_server)
     assert "light" in answer["whole"]
     assert answer["text"] == answer["whole"]
 
@@ -207,12 +207,12 @@ def python_with(folder: Path, package: str) -> Path:
 
 
 @pytest.mark.full
-def test_the_llm_command(real_server: ServerProcess, tmp_path: Path) -> None:
+def test_the_llm_command(exact_server: ServerProcess, tmp_path: Path) -> None:
     programs = python_with(tmp_path / "venv", "llm")
     user = tmp_path / "user"
     user.mkdir()
     (user / "extra-openai-models.yaml").write_text(
-        f'- model_id: local\n  model_name: {MODEL}\n  api_base: "{real_server.url}/v1"\n'
+        f'- model_id: local\n  model_name: {MODEL}\n  api_base: "{exact_server.url}/v1"\n'
     )
     llm = [str(programs / "llm"), "-m", "local", "-o", "temperature", "0", "-o", "max_tokens", "16"]
     whole = run([*llm, "--no-stream", SKY], LLM_USER_PATH=str(user))
