@@ -45,7 +45,7 @@ class Served:
 def run(early: Early, context: ServerContext, listener: Listener, prepare: Callable[[], Served]) -> None:
     """Serve until Ctrl-C or a signal to terminate.
 
-    The default model is loaded beside, even while ``prepare``, in a thread, makes the app. A load
+    The default model is loaded beside, even while ``prepare`` makes the app. A load
     that fails is logged and shown by the server, which goes on. Raises what ``prepare`` raises.
     """
     early.runner.run(_run(early.workers, context, listener, prepare))
@@ -91,10 +91,8 @@ async def _prepare(prepare: Callable[[], Served], context: ServerContext) -> Ser
     # First the engine gets its orders: it has much to do, and needs none of these imports.
     await context.default.sought.wait()
     await asyncio.sleep(ORDER_SECONDS)
-    return await asyncio.to_thread(_imported, prepare)
-
-
-def _imported(prepare: Callable[[], Served]) -> Served:
+    # Here, though it holds up the loop, which has nothing to do yet: what compiling modules needs for a
+    # moment goes back to the memory this thread goes on using. In a thread's own it cost 3 MiB for good.
     import hypercorn.asyncio  # noqa: F401
 
     return prepare()
