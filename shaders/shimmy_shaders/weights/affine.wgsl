@@ -1,0 +1,115 @@
+## Weights as scale * code + offset, a scale and an offset for 16 or 32 columns of a row. How they are stored,
+## plugins/shimmy_plugins/backends/wgpu/layouts.py says: planes of the codes' bits, streams of scales.
+
+# macro bindings(layout, prefix, first)
+# for part in layout.parts
+@group(0) @binding(${first + loop.index0}) var<storage, read> ${prefix}_${part.name}: array<${part.element}>;
+# endfor
+# endmacro
+
+# macro functions(layout, prefix, columns)
+# set blocks = (columns + 31) // 32
+# set groups = 32 // layout.group
+# set centre = layout.offsets if layout.offsets is integer else 0
+// The codes of the 32 columns from 32 * block on: four neighbours to a word, as signed bytes.
+fn ${prefix}_words(row: u32, block: u32) -> array<u32, 8> {
+    let i = row * ${blocks}u + block;
+    var words: array<u32, 8>;
+## Word k of the codes is in word k % width of a plane, k // width * width bits up.
+# set low = namespace(bits=0)
+# for width in layout.planes
+# set mask = "0x%08xu" % ((2 ** width - 1) * 0x01010101)
+# if width == 8
+    let plane8 = array<vec4<u32>, 2>(${prefix}_plane8[2u * i], ${prefix}_plane8[2u * i + 1u]);
+# else
+    let plane${width} = ${prefix}_plane${width}[i];
+# endif
+# for word in range(8)
+# set component = {8: "[%d].%s" % (word // 4, "xyzw"[word % 4]), 4: "." ~ "xyzw"[word % 4], 2: "." ~ "xy"[word % 2], 1: ""}[width]
+# set shift = word // width * width
+    words[${word}] |= ((plane${width}${component} >> ${shift}u) & ${mask}) << ${low.bits}u;
+# endfor
+# set low.bits = low.bits + width
+# endfor
+    return words;
+}
+
+// Four codes of a word of ${prefix}_words as numbers, exactly; ${centre} is taken off, the code of weight 0.
+fn ${prefix}_numbers(word: u32) -> vec4<f32> {
+# if layout.bias
+    let bytes = word ^ 0x80808080u;
+# else
+    let bytes = word;
+# endif
+    // A byte in the lowest bits of 2^23 is added to it: cheaper than to convert it.
+    let wide = vec4<u32>(bytes, bytes >> 8u, bytes >> 16u, bytes >> 24u) & vec4<u32>(0xffu);
+    return bitcast<vec4<f32>>(wide | vec4<u32>(0x4b000000u)) - vec4<f32>(${8388608 + centre}.0);
+}
+
+# for stream in layout.streams
+# set kind = "vec2<f32>" if stream.pairs else "f32"
+# set units = stream.units
+# set row_units = units.row_elements(columns)
+// ${"The scale and the offset" if stream.pairs else "The " ~ stream.name} of a group of ${layout.group} columns.
+fn ${prefix}_stored_${stream.name}(row: u32, group: u32) -> ${kind} {
+    let at = group / ${stream.layout.span}u;
+# if stream.layout.unit == "f4"
+    let unit = ${prefix}_${units.name}[row * ${row_units}u + at];
+# elif stream.pairs
+    let unit = unpack2x16float(${prefix}_${units.name}[row * ${row_units}u + at]);
+# else
+    let two = unpack2x16float(${prefix}_${units.name}[row * ${row_units}u + at / 2u]);
+    let unit = select(two.x, two.y, (at & 1u) == 1u);
+# endif
+# if stream.layout.factor
+# set factors = stream.factors
+# set per_word = 2 if stream.pairs else 4
+# set integer = "i32" if stream.layout.factor == "i1" else "u32"
+    let bytes = bitcast<${integer}>(${prefix}_${factors.name}[row * ${factors.row_elements(columns)}u + group / ${per_word}u]);
+    let first = group % ${per_word}u * ${32 // per_word}u;
+# if stream.pairs
+    return unit * vec2<f32>(f32(extractBits(bytes, first, 8u)), f32(extractBits(bytes, first + 8u, 8u)));
+# else
+    return unit * f32(extractBits(bytes, first, 8u));
+# endif
+# else
+    return unit;
+# endif
+}
+
+# endfor
+// Of a group of ${layout.group} columns: weight = x * number + y, with numbers as above.
+fn ${prefix}_number_scale(row: u32, group: u32) -> vec2<f32> {
+# if layout.streams[0].pairs
+    return ${prefix}_stored_both(row, group);
+# elif layout.streams | length == 2
+    return vec2<f32>(${prefix}_stored_scale(row, group), ${prefix}_stored_offset(row, group));
+# else
+    return vec2<f32>(${prefix}_stored_scale(row, group), 0.0);
+# endif
+}
+
+// Of a group of ${layout.group} columns: weight = x * code + y, with codes as in ${prefix}_words.
+fn ${prefix}_scale(row: u32, group: u32) -> vec2<f32> {
+    let scale = ${prefix}_number_scale(row, group);
+    return vec2<f32>(scale.x, fma(scale.x, ${layout.bias - centre}.0, scale.y));
+}
+
+// The weights of the 32 columns from 32 * block on.
+fn ${prefix}_values(row: u32, block: u32) -> array<vec4<f32>, 8> {
+    let words = ${prefix}_words(row, block);
+# for group in range(groups)
+    let scale${group} = ${prefix}_number_scale(row, block * ${groups}u + ${group}u);
+# endfor
+    return array<vec4<f32>, 8>(
+# for word in range(8)
+# set scale = "scale%d" % (word * groups // 8)
+# if layout.offsets is integer
+        ${prefix}_numbers(words[${word}]) * ${scale}.x,
+# else
+        fma(${prefix}_numbers(words[${word}]), vec4<f32>(${scale}.x), vec4<f32>(${scale}.y)),
+# endif
+# endfor
+    );
+}
+# endmacro
