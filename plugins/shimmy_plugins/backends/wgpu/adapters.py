@@ -1,0 +1,177 @@
+"""Which GPUs there are, which one computes, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from shimmy.errors import ConfigError, did_you_mean
+from shimmy_plugins.backends.wgpu import native
+
+#: Kinds of adapters, best first: "other" are virtual and unknown ones, "software" computes on the CPU.
+KINDS = ("discrete", "integrated", "other", "software")
+#: Interfaces to GPUs, best first.
+APIS = ("Vulkan", "Metal", "D3D12", "OpenGL")
+_KINDS = {
+    native.lib.WGPUAdapterType_DiscreteGPU: "discrete",
+    native.lib.WGPUAdapterType_IntegratedGPU: "integrated",
+    native.lib.WGPUAdapterType_CPU: "software",
+}
+_APIS = {
+    native.lib.WGPUBackendType_Vulkan: "Vulkan",
+    native.lib.WGPUBackendType_Metal: "Metal",
+    native.lib.WGPUBackendType_D3D12: "D3D12",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterFacts:
+    """What an adapter says of itself."""
+
+    name: str
+    kind: str
+    """One of :data:`KINDS`."""
+    backend: str
+    """The interface to it, one of :data:`APIS`."""
+    driver: str
+    vendor_id: int = 0
+    device_id: int = 0
+    """0: unknown."""
+    also: tuple[str, ...] = ()
+    """Further interfaces that the same card has."""
+
+    @property
+    def software(self) -> bool:
+        return self.kind == KINDS[-1]
+
+    def same_model(self, other: AdapterFacts) -> bool:
+        """Whether both may be the same card, seen through two interfaces."""
+        if self.device_id and other.device_id:
+            return (self.vendor_id, self.device_id) == (other.vendor_id, other.device_id)
+        # OpenGL knows no device ids, and decorates names: "NVIDIA H100 80GB HBM3/PCIe/SSE2".
+        return self.name in other.name or other.name in self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """An adapter of this machine."""
+
+    facts: AdapterFacts
+    instance: native.Handle
+    handle: native.Handle
+
+
+def list_adapters() -> list[Adapter]:
+    """The machine's adapters, best first. OpenGL is asked only where nothing else shows a GPU: it is slow."""
+    found = _ask(native.MODERN_APIS)
+    if all(adapter.facts.software for adapter in found):
+        found += _ask(native.OPENGL)
+    cards = merged([adapter.facts for adapter in found])
+    return [replace(found[place], facts=facts) for place, facts in cards]
+
+
+def choose_adapter(wanted: str | None = None) -> tuple[Adapter, str]:
+    """The adapter that computes, and why; see :func:`choose`."""
+    adapters = list_adapters()
+    index, reason = choose([adapter.facts for adapter in adapters], wanted)
+    return adapters[index], reason
+
+
+def merged(facts: Sequence[AdapterFacts]) -> list[tuple[int, AdapterFacts]]:
+    """(place in ``facts``, facts) of each card, best first; the same card through two interfaces is one.
+
+    Several cards of one model are told apart by counting: the second that Vulkan shows is the second
+    that OpenGL shows.
+    """
+    places = sorted(
+        range(len(facts)),
+        key=lambda place: (KINDS.index(facts[place].kind), _rank(APIS, facts[place].backend), place),
+    )
+    cards: list[tuple[int, AdapterFacts]] = []
+    for place in sorted(places, key=lambda place: _rank(APIS, facts[place].backend)):
+        found = facts[place]
+        twin = next((i for i, (_, card) in enumerate(cards) if _is_twin(card, found)), None)
+        if twin is None:
+            cards.append((place, found))
+        else:
+            first, card = cards[twin]
+            cards[twin] = first, replace(card, also=(*card.also, found.backend))
+    return sorted(cards, key=lambda card: places.index(card[0]))
+
+
+def choose(cards: Sequence[AdapterFacts], wanted: str | None = None) -> tuple[int, str]:
+    """(index, why) of the adapter that computes; ``cards`` are best first.
+
+    Args:
+        cards: as :func:`merged` tells them.
+        wanted: the ``gpu`` setting, an index or a part of a name; None chooses.
+
+    Raises:
+        ConfigError: none fits, or a name fits several.
+    """
+    if wanted is not None:
+        return _named(cards, wanted), f"named by gpu = {wanted!r}"
+    if problem := unusable(cards):
+        raise ConfigError(problem)
+    others = len([card for card in cards if not card.software]) - 1
+    return 0, f"the best of {others + 1}" if others else "the only GPU"
+
+
+def unusable(cards: Iterable[AdapterFacts]) -> str | None:
+    """Why no adapter is chosen by itself, or None if one is."""
+    names = []
+    for card in cards:
+        if not card.software:
+            return None
+        names.append(card.name)
+    if not names:
+        return "no GPU: no adapter of Vulkan, Metal, D3D12 or OpenGL"
+    name = names[0].partition(" (")[0]
+    flag = f"--gpu {name!r}" if " " in name else f"--gpu {name}"
+    return f"no GPU: only the software adapter {name}, which is used only when named ({flag})"
+
+
+def _ask(apis: int) -> list[Adapter]:
+    instance = native.make_instance(apis)
+    return [Adapter(_facts(handle), instance, handle) for handle in native.enumerate_adapters(instance)]
+
+
+def _facts(adapter: native.Handle) -> AdapterFacts:
+    info = native.ffi.new("WGPUAdapterInfo *")
+    native.lib.wgpuAdapterGetInfo(adapter, info)
+    facts = AdapterFacts(
+        name=native.text(info.device),
+        kind=_KINDS.get(info.adapterType, "other"),
+        backend=_APIS.get(info.backendType, "OpenGL"),
+        driver=native.text(info.description),
+        vendor_id=info.vendorID,
+        device_id=info.deviceID,
+    )
+    native.lib.wgpuAdapterInfoFreeMembers(info[0])
+    return facts
+
+
+def _named(cards: Sequence[AdapterFacts], wanted: str) -> int:
+    listing = "; ".join(f"{index}: {card.name} ({card.backend})" for index, card in enumerate(cards))
+    if wanted.isdecimal():
+        if int(wanted) < len(cards):
+            return int(wanted)
+        found: list[int] = []
+    else:
+        found = [i for i, card in enumerate(cards) if wanted.casefold() in card.name.casefold()]
+    if len(found) == 1:
+        return found[0]
+    many = f"fits {len(found)} adapters" if found else "is no adapter here"
+    raise ConfigError(
+        f"gpu is {wanted!r}, which {many}. There are: {listing or 'none'}.",
+        hint="Give the index." if found else did_you_mean(wanted, [card.name for card in cards]),
+        param="gpu",
+    )
+
+
+def _is_twin(card: AdapterFacts, found: AdapterFacts) -> bool:
+    return found.backend not in (card.backend, *card.also) and card.same_model(found)
+
+
+def _rank(order: Sequence[str], value: str) -> int:
+    return order.index(value) if value in order else len(order)

@@ -1,0 +1,278 @@
+"""A GPU opened for computing: buffers, pipelines, bind groups, and steps made of them.
+
+All of a device is used from one thread. What the library reports of a call is raised by the method that
+made the call.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+from wgpu import BufferUsage
+
+from shimmy.errors import EngineError, OutOfMemoryError
+from shimmy_plugins.backends.wgpu.adapters import Adapter
+from shimmy_plugins.backends.wgpu.native import (
+    Errors,
+    Handle,
+    features_of,
+    ffi,
+    lib,
+    limits_of,
+    open_device,
+    owned,
+    set_text,
+)
+from shimmy_plugins.backends.wgpu.objects import BindGroup, Buffer, Call, Pipeline, Program, Slice
+from shimmy_plugins.backends.wgpu.steps import Steps, Ticket
+
+__all__ = ["BindGroup", "Buffer", "Call", "Gpu", "GpuLimits", "Pipeline", "Program", "Slice", "Ticket"]
+
+#: Bytes of uploads that the library may hold copies of before they are waited for.
+UPLOAD_BYTES = 64 << 20
+#: Offsets of slices that are bound are multiples of this, on every GPU.
+ALIGNMENT = 256
+_USAGE = int(BufferUsage.STORAGE | BufferUsage.COPY_SRC | BufferUsage.COPY_DST)
+_SUBGROUP_PROBE = """
+@group(0) @binding(0) var<storage, read_write> found: array<u32, 2>;
+@compute @workgroup_size(256)
+fn main(@builtin(subgroup_size) lanes: u32, @builtin(local_invocation_index) index: u32) {
+    let sum = subgroupAdd(1u);
+    if (index == 0u) {
+        found[0] = lanes;
+        found[1] = sum;
+    }
+}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuLimits:
+    """What kernels and layouts have to respect; sizes in bytes."""
+
+    storage_binding: int
+    """Largest slice that can be bound."""
+    buffer: int
+    """Largest buffer."""
+    workgroup_memory: int
+    invocations: int
+    """Most invocations of a workgroup."""
+    storage_buffers: int
+    """Most bindings of a shader."""
+    workgroups: int
+    """Most workgroups of a call in each of x, y and z."""
+
+
+class Gpu:
+    """An open device. ``memory`` is the budget for its buffers in bytes, None: whatever there is."""
+
+    def __init__(self, adapter: Adapter, memory: int | None = None) -> None:
+        self.facts = adapter.facts
+        self.features = features_of(adapter.handle)
+        self.limits = _limits(adapter.handle)
+        self.memory = memory
+        self.used = 0
+        """Bytes of live buffers."""
+        self._errors = Errors(adapter.facts.name)
+        self._adapter = adapter
+        self._device = open_device(adapter.instance, adapter.handle, self._errors)
+        self._steps = Steps(self._device, self._errors)
+        self._pipelines: dict[str, Pipeline] = {}
+        self._uploaded = 0
+        self.subgroup = self._probe_subgroup() if "subgroup" in self.features else 0
+        """Lanes of a subgroup; 0: subgroup functions cannot be used."""
+
+    def buffer(self, size: int, label: str) -> Buffer:
+        """Memory of at least ``size`` bytes, rounded up to whole words.
+
+        Raises:
+            OutOfMemoryError: the size is over the adapter's limit, the budget, or what is free.
+        """
+        size = max(-(-size // 4) * 4, 4)
+        if size > self.limits.buffer:
+            raise self._too_much(size, label, f"a buffer can have {_size(self.limits.buffer)} here")
+        if self.memory is not None and self.used + size > self.memory:
+            raise self._too_much(size, label, f"gpu_memory is {_size(self.memory)}")
+        descriptor = ffi.new("WGPUBufferDescriptor *")
+        descriptor.usage, descriptor.size = _USAGE, size
+        _memory = set_text(descriptor.label, label)
+        handle = owned(lib.wgpuDeviceCreateBuffer(self._device, descriptor), "wgpuBufferRelease")
+        try:
+            self._errors.check(f"making the buffer {label!r}")
+        except OutOfMemoryError as error:
+            raise self._too_much(size, label, "the GPU has no more free") from error
+        self.used += size
+        return self._counted(handle, size, label)
+
+    def upload(self, target: Slice | Buffer, data: NDArray[Any] | bytes, offset: int = 0) -> None:
+        """Write ``data`` into ``target``, ``offset`` bytes (a multiple of 4) behind its start.
+
+        Steps submitted later see it, those before do not. Where the data does not end with a whole
+        word, the rest of that word becomes zero.
+        """
+        whole = _whole(target)
+        raw = np.ascontiguousarray(data).data.cast("B") if isinstance(data, np.ndarray) else memoryview(data)
+        if offset % 4 or offset + -(-len(raw) // 4) * 4 > whole.size:
+            raise EngineError(
+                f"{len(raw)} bytes cannot be written at {offset} of {whole.size} of {whole.buffer.label!r}."
+            )
+        start = whole.offset + offset
+        even = len(raw) // 4 * 4
+        for at in range(0, even, UPLOAD_BYTES):
+            self._write(whole.buffer, start + at, raw[at : min(at + UPLOAD_BYTES, even)])
+        if tail := bytes(raw[even:]):
+            self._write(whole.buffer, start + even, memoryview(tail.ljust(4, b"\0")))
+
+    def read(self, source: Slice | Buffer, dtype: DTypeLike, count: int | None = None) -> NDArray[Any]:
+        """The first ``count`` elements, or all, after every step submitted so far."""
+        whole, kind = _whole(source), np.dtype(dtype)
+        count = whole.size // kind.itemsize if count is None else count
+        size = -(-count * kind.itemsize // 4) * 4
+        if size > whole.size:
+            raise EngineError(
+                f"{count} {kind} are more than the {whole.size} bytes of {whole.buffer.label!r}."
+            )
+        if count == 0:
+            return np.empty(0, kind)
+        (data,) = self.submit((), [Slice(whole.buffer, whole.offset, size)]).wait()
+        return np.frombuffer(data, kind, count)
+
+    def pipeline(self, source: str, label: str) -> Pipeline:
+        """The compiled shader; its entry point is ``main``. Made once for equal sources.
+
+        No access is checked against the bounds of its buffer: shaders must be right.
+
+        Raises:
+            EngineError: it does not compile; the message shows where.
+        """
+        if source not in self._pipelines:
+            self._pipelines[source] = self._compile(source, label)
+        return self._pipelines[source]
+
+    def bind(self, pipeline: Pipeline, slices: Sequence[Slice]) -> BindGroup:
+        """Slices as the bindings 0, 1, ... of a pipeline.
+
+        Raises:
+            EngineError: they are not what its shader declares.
+        """
+        entries = ffi.new("WGPUBindGroupEntry[]", len(slices))
+        for number, (entry, piece) in enumerate(zip(entries, slices, strict=True)):
+            if piece.offset % ALIGNMENT:
+                raise EngineError(
+                    f"a slice of {piece.buffer} starts at {piece.offset}, no multiple of {ALIGNMENT}."
+                )
+            entry.binding, entry.buffer = number, piece.buffer.handle
+            entry.offset, entry.size = piece.offset, piece.size
+        descriptor = ffi.new("WGPUBindGroupDescriptor *")
+        descriptor.layout = pipeline.layout
+        descriptor.entries, descriptor.entryCount = entries, len(slices)
+        handle = owned(lib.wgpuDeviceCreateBindGroup(self._device, descriptor), "wgpuBindGroupRelease")
+        self._errors.check(
+            f"binding {', '.join(map(repr, (s.buffer for s in slices)))} to {pipeline.label!r}"
+        )
+        return BindGroup(handle, tuple(slices))
+
+    def call(self, pipeline: Pipeline, group: BindGroup, x: int, y: int = 1, z: int = 1) -> Call:
+        return Call(pipeline, group, x, y, z)
+
+    def program(self, calls: Iterable[Call]) -> Program:
+        return Program(calls)
+
+    def submit(self, work: Sequence[Call | Program], read: Sequence[Slice] = ()) -> Ticket:
+        """Run calls in order, in one pass, without waiting; ``read`` is what its ticket will tell.
+
+        Raises:
+            EngineError: a call does not suit the device, a buffer is destroyed, the device is lost.
+        """
+        return self._steps.submit(work, read)
+
+    def run(self, work: Sequence[Call | Program]) -> None:
+        """Run calls and wait for them."""
+        self.submit(work).wait()
+
+    def close(self) -> None:
+        """Free everything; no method may be called afterwards."""
+        self.run(())
+        lib.wgpuDeviceDestroy(self._device)
+
+    def _write(self, buffer: Buffer, offset: int, data: memoryview) -> None:
+        lib.wgpuQueueWriteBuffer(self._steps.queue, buffer.handle, offset, ffi.from_buffer(data), len(data))
+        self._errors.check(f"writing to {buffer}")
+        self._uploaded += len(data)
+        if self._uploaded >= UPLOAD_BYTES:
+            self.submit(()).wait()
+            self._uploaded = 0
+
+    def _counted(self, handle: Handle, size: int, label: str) -> Buffer:
+        def destroyed(buffer: Buffer) -> None:
+            freed()
+            self._steps.destroyed.add(buffer)
+
+        buffer = Buffer(handle, size, label, destroyed)
+        freed = weakref.finalize(buffer, self._give_back, size)
+        freed.atexit = False
+        return buffer
+
+    def _give_back(self, size: int) -> None:
+        self.used -= size
+
+    def _too_much(self, size: int, label: str, why: str) -> OutOfMemoryError:
+        return OutOfMemoryError(
+            f"{label} of {_size(size)} does not fit on {self.facts.name}: "
+            f"{why}, {_size(self.used)} are in use."
+        )
+
+    def _compile(self, source: str, label: str) -> Pipeline:
+        code, descriptor = ffi.new("WGPUShaderSourceWGSL *"), ffi.new("WGPUShaderModuleDescriptor *")
+        code.chain.sType = lib.WGPUSType_ShaderSourceWGSL
+        kept = [set_text(code.code, source), set_text(descriptor.label, label)]
+        descriptor.nextInChain = ffi.addressof(code, "chain")
+        doing = f"compiling the shader {label!r}"
+        module = owned(
+            lib.wgpuDeviceCreateShaderModuleTrusted(self._device, descriptor, 0), "wgpuShaderModuleRelease"
+        )
+        self._errors.check(doing)
+        stage = ffi.new("WGPUComputePipelineDescriptor *")
+        kept += [set_text(stage.label, label), set_text(stage.compute.entryPoint, "main")]
+        stage.compute.module = module
+        handle = owned(lib.wgpuDeviceCreateComputePipeline(self._device, stage), "wgpuComputePipelineRelease")
+        self._errors.check(doing)
+        layout = lib.wgpuComputePipelineGetBindGroupLayout(handle, 0)
+        self._errors.check(doing)
+        return Pipeline(handle, owned(layout, "wgpuBindGroupLayoutRelease"), label)
+
+    def _probe_subgroup(self) -> int:
+        """Lanes of a subgroup as a kernel sees them: adapters only tell a range, 4 to 128."""
+        try:
+            pipeline = self.pipeline(_SUBGROUP_PROBE, "subgroup probe")
+        except EngineError:
+            return 0
+        found = self.buffer(8, "subgroup probe")
+        self.run([self.call(pipeline, self.bind(pipeline, [found.whole()]), 1)])
+        lanes, total = self.read(found, np.uint32)
+        return int(lanes) if lanes == total else 0
+
+
+def _limits(adapter: Handle) -> GpuLimits:
+    limits, _memory = limits_of(adapter)
+    return GpuLimits(
+        storage_binding=limits.maxStorageBufferBindingSize,
+        buffer=limits.maxBufferSize,
+        workgroup_memory=limits.maxComputeWorkgroupStorageSize,
+        invocations=limits.maxComputeInvocationsPerWorkgroup,
+        storage_buffers=limits.maxStorageBuffersPerShaderStage,
+        workgroups=limits.maxComputeWorkgroupsPerDimension,
+    )
+
+
+def _whole(place: Slice | Buffer) -> Slice:
+    return place.whole() if isinstance(place, Buffer) else place
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
