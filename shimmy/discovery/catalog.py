@@ -17,7 +17,7 @@ from shimmy.discovery.names import name_models
 from shimmy.discovery.records import DiscoverySource, FoundAdapter, FoundModel, Searched, Skipped
 from shimmy.discovery.served import KEY, check_served_names, served_names, unknown_model
 from shimmy.discovery.unique import unique_models
-from shimmy.errors import ModelError, ModelNotFoundError, did_you_mean
+from shimmy.errors import AdapterError, ModelError, ModelNotFoundError, did_you_mean
 from shimmy.gguf.card import ModelCard
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ class Catalog:
                 f"no discovery source reports lora_gguf, {str(self._settings.lora_gguf)!r}.",
                 hint="`shimmy plugins` shows whether the plugin that looks there is disabled.",
             )
-        return _usable(chosen, chosen.name if isinstance(chosen, ModelCard) else str(chosen.path))
+        return _usable_adapter(chosen, chosen.name if isinstance(chosen, ModelCard) else str(chosen.path))
 
     def _pairs(self, adapters: list[FoundAdapter], models: Iterable[str]) -> Pairs:
         named = self._settings.base_gguf is not None
@@ -256,7 +256,7 @@ class Catalog:
             return self._card(*known)
         pairs = self._scanned().pairs
         if pairs and (paired := pairs.get(name)) is not None:
-            return _usable(paired, name)
+            return _usable_adapter(paired, name)
         if (resolved := self._plugins.resolve_model(name)) is not None:
             return self._card(name, resolved)
         raise ModelNotFoundError(f"there is no model {name!r}.", hint=self._advice(name), param="model")
@@ -290,6 +290,12 @@ class Catalog:
 def _usable(card: ModelCard | Skipped, name: str) -> ModelCard:
     if isinstance(card, Skipped):
         raise ModelError(f"model {name!r} cannot be used: {card.reason}", param="model")
+    return card
+
+
+def _usable_adapter(card: ModelCard | Skipped, name: str) -> ModelCard:
+    if isinstance(card, Skipped):
+        raise AdapterError(f"adapter {name!r} cannot be used: {card.reason}", param="model")
     return card
 
 

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+#: Searched wherever shimmy is started, if it is there.
+HERE = Path("models")
+
 
 @dataclass(frozen=True, slots=True)
 class Places:

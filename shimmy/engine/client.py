@@ -141,7 +141,14 @@ class EngineClient:
         frame = LoadAdapter(next(self._ids), str(path))
         loaded = self._loading_adapters[frame.id] = asyncio.get_running_loop().create_future()
         await self._send(frame)
-        facts: AdapterLoaded = await loaded
+        try:
+            facts: AdapterLoaded = await asyncio.shield(loaded)
+        except asyncio.CancelledError:
+            # It takes a place until the worker has answered: the next one must not be read before.
+            with contextlib.suppress(ShimmyError):
+                await loaded
+                self._post(UnloadAdapter(frame.id))
+            raise
         self.adapters.add(frame.id)
         return facts
 

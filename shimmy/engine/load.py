@@ -70,7 +70,8 @@ def load_engine(
         step_tokens=max(settings.step_tokens, settings.max_sequences),
         threads=settings.threads or usable_cores(),
         precision=settings.precision,
-        max_adapters=settings.max_adapters,
+        # One more is there while it is not yet known whether it may replace another.
+        max_adapters=settings.max_adapters + 1,
         max_lora_rank=settings.max_lora_rank,
         instructions=settings.instructions,
         kv_type=settings.kv_type,

@@ -48,14 +48,17 @@ class StoredTensor:
         return prod(self.shape) * _TYPES[self.type][1]
 
     def read(self) -> NDArray[Any]:
-        """The values as float32, or float16 where they are stored so."""
+        """The values as float32, or float16 where they are stored so. ModelError if they are gone."""
         # The server only looks at headers.
         import numpy as np
 
         stored, _, wanted = _TYPES[self.type]
-        with self.path.open("rb") as file:
-            file.seek(self.offset)
-            data = np.fromfile(file, stored, prod(self.shape))
+        try:
+            with self.path.open("rb") as file:
+                file.seek(self.offset)
+                data = np.fromfile(file, stored, prod(self.shape))
+        except OSError as error:
+            raise ModelError(f"{self.path}: cannot be read: {error.strerror or error}.") from error
         if len(data) < prod(self.shape):
             raise ModelError(f"{self.path}: has become shorter while it was read.", hint=_DAMAGED)
         if self.type == "BF16":

@@ -87,9 +87,9 @@ class Adapter:
 
 @contextmanager
 def adapter_errors(path: Path | None = None) -> Iterator[None]:
-    """What is wrong with the weights or names inside becomes an AdapterError; ``path`` goes before it."""
+    """What is wrong with the weights or names inside becomes an AdapterError that names ``path``."""
     try:
         yield
     except ModelError as error:
-        where = "" if path is None else f"{path}: "
+        where = "" if path is None or str(path) in error.message else f"{path}: "
         raise AdapterError(f"{where}{error.message}", hint=error.hint) from error

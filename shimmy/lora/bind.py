@@ -60,7 +60,7 @@ def bind(
     """
     if most_bytes is not None and (needed := adapter.parameters * _LEAST_BYTES) > most_bytes:
         raise AdapterError(
-            f"{adapter.path}: takes at least {needed / 2**20:.0f} MiB, at most {most_bytes / 2**20:.0f} MiB "
+            f"{adapter.path}: takes at least {needed / 2**20:.1f} MiB, at most {most_bytes / 2**20:.1f} MiB "
             "are allowed.",
             hint="Raise lora_memory.",
         )

@@ -3,42 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from shimmy.errors import AdapterError
 from shimmy.lora.config import read_json
+from shimmy.lora.generation import read_generation
 
 TOKENS, TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
 _END = "tokenizer.ggml.eos_token_id"
 _CONTROL, _USER_DEFINED = 3, 4
-#: Fields of generation_config.json as GGUF has them.
-_SAMPLING = {
-    "temperature": "general.sampling.temp",
-    "top_p": "general.sampling.top_p",
-    "top_k": "general.sampling.top_k",
-    "min_p": "general.sampling.min_p",
-    "repetition_penalty": "general.sampling.penalty_repeat",
-}
+_TEMPLATE_FILE, _TOKENIZER_CONFIG = "chat_template.jinja", "tokenizer_config.json"
 
 
-def with_adapter_text(metadata: Mapping[str, Any], adapter: Path) -> Mapping[str, Any]:
+@dataclass(frozen=True, slots=True)
+class AdapterText:
+    """The texts of a base with an adapter."""
+
+    metadata: Mapping[str, Any]
+    """The base's, with what the folder says instead."""
+    template_file: Path | None = None
+    """The file of the folder that holds the chat template, if one does."""
+    ends: frozenset[int] = frozenset()
+    """Further tokens that end an answer."""
+
+
+def read_adapter_text(metadata: Mapping[str, Any], adapter: Path) -> AdapterText:
     """The base's metadata with the chat template, added tokens and sampling of an adapter's folder.
 
     Raises:
         AdapterError: a file of the folder is broken, or adds tokens for which the base has no room.
     """
     if not adapter.is_dir():
-        return metadata
-    changes: dict[str, Any] = {}
-    if (template := _template(adapter)) is not None:
+        return AdapterText(metadata)
+    generation = read_generation(adapter, len(metadata[TOKENS]))
+    changes = {**_tokens(metadata, adapter), **generation.sampling}
+    file, template = _template(adapter)
+    if template is not None:
         changes["tokenizer.chat_template"] = template
-    changes |= _tokens(metadata, adapter)
-    generation = _optional(adapter / "generation_config.json")
-    changes |= {
-        key: generation[field] for field, key in _SAMPLING.items() if generation.get(field) is not None
-    }
-    return {**metadata, **changes} if changes else metadata
+    return AdapterText({**metadata, **changes} if changes else metadata, file, generation.ends)
 
 
 def same_vocabulary(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
@@ -46,19 +50,26 @@ def same_vocabulary(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     return all(one.get(key) == other.get(key) for key in (TOKENS, TYPES, _END))
 
 
-def _template(folder: Path) -> str | None:
-    """The template in a file of its own, or in the tokenizer's configuration."""
-    file = folder / "chat_template.jinja"
+def _template(folder: Path) -> tuple[Path | None, str | None]:
+    """The template in a file of its own, or in the tokenizer's configuration; and which file it is in."""
+    file = folder / _TEMPLATE_FILE
     if file.is_file():
         try:
-            return file.read_text("utf-8")
+            return file, file.read_text("utf-8")
         except UnicodeDecodeError as error:
             raise AdapterError(f"{file}: is no UTF-8 text ({error.reason} at byte {error.start}).") from error
-    template = _optional(folder / "tokenizer_config.json").get("chat_template")
+        except OSError as error:
+            raise AdapterError(f"{file}: cannot be read: {error.strerror or error}.") from error
+    file = folder / _TOKENIZER_CONFIG
+    template = _optional(file).get("chat_template")
     if isinstance(template, list):
         named = {row.get("name"): row.get("template") for row in template if isinstance(row, dict)}
         template = named.get("default")
-    return template if isinstance(template, str) else None
+    if template is None:
+        return None, None
+    if not isinstance(template, str):
+        raise AdapterError(f"{file}: chat_template is {template!r:.60}, expected a text.")
+    return file, template
 
 
 def _tokens(metadata: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -84,7 +95,7 @@ def _tokens(metadata: Mapping[str, Any], folder: Path) -> dict[str, Any]:
 def _added(folder: Path) -> Iterator[tuple[int, str, bool]]:
     """Number, text and whether it is a control token, of each token that was added to the pieces."""
     rows = _optional(folder / "tokenizer.json").get("added_tokens")
-    decoder = _optional(folder / "tokenizer_config.json").get("added_tokens_decoder")
+    decoder = _optional(folder / _TOKENIZER_CONFIG).get("added_tokens_decoder")
     if isinstance(decoder, dict):
         numbered = [{"id": number, **row} for number, row in decoder.items() if isinstance(row, dict)]
         rows = [*(rows if isinstance(rows, list) else []), *numbered]
@@ -95,7 +106,7 @@ def _added(folder: Path) -> Iterator[tuple[int, str, bool]]:
 
 def _end(folder: Path) -> str | None:
     """The text of the token that ends an answer."""
-    token = _optional(folder / "tokenizer_config.json").get("eos_token")
+    token = _optional(folder / _TOKENIZER_CONFIG).get("eos_token")
     if isinstance(token, dict):
         token = token.get("content")
     return token if isinstance(token, str) else None

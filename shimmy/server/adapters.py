@@ -9,7 +9,8 @@ from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shimmy.errors import RequestError
+from shimmy.errors import AdapterError, RequestError
+from shimmy.lora.adapter import adapter_errors
 
 if TYPE_CHECKING:
     from shimmy.discovery.catalog import ModelCard
@@ -32,6 +33,10 @@ class Version:
     """Whether new requests get it; one that is not goes with its last user."""
 
     @property
+    def bytes(self) -> int:
+        return self.facts.bytes
+
+    @property
     def is_loaded(self) -> bool:
         """Whether the engine still has it: one that was started anew has none."""
         return self.facts.id in self.engine.adapters
@@ -39,6 +44,9 @@ class Version:
 
 class AdapterPool:
     """At most ``most`` adapters of a model, ``memory`` bytes together; the longest unused one leaves first.
+
+    One that is read comes on top of these until it is known to be usable: only then others make room.
+    Where all that could leave are in use, it waits for them.
 
     Args:
         read_text: the text side of a model with an adapter, given that of its base; called in a thread.
@@ -51,24 +59,28 @@ class AdapterPool:
         self._memory = memory
         self._read_text = read_text
         self._versions: list[Version] = []
-        self._retired: set[str] = set()
-        """Names that only requests from before still use."""
+        self._retired: set[ModelCard] = set()
+        """Those that only requests from before still use."""
         self._loading = asyncio.Lock()
         self._gathering = asyncio.Lock()
         self._freed = asyncio.Event()
         self._clock = itertools.count()
 
     @asynccontextmanager
-    async def use(self, base: ServedModel, card: ModelCard) -> AsyncIterator[Version]:
+    async def use(
+        self, base: ServedModel, card: ModelCard, beside: Sequence[Version] = ()
+    ) -> AsyncIterator[Version]:
         """The current version of an adapter, loaded if need be, kept inside the block.
 
+        ``beside`` are those that the same request has already.
+
         Raises:
-            AdapterError: it does not fit the base, or its files are broken.
+            AdapterError: it does not fit the base, or its files are broken, or it is too large.
         """
         version = self._current(base.engine, card)
         if version is None:
             async with self._loading:
-                version = self._current(base.engine, card) or await self._load(base, card)
+                version = self._current(base.engine, card) or await self._load(base, card, beside)
         version.users += 1
         version.last_used = next(self._clock)
         try:
@@ -85,7 +97,7 @@ class AdapterPool:
         """Several adapters at once, as ``use`` gives one.
 
         Raises:
-            RequestError: they are more than may be loaded.
+            RequestError: they are more than may be loaded, or take more memory together.
             AdapterError: one does not fit the base, or its files are broken.
         """
         if (count := len({card.name for card in cards})) > self._most:
@@ -94,24 +106,26 @@ class AdapterPool:
                 hint="Mix fewer, or raise max_adapters.",
                 param="lora",
             )
+        versions: list[Version] = []
         async with AsyncExitStack() as held:
             # Two requests that each hold a place the other waits for would wait for ever.
             async with self._gathering if count > 1 else nullcontext():
-                versions = [await held.enter_async_context(self.use(base, card)) for card in cards]
+                for card in cards:
+                    versions.append(await held.enter_async_context(self.use(base, card, tuple(versions))))
             yield versions
 
     async def replace(self, base: ServedModel, card: ModelCard) -> Version:
         """Read an adapter anew: the next requests get this version, running ones keep theirs."""
         async with self._loading:
             version = await self._load(base, card)
-            self._retired.discard(card.name)
+            self._retired.discard(card)
             version.is_current = True
             return version
 
-    def retire(self, name: str) -> None:
-        """New requests no longer get the adapter of this name."""
-        self._retired.add(name)
-        self._end(name)
+    def retire(self, card: ModelCard) -> None:
+        """New requests no longer get this adapter; its name may come to mean another one."""
+        self._retired.add(card)
+        self._end(card.name)
 
     def _end(self, name: str) -> None:
         for version in [v for v in self._versions if v.card.name == name and v.is_current]:
@@ -129,38 +143,50 @@ class AdapterPool:
         fits = version is not None and version.engine is engine and version.card.adapter == card.adapter
         return version if fits else None
 
-    async def _load(self, base: ServedModel, card: ModelCard) -> Version:
+    async def _load(self, base: ServedModel, card: ModelCard, beside: Sequence[Version] = ()) -> Version:
         assert card.adapter is not None
-        self._versions = [version for version in self._versions if version.is_loaded]
-        await self._make_room(base.engine)
-        text = await asyncio.to_thread(self._read_text, card, base.text)
-        facts = await base.engine.load_adapter(card.adapter)
-        # Only now: what cannot be read leaves the version before in place.
+        # All that can be wrong with it is found before any other gives way.
+        with adapter_errors(card.adapter):
+            text = await asyncio.to_thread(self._read_text, card, base.text)
+            facts = await base.engine.load_adapter(card.adapter)
+        version = Version(card, base.engine, text, facts, next(self._clock))
+        try:
+            self._check_memory(version, beside)
+            await self._make_room(version)
+        except BaseException:
+            base.engine.unload_adapter(facts.id)
+            raise
         self._end(card.name)
-        is_current = card.name not in self._retired
-        version = Version(card, base.engine, text, facts, next(self._clock), is_current=is_current)
+        # It may have been unloaded while it waited for room.
+        version.is_current = card not in self._retired
         self._versions.append(version)
-        self._free_memory(version)
         return version
 
-    async def _make_room(self, engine: Engine) -> None:
-        """Drop adapters nobody uses until one more has a place; waits where all are in use."""
-        while len(mine := [v for v in self._versions if v.engine is engine]) >= self._most:
-            idle = [version for version in mine if not version.users]
+    def _check_memory(self, version: Version, beside: Sequence[Version]) -> None:
+        """Raise AdapterError if an adapter and those beside it will never fit into memory."""
+        if sum(each.bytes for each in (version, *beside)) <= self._memory:
+            return
+        parts = " + ".join(f"{_mib(each.bytes)} of {each.card.name!r}" for each in (*beside, version))
+        raise AdapterError(
+            f"{version.card.adapter}: {parts} MiB are more than the {_mib(self._memory)} MiB that adapters "
+            "may take.",
+            hint="Raise lora_memory.",
+        )
+
+    async def _make_room(self, new: Version) -> None:
+        """Drop adapters nobody uses until the new one has a place and memory; waits where all are in use."""
+        while True:
+            self._versions = [version for version in self._versions if version.is_loaded]
+            staying = [v for v in self._versions if v.engine is new.engine and not _is_replaced(v, new)]
+            taken = sum(version.bytes for version in staying)
+            if len(staying) < self._most and taken + new.bytes <= self._memory:
+                return
+            idle = [version for version in staying if not version.users]
             if idle:
                 self._drop(min(idle, key=lambda version: version.last_used))
             else:
                 self._freed.clear()
                 await self._freed.wait()
-
-    def _free_memory(self, kept: Version) -> None:
-        """Drop idle adapters while those of an engine take too much together."""
-        others = [v for v in self._versions if v.engine is kept.engine and v is not kept]
-        for version in sorted(others, key=lambda version: version.last_used):
-            if sum(v.facts.bytes for v in self._versions if v.engine is kept.engine) <= self._memory:
-                return
-            if not version.users:
-                self._drop(version)
 
     def _drop(self, version: Version) -> None:
         if version in self._versions:
@@ -168,9 +194,10 @@ class AdapterPool:
             version.engine.unload_adapter(version.facts.id)
 
 
-def check_same_base(card: ModelCard, mixed: ModelCard) -> None:
-    """Raise RequestError unless both are of one base."""
-    base = card.base or card
-    if mixed.base is None or mixed.base.name != base.name:
-        problem = f"{mixed.name!r} is no adapter of {base.name!r}"
-        raise RequestError(f"{problem}.", hint="`shimmy list` shows each adapter's base.", param="lora")
+def _is_replaced(version: Version, new: Version) -> bool:
+    """Whether a version leaves as soon as the new one is there."""
+    return version.card.name == new.card.name and version.is_current and not version.users
+
+
+def _mib(count: int) -> str:
+    return f"{count / 2**20:.1f}"

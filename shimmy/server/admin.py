@@ -18,17 +18,26 @@ if TYPE_CHECKING:
 _FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
 
 
-def check_admin(request: Request, settings: Settings) -> None:
-    """Raise ForbiddenError unless the request comes from this machine or carries the admin key."""
-    key = settings.admin_key.get_secret_value().strip().encode() if settings.admin_key else b""
+def is_admin(request: Request, settings: Settings) -> bool:
+    """Whether the request comes from this machine or carries the admin key."""
+    key = _key(settings)
     if key and any(hmac.compare_digest(given, key) for given in keys_in(request.scope)):
-        return
-    local = is_loopback(request.remote_addr or "")
-    if local and not any(name in request.headers for name in _FORWARDED):
+        return True
+    return is_loopback(request.remote_addr or "") and not any(name in request.headers for name in _FORWARDED)
+
+
+def check_admin(request: Request, settings: Settings) -> None:
+    """Raise ForbiddenError unless :func:`is_admin`."""
+    if is_admin(request, settings):
         return
     raise ForbiddenError(
         "this is for clients on the server's own machine, and for those with the admin key.",
         hint="Send it as 'Authorization: Bearer KEY'; the setting admin_key holds it."
-        if key
+        if _key(settings)
         else "Set admin_key and send it as 'Authorization: Bearer KEY'.",
     )
+
+
+def _key(settings: Settings) -> bytes:
+    """The admin key; empty if there is none."""
+    return settings.admin_key.get_secret_value().strip().encode() if settings.admin_key else b""

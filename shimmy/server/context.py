@@ -7,13 +7,14 @@ from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from shimmy.errors import RequestError
+from shimmy.discovery.places import HERE
+from shimmy.errors import AdapterError, ModelNotFoundError, RequestError
 from shimmy.server.generation import GenerationRequest, Piece, generate
-from shimmy.server.mixed import Lora
+from shimmy.server.mixed import Lora, check_mixture
 from shimmy.server.preload import DefaultModel
-from shimmy.server.registered import RegisteredAdapters
+from shimmy.server.registered import RegisteredAdapters, no_such_adapter
 
 if TYPE_CHECKING:
     from quart import Blueprint
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from shimmy.server.models import ModelPool
     from shimmy.server.served import ServedModel
     from shimmy.settings import Settings
+
+
+#: Adapters to mix, each with a factor.
+Mixed: TypeAlias = "tuple[tuple[ModelCard, float], ...]"
 
 
 class Frontend(Protocol):
@@ -80,32 +85,50 @@ class ServerContext:
         """All adapters there are, as cards of their bases with them, by number."""
         return self.adapters.numbered(card for card in await self.list_models() if card.adapter is not None)
 
-    async def find_adapters(self, wanted: Iterable[Lora]) -> tuple[tuple[ModelCard, float], ...]:
-        """The cards of adapters that a request names, each with its factor.
+    async def find_adapters(self, model: ModelCard, wanted: Iterable[Lora] | None) -> Mixed | None:
+        """The adapters that a request for a model names, each with its factor; None: it does not say.
 
         Raises:
             ModelNotFoundError: there is no model of a name.
-            RequestError: there is, but it is no adapter.
+            RequestError: there is no adapter of a number, or one is of another base, or named twice.
         """
-        return tuple([(await self._find_adapter(each.name), each.scale) for each in wanted])
+        if wanted is None:
+            return None
+        mixed = [(await self._find_adapter(each), each.scale) for each in wanted]
+        check_mixture(model, [card for card, _ in mixed])
+        return tuple((card, scale) for card, scale in mixed if scale)
 
     async def generate(self, request: GenerationRequest) -> AsyncGenerator[Piece, None]:
         """Run a request; see :func:`shimmy.server.generation.generate`."""
-        if request.card.adapter is None and not request.mixed and self.adapters.scales:
-            everywhere = await self.find_adapters(Lora(*each) for each in self.adapters.scales.items())
-            mine = tuple(
-                pair for pair in everywhere if pair[0].base and pair[0].base.name == request.card.name
-            )
-            request = replace(request, mixed=mine)
+        if request.mixed is None and request.card.adapter is None:
+            request = replace(request, mixed=await self._everywhere(request.card))
         async with aclosing(generate(request, self.models, self.plugins)) as pieces:
             async for piece in pieces:
                 yield piece
 
-    async def _find_adapter(self, name: str) -> ModelCard:
-        card = await self.find_model(name)
-        if card.adapter is None:
-            raise RequestError(f"{name!r} is a model, not an adapter.", param="lora")
-        return card
+    async def _everywhere(self, model: ModelCard) -> Mixed:
+        """What applies to requests for a base that do not say. An adapter that is gone loses its factor."""
+        mixed = []
+        for name, scale in list(self.adapters.scales.items()):
+            try:
+                card = await self.find_model(name)
+                if card.base is not None and card.base.name == model.name:
+                    await self.models.load(card)
+                    mixed.append((card, scale))
+            except (AdapterError, ModelNotFoundError) as error:
+                self.adapters.drop_scale(name, error)
+        return tuple(mixed)
+
+    async def _find_adapter(self, wanted: Lora) -> ModelCard:
+        if (wanted.name is None) == (wanted.id is None):
+            raise RequestError("each adapter in lora needs a name or an id, one of them.", param="lora")
+        if wanted.name is not None:
+            return await self.find_model(wanted.name)
+        assert wanted.id is not None
+        cards = await self.list_adapters()
+        if wanted.id not in cards:
+            raise no_such_adapter(wanted.id, "lora")
+        return cards[wanted.id]
 
     def _find_model(self, name: str | None) -> ModelCard:
         if name is not None and (registered := self.adapters.find(name)):
@@ -145,6 +168,9 @@ def create_context(settings: Settings, plugins: Plugins, workers: Workers | None
 
 
 def adapter_roots(settings: Settings) -> list[Path]:
-    """Folders below which clients may name adapters: those the settings name for models."""
-    named = (settings.models_dir, settings.auto_discover, *settings.model_paths)
-    return [*settings.lora_dirs, *(path for path in named if path is not None and path.is_dir())]
+    """Folders below which clients may name adapters: those where adapters are searched for."""
+    folders = (*settings.lora_dirs, settings.models_dir, settings.auto_discover, *settings.model_paths, HERE)
+    roots = [path for path in folders if path is not None and not path.is_file()]
+    if (adapter := settings.lora_gguf) is not None:
+        roots.append(adapter if adapter.is_dir() else adapter.parent)
+    return roots

@@ -35,8 +35,8 @@ class GenerationRequest:
     stops: tuple[str, ...] = ()
     salt: str = ""
     """Only requests of the same salt share the KV cache of equal prompts."""
-    mixed: tuple[tuple[ModelCard, float], ...] = ()
-    """Further adapters of the model's base, each with a factor."""
+    mixed: tuple[tuple[ModelCard, float], ...] | None = None
+    """Further adapters of the model's base, each with a factor; None: the request does not say."""
     stream: bool = False
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     accepted: float = field(default_factory=time.monotonic)
@@ -95,7 +95,7 @@ async def generate(
     """
     last, outcome = Piece("", [], 0), "cancelled"
     first_token: float | None = None
-    async with models.use(request.card, request.mixed) as model:
+    async with models.use(request.card, request.mixed or ()) as model:
         started = RequestStarted(
             request.id, request.frontend, request.card.name, len(request.tokens), request.stream
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from shimmy.errors import ShimmyError
 from shimmy.events import ModelLoaded, ModelUnloaded
-from shimmy.server.adapters import AdapterPool, Version, check_same_base
+from shimmy.server.adapters import AdapterPool, Version
 from shimmy.server.errors import StoppingError, internal_error
 from shimmy.server.served import Engine, ServedModel
 
@@ -119,14 +119,9 @@ class ModelPool:
     ) -> AsyncIterator[ServedModel]:
         """The model, loaded if need be, kept loaded inside the block.
 
-        ``mixed`` are further adapters of the same base, each with a factor.
-
-        Raises:
-            RequestError: an adapter is of another base.
-            ShimmyError: what made loading fail.
+        ``mixed`` are further adapters of the same base (:func:`shimmy.server.mixed.check_mixture`), each with
+        a factor. Raises what made loading fail.
         """
-        for other, _ in mixed:
-            check_same_base(card, other)
         own = [card] if card.base is not None else []
         cards = [*own, *(other for other, _ in mixed)]
         async with self._use(card.base or card) as model, self.adapters.use_all(model, cards) as versions:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from shimmy.errors import ModelNotFoundError, RequestError
+from shimmy.errors import ModelNotFoundError, RequestError, ShimmyError
+from shimmy.lora.read import adapter_place
 
 if TYPE_CHECKING:
     from shimmy.discovery.catalog import ModelCard
+
+_log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"[\w.@:/+-]{1,200}")
 
@@ -27,8 +32,12 @@ class RegisteredAdapters:
         self._roots = [root.resolve() for root in roots]
         self._cards: dict[str, ModelCard] = {}
         self._numbers: dict[str, int] = {}
+        self.loading = asyncio.Lock()
+        """Held from the look at whether a name is free until it is taken."""
         self.scales: dict[str, float] = {}
         """Factors by which adapters apply to requests for their base that name none."""
+        self.problems: dict[str, str] = {}
+        """Why adapters lost their factor."""
 
     def find(self, name: str) -> ModelCard | None:
         return self._cards.get(name)
@@ -56,6 +65,18 @@ class RegisteredAdapters:
 
     def add(self, card: ModelCard) -> None:
         self._cards[card.name] = card
+        self.problems.pop(card.name, None)
+
+    def set_scales(self, scales: Mapping[str, float]) -> None:
+        """The factors from now on; adapters that are not named have none."""
+        self.scales = dict(scales)
+        self.problems.clear()
+
+    def drop_scale(self, name: str, error: ShimmyError) -> None:
+        """An adapter that cannot be used any more is applied to nobody's requests."""
+        if self.scales.pop(name, None) is not None:
+            self.problems[name] = str(error)
+            _log.error("the adapter %r is no longer applied to all requests: %s", name, error)
 
     def remove(self, name: str) -> ModelCard:
         """Forget an adapter. ModelNotFoundError if no client has loaded one of this name."""
@@ -72,15 +93,41 @@ class RegisteredAdapters:
 
     def _confined(self, path: str) -> Path:
         """The path, which no link leads out of the configured folders."""
-        if not self._roots:
-            raise RequestError(
-                "no folder is configured from which adapters may be loaded.",
-                hint="Set lora_dirs (or models_dir, or auto_discover).",
-                param="lora_path",
-            )
-        for root in self._roots if "\0" not in path else ():
-            place = (root / path).resolve()
-            if place.is_relative_to(root) and place.exists():
+        for root in self._roots:
+            place = _resolved(root / path)
+            if place is not None and place.is_relative_to(root):
+                self._check_links(place)
                 return place
-        listed = ", ".join(str(root) for root in self._roots)
-        raise RequestError(f"lora_path is {path!r:.200}, which is nothing below {listed}.", param="lora_path")
+        listed = ", ".join(str(root) for root in self._roots) or "any folder: none is configured"
+        raise RequestError(
+            f"lora_path is {path!r:.200}, which is nothing below {listed}.",
+            hint="lora_dirs names further folders.",
+            param="lora_path",
+        )
+
+    def _check_links(self, place: Path) -> None:
+        """Raise RequestError if a file of the adapter at ``place`` is elsewhere."""
+        folder = adapter_place(place)
+        for file in folder.iterdir() if folder.is_dir() else ():
+            target = _resolved(file)
+            if target is None or not any(target.is_relative_to(root) for root in self._roots):
+                raise RequestError(
+                    f"{folder}: {file.name!r} leads out of the folders from which adapters may be loaded.",
+                    hint="Copy the file, or add the folder where it is to lora_dirs.",
+                    param="lora_path",
+                )
+
+
+def no_such_adapter(number: int, param: str) -> RequestError:
+    """Nobody has this number."""
+    return RequestError(
+        f"there is no adapter with id {number}.", hint="GET /lora-adapters lists them.", param=param
+    )
+
+
+def _resolved(path: Path) -> Path | None:
+    """Where a path leads; None if nowhere: links in a circle, names that are none."""
+    try:
+        return path.resolve() if path.exists() else None
+    except (OSError, RuntimeError, ValueError):
+        return None

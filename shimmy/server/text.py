@@ -28,11 +28,13 @@ class ModelText:
     tokenizer: Tokenizer
     chat: ChosenTemplate
     sampling: SamplingDefaults = field(default_factory=SamplingDefaults)
+    ends: frozenset[int] = frozenset()
+    """Further tokens that end an answer: an adapter's folder names them."""
 
     @property
     def stop_ids(self) -> frozenset[int]:
-        """Tokens that end an answer: by the vocabulary, and by the chat template."""
-        return self.tokenizer.stop_ids | self.chat.stop_ids
+        """Tokens that end an answer: by the vocabulary, by the chat template, and by the adapter."""
+        return self.tokenizer.stop_ids | self.chat.stop_ids | self.ends
 
     @property
     def chat_stops(self) -> tuple[str, ...]:
@@ -85,18 +87,20 @@ def read_text(
 
     Takes a while: call it in a thread. ``base`` lends its tokenizer to an adapter that changes nothing of it.
     """
-    from shimmy.lora.text import same_vocabulary, with_adapter_text
+    from shimmy.lora.text import AdapterText, read_adapter_text, same_vocabulary
     from shimmy.text.choose import choose_template
     from shimmy.text.tokenizer import load_tokenizer
 
     metadata = _metadata(card.path, plugins)
-    own = metadata if card.adapter is None else with_adapter_text(metadata, card.adapter)
-    if base is not None and same_vocabulary(own, metadata):
+    own = AdapterText(metadata) if card.adapter is None else read_adapter_text(metadata, card.adapter)
+    if base is not None and same_vocabulary(own.metadata, metadata):
         tokenizer = base.tokenizer
     else:
-        tokenizer = load_tokenizer(own, plugins.tokenizers, pre_tokenizer=settings.pre_tokenizer)
-    template = choose_template(own, card, tokenizer, plugins, settings.chat_template)
-    return ModelText(tokenizer, template, sampling_defaults(own, settings))
+        tokenizer = load_tokenizer(own.metadata, plugins.tokenizers, pre_tokenizer=settings.pre_tokenizer)
+    template = choose_template(
+        own.metadata, card, tokenizer, plugins, settings.chat_template, carrier=own.template_file
+    )
+    return ModelText(tokenizer, template, sampling_defaults(own.metadata, settings), own.ends)
 
 
 def _metadata(path: Path, plugins: Plugins) -> Mapping[str, Any]:

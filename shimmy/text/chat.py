@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from traceback import walk_tb
 from typing import Any
 
@@ -127,14 +128,21 @@ class ChatTemplate:
 
 
 def chat_template_of(
-    metadata: Mapping[str, Any], tokenizer: Tokenizer, variant: str | None = None
+    metadata: Mapping[str, Any],
+    tokenizer: Tokenizer,
+    variant: str | None = None,
+    *,
+    carrier: Path | None = None,
 ) -> ChatTemplate | None:
-    """The template a GGUF file carries for itself, or None; ``variant`` names one of several."""
+    """The template a GGUF file carries for itself, or None; ``variant`` names one of several.
+
+    Errors name the ``carrier``, a file that the template comes from instead, else the model.
+    """
     key = f"tokenizer.chat_template.{variant}" if variant else "tokenizer.chat_template"
     source = metadata.get(key)
     if source is None:
         return None
-    name = str(metadata.get("general.name", "this model"))
+    name = str(carrier or metadata.get("general.name", "this model"))
     if not isinstance(source, str):
         raise TemplateError(f"'{key}' of {name} is of type {type(source).__name__}; expected a string.")
     return make_template(source, tokenizer, name=name)

@@ -58,11 +58,14 @@ def choose_template(
     tokenizer: Tokenizer,
     plugins: Plugins,
     forced: str | None = None,
+    *,
+    carrier: Path | None = None,
 ) -> ChosenTemplate:
     """The template of a model: ``forced``, its own, a plugin's choice, the family it belongs to, or none.
 
     Args:
         forced: the setting ``chat_template``: a family, one of the file's named templates, or a file.
+        carrier: the adapter's file that the template in ``metadata`` comes from; None: the model's own.
 
     Raises:
         ConfigError: ``forced`` is none of these.
@@ -71,8 +74,9 @@ def choose_template(
     if forced is not None:
         template = _forced(forced, metadata, tokenizer, plugins)
         return _chosen(template, forced, "the setting `chat_template` names it.", tokenizer)
-    if (own := chat_template_of(metadata, tokenizer)) is not None:
-        return _chosen(own, OWN, "the model file carries it.", tokenizer)
+    if (own := chat_template_of(metadata, tokenizer, carrier=carrier)) is not None:
+        file = "the model file" if carrier is None else f"the adapter's {carrier.name}"
+        return _chosen(own, OWN, f"{file} carries it.", tokenizer)
     if (name := plugins.select_chat_template(card)) is not None:
         template = _of_family(plugins.chat_templates.get(name), tokenizer)
         return _chosen(template, name, "a plugin chose it for this model.", tokenizer)

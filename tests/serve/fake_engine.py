@@ -89,6 +89,7 @@ class FakeEngine:
         self.reused = 0
         self.adapters: set[int] = set()
         self.adapter_error: ShimmyError | None = None
+        self.adapter_bytes = 400_000
         self.applied: list[list[tuple[int, float]]] = []
 
     async def load_adapter(self, path: Path) -> AdapterLoaded:
@@ -97,7 +98,7 @@ class FakeEngine:
             raise self.adapter_error
         adapter = next(_ids)
         self.adapters.add(adapter)
-        return AdapterLoaded(adapter, rank=8, modules=2, bytes=400_000)
+        return AdapterLoaded(adapter, rank=8, modules=2, bytes=self.adapter_bytes)
 
     def unload_adapter(self, adapter: int) -> None:
         self.adapters.remove(adapter)

@@ -1,11 +1,10 @@
-"""Adapters over HTTP, on an engine that repeats its prompt: loaded, mixed, replaced, unloaded."""
+"""Adapters over HTTP, on an engine that repeats its prompt: asked, mixed, applied to everyone, unloaded."""
 
 from __future__ import annotations
 
-import asyncio
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,49 +12,14 @@ import pytest
 from pydantic import SecretStr
 
 from shimmy.errors import AdapterError
-from shimmy.server.registered import RegisteredAdapters
 from shimmy.settings import Settings
 from tests.serve.fake_engine import FakeServer
-
-LOCAL = {"scope_base": {"client": ("127.0.0.1", 5000)}}
-REMOTE = {"scope_base": {"client": ("192.0.2.7", 5000)}}
+from tests.serve.lora_client import REMOTE, Client, make_server, run
 
 
 @pytest.fixture
 def server(tmp_path: Path) -> FakeServer:
-    for name in ("one", "two", "three"):
-        (tmp_path / name).mkdir()
-    made = FakeServer("echo", "other", settings=Settings(max_loaded_models=2))
-    object.__setattr__(made.context, "adapters", RegisteredAdapters([tmp_path]))
-    return made
-
-
-class Client:
-    """Requests to an app that runs."""
-
-    def __init__(self, running: Any) -> None:
-        self._running = running
-
-    async def __call__(self, method: str, path: str, body: Any = None, **options: Any) -> tuple[int, Any]:
-        sent = {**LOCAL, **options}
-        if body is not None:
-            sent["data"] = json.dumps(body)
-        response = await getattr(self._running.test_client(), method)(path, **sent)
-        return response.status_code, json.loads(await response.get_data())
-
-    async def load(self, name: str, path: str, **fields: Any) -> tuple[int, Any]:
-        return await self("post", "/v1/load_lora_adapter", {"lora_name": name, "lora_path": path, **fields})
-
-    async def ask(self, model: str, **fields: Any) -> tuple[int, Any]:
-        return await self("post", "/api/generate", {"model": model, "prompt": "abc", **fields})
-
-
-def run(server: FakeServer, scenario: Any) -> None:
-    async def start() -> None:
-        async with server.app.test_app() as running:
-            await scenario(Client(running))
-
-    asyncio.run(start())
+    return make_server(tmp_path)
 
 
 def test_loaded_asked_and_unloaded(server: FakeServer) -> None:
@@ -98,126 +62,22 @@ def test_mixed_in_every_api(server: FakeServer) -> None:
             ([{"name": "nobody"}], "there is no model 'nobody'"),
             ([{"name": "one", "strength": 1}], "strength"),
             ([{"name": "one"}] * 5, "lora"),
+            (
+                [{"name": "two"}, {"name": "one"}, {"name": "one"}],
+                "'one' can be applied once, but lora names",
+            ),
+            ([{"scale": 1}], "needs a name or an id"),
+            ([{"name": "one", "id": 0}], "needs a name or an id"),
+            ([{"id": 7}], "no adapter with id 7"),
         ):
             status, error = await client.ask("echo", lora=wrong)
             assert status in (400, 404)
             assert problem in error["error"]
         status, error = await client.ask("other", lora=[{"name": "one"}])
-        assert (status, error["error"].startswith("'one' is no adapter of 'other'.")) == (400, True)
-
-    run(server, scenario)
-
-
-def test_replaced_only_if_asked_and_only_by_one_that_works(server: FakeServer) -> None:
-    async def scenario(client: Client) -> None:
-        await client.load("one", "one")
-        [before] = server.engine.adapters
-        status, error = await client.load("one", "two")
-        assert (status, error["error"]["param"]) == (400, "lora_name")
-        server.engine.adapter_error = AdapterError("it is broken.")
-        status, error = await client.load("one", "two", load_inplace=True)
-        assert (status, error["error"]["code"]) == (400, "invalid_adapter")
-        assert server.engine.adapters == {before}
-        assert (await client.ask("one"))[0] == 200
-        server.engine.adapter_error = None
-        assert (await client.load("one", "two", replace=True))[0] == 200
-        [after] = server.engine.adapters
-        assert after != before
-        await client.ask("one")
-        assert server.engine.applied[-1] == [(after, 1.0)]
-
-    run(server, scenario)
-
-
-def test_a_running_request_keeps_its_version(server: FakeServer) -> None:
-    async def scenario(client: Client) -> None:
-        await client.load("one", "one")
-        [before] = server.engine.adapters
-        server.engine.prefill.clear()
-        running = asyncio.create_task(client.ask("one"))
-        while not server.engine.active:
-            await asyncio.sleep(0)
-        await client.load("one", "two", replace=True)
-        assert before in server.engine.adapters
-        await client("post", "/v1/unload_lora_adapter", {"lora_name": "one"})
-        assert server.engine.adapters == {before}
-        server.engine.prefill.set()
-        assert (await running)[0] == 200
-        assert not server.engine.adapters
-
-    run(server, scenario)
-
-
-def test_the_longest_unused_leaves_and_comes_back(server: FakeServer) -> None:
-    async def scenario(client: Client) -> None:
-        for name in ("one", "two"):
-            await client.load(name, name)
-        await client.ask("one")
-        await client.load("three", "three")
-        assert len(server.engine.adapters) == 2
-        assert {v.card.name for v in server.context.models.adapters._versions} == {"one", "three"}
-        assert (await client.ask("two"))[0] == 200
-        assert {v.card.name for v in server.context.models.adapters._versions} == {"two", "three"}
-
-    run(server, scenario)
-
-
-def test_where_all_places_are_in_use_a_request_waits(server: FakeServer) -> None:
-    async def scenario(client: Client) -> None:
-        for name in ("one", "two"):
-            await client.load(name, name)
-        server.engine.prefill.clear()
-        running = [asyncio.create_task(client.ask(name)) for name in ("one", "two")]
-        while server.engine.active < 2:
-            await asyncio.sleep(0)
-        waiting = asyncio.create_task(client.load("three", "three"))
-        await asyncio.sleep(0.05)
-        assert not waiting.done()
-        server.engine.prefill.set()
-        assert [status for status, _ in await asyncio.gather(*running, waiting)] == [200] * 3
-
-    run(server, scenario)
-
-
-def test_mixes_that_wait_for_each_others_places_all_end(server: FakeServer) -> None:
-    async def scenario(client: Client) -> None:
-        for name in ("one", "two", "three"):
-            await client.load(name, name)
-        mixes = [("one", "two"), ("two", "three"), ("three", "one")] * 4
-        asked = (client.ask(first, lora=[{"name": second}]) for first, second in mixes)
-        answers = await asyncio.wait_for(asyncio.gather(*asked), 20)
-        assert {status for status, _ in answers} == {200}
-        status, error = await client.ask("one", lora=[{"name": "two"}, {"name": "three"}])
-        assert (status, "at most 2" in error["error"]) == (400, True)
-
-    run(server, scenario)
-
-
-def test_a_request_that_waited_does_not_bring_an_unloaded_adapter_back(server: FakeServer) -> None:
-    async def scenario(client: Client) -> None:
-        for name in ("one", "two", "three"):
-            await client.load(name, name)
-        server.engine.prefill.clear()
-        running = [asyncio.create_task(client.ask(name)) for name in ("two", "three")]
-        while server.engine.active < 2:
-            await asyncio.sleep(0)
-        waiting = asyncio.create_task(client.ask("one"))
-        await asyncio.sleep(0.05)
-        assert (await client("post", "/v1/unload_lora_adapter", {"lora_name": "one"}))[0] == 200
-        server.engine.prefill.set()
-        assert [status for status, _ in await asyncio.gather(*running, waiting)] == [200] * 3
-        assert (await client.ask("one"))[0] == 404
-        assert (await client.load("one", "one"))[0] == 200
-
-    run(server, scenario)
-
-
-def test_an_adapter_never_takes_a_models_name(server: FakeServer) -> None:
-    async def scenario(client: Client) -> None:
-        for name in ("echo", "other"):
-            status, error = await client.load(name, "one", load_inplace=True)
-            assert (status, error["error"]["param"]) == (400, "lora_name")
-        assert not server.engine.adapters
+        assert (status, error["error"].startswith("'one' is no adapter of 'other'")) == (400, True)
+        # Before a stream begins, too.
+        status, error = await client.ask("one", lora=[{"name": "one"}], stream=True)
+        assert (status, "but the model has it already" in error["error"]) == (400, True)
 
     run(server, scenario)
 
@@ -248,17 +108,80 @@ def test_factors_for_everyone(server: FakeServer) -> None:
     run(server, scenario)
 
 
-@pytest.mark.parametrize(
-    "path", ["../elsewhere", "/etc", "one/../../x", "nothing", "link", "a\0b"], ids=ascii
-)
-def test_paths_outside_the_folders_are_refused(server: FakeServer, tmp_path: Path, path: str) -> None:
-    (tmp_path.parent / "elsewhere").mkdir(exist_ok=True)
-    (tmp_path / "link").symlink_to(tmp_path.parent / "elsewhere")
+def test_what_a_request_says_takes_the_place_of_factors_for_everyone(server: FakeServer) -> None:
+    async def scenario(client: Client) -> None:
+        for name in ("one", "two"):
+            await client.load(name, name)
+        first, second = sorted(server.engine.adapters)
+        await client("get", "/lora-adapters")
+        await client("post", "/lora-adapters", [{"id": 1, "scale": 0.25}])
+        chat = {"model": "echo", "messages": [{"role": "user", "content": "hi"}]}
+        for said in ([], [{"id": 0, "scale": 0.5}], [{"id": 1, "scale": 0}], None):
+            assert (await client.ask("echo", lora=said))[0] == 200
+            assert (await client("post", "/v1/chat/completions", {**chat, "lora": said}))[0] == 200
+        expected = [[], [(first, 0.5)], [], [(second, 0.25)]]
+        assert server.engine.applied == [applied for applied in expected for _ in range(2)]
+
+    run(server, scenario)
+
+
+def test_an_adapter_that_is_gone_loses_its_factor(
+    server: FakeServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario(client: Client) -> None:
+        for name in ("one", "two"):
+            await client.load(name, name)
+        await client("get", "/lora-adapters")
+        await client("post", "/lora-adapters", [{"id": 0, "scale": 1}, {"id": 1, "scale": 0.5}])
+        [second] = [v.facts.id for v in server.context.models.adapters._versions if v.card.name == "two"]
+        server.context.models.adapters._end("one")
+        server.engine.adapter_error = AdapterError("one: there is no such file or folder.")
+        for _ in range(2):
+            assert (await client.ask("echo"))[0] == 200
+        assert server.engine.applied == [[(second, 0.5)]] * 2
+        rows = (await client("get", "/lora-adapters"))[1]
+        assert [row["scale"] for row in rows] == [0.0, 0.5]
+        assert rows[0]["error"].endswith("one: there is no such file or folder.")
+        assert "error" not in (await client("get", "/lora-adapters", **REMOTE))[1][0]
+        assert "error" not in rows[1]
+        assert caplog.text.count("'one' is no longer applied to all requests") == 1
+        assert (await client.ask("one"))[0] == 400
+        server.engine.adapter_error = None
+        await client("post", "/lora-adapters", [{"id": 0, "scale": 1}])
+        assert "error" not in (await client("get", "/lora-adapters"))[1][0]
+
+    run(server, scenario)
+
+
+def test_more_factors_than_can_be_mixed(server: FakeServer) -> None:
+    cards = server.catalog.cards
+    for number in range(5):
+        name = f"a{number}"
+        cards[name] = replace(cards["echo"], name=name, adapter=Path(name), base=cards["echo"])
 
     async def scenario(client: Client) -> None:
-        status, error = await client.load("x", path)
-        assert (status, error["error"]["param"]) == (400, "lora_path")
-        assert not server.engine.adapters
+        rows = (await client("get", "/lora-adapters"))[1]
+        scales = [{"id": row["id"], "scale": 1} for row in rows]
+        status, error = await client("post", "/lora-adapters", scales)
+        assert (status, "at most 4 can be mixed" in error["error"]["message"]) == (400, True)
+        assert (await client("post", "/lora-adapters", scales[:4] + scales[:1]))[0] == 200
+
+    run(server, scenario)
+
+
+def test_other_machines_are_not_told_of_folders(server: FakeServer, tmp_path: Path) -> None:
+    async def scenario(client: Client) -> None:
+        await client.load("mine", "one")
+
+        async def path(**options: Any) -> str:
+            return (await client("get", "/lora-adapters", **options))[1][0]["path"]
+
+        assert await path() == str(tmp_path / "one")
+        assert await path(**REMOTE) == "one"
+        with admin_key(server, "sesame"):
+            assert await path(**REMOTE) == "one"
+            headers = {"Authorization": "Bearer sesame"}
+            assert await path(**REMOTE, headers=headers) == str(tmp_path / "one")
 
     run(server, scenario)
 
@@ -283,14 +206,5 @@ def test_only_from_this_machine_or_with_the_key(server: FakeServer) -> None:
                 assert (await client("post", "/v1/load_lora_adapter", body, **sent))[0] == status
             sent = {**REMOTE, "headers": {"Authorization": "Bearer sesame"}}
             assert (await client("post", "/v1/load_lora_adapter", body, **sent))[0] == 200
-
-    run(server, scenario)
-
-
-@pytest.mark.parametrize("name", ["", "a b", "x" * 201, "new\nline"])
-def test_names_that_are_none(server: FakeServer, name: str) -> None:
-    async def scenario(client: Client) -> None:
-        status, error = await client.load(name, "one")
-        assert (status, error["error"]["param"]) == (400, "lora_name")
 
     run(server, scenario)

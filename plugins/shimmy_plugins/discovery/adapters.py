@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shimmy import hookimpl
+from shimmy.discovery.places import HERE
 from shimmy.specs import DiscoverySourceSpec
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from shimmy.settings import Settings
 
 NAME = "adapters"
-HERE = Path("models")
 
 
 class Adapters:

@@ -7,6 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from shimmy.engine.adapters import lora_rows
 from shimmy.engine.client import EngineClient
@@ -183,6 +184,27 @@ def test_a_worker_that_dies_has_no_adapters() -> None:
     asyncio.run(scenario())
 
 
+def test_one_more_than_may_stay_is_read_and_one_that_nobody_waits_for_any_more_is_gone() -> None:
+    async def scenario() -> None:
+        settings = replace(SETTINGS, max_adapters=1)
+        client = EngineClient("tiny", model_path("llama_spm.f16"), settings)
+        before = await client.load_adapter(ROBOT)
+        for _ in range(3):
+            task = asyncio.create_task(client.load_adapter(QK))
+            while not client._loading_adapters:
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        beside = await client.load_adapter(QK)
+        assert client.adapters == {before.id, beside.id}
+        with pytest.raises(EngineError, match="all 2 places for adapters are taken"):
+            await client.load_adapter(QK)
+        await client.close()
+
+    asyncio.run(scenario())
+
+
 def test_limits() -> None:
     async def scenario() -> None:
         settings = EngineSettings(backend="reference", max_lora_rank=7, kv_memory=64 << 20)
@@ -192,7 +214,7 @@ def test_limits() -> None:
         await client.load_adapter(QK)
         await client.close()
         client = EngineClient("tiny", model_path("llama_spm.f16"), EngineSettings(lora_memory=1000))
-        with pytest.raises(AdapterError, match="takes at least 0 MiB"):
+        with pytest.raises(AdapterError, match=r"takes at least 0\.0 MiB, at most 0\.0 MiB are allowed"):
             await client.load_adapter(QK)
         await client.close()
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import msgspec
 from quart import Blueprint, Response, request
 
-from shimmy.errors import ModelNotFoundError, RequestError, ShimmyError
+from shimmy.engine.protocol import MOST_MIXED
+from shimmy.errors import RequestError, ShimmyError
 from shimmy.gguf.card import ModelCard
-from shimmy.server.admin import check_admin
+from shimmy.server.admin import check_admin, is_admin
 from shimmy.server.body import read_object, read_request
 from shimmy.server.context import ServerContext
+from shimmy.server.registered import RegisteredAdapters, no_such_adapter
 from shimmy.server.reply import json_response
 from shimmy.server.served import ServedModel
+from shimmy_plugins.frontends.lora.loading import load_adapter
 from shimmy_plugins.frontends.lora.schema import (
     LOAD_RULES,
     UNLOAD_RULES,
@@ -47,22 +52,20 @@ class LoraFrontend:
                 read_object(await _data()), UnloadRequest, UNLOAD_RULES, strict=context.settings.strict
             ).request
             card = context.adapters.remove(wanted.lora_name)
-            context.models.adapters.retire(card.name)
+            context.models.adapters.retire(card)
             return json_response({"message": f"Success: LoRA adapter {card.name!r} removed."})
 
         @routes.get("/lora-adapters")
         async def listing() -> Response:
-            cards = await context.list_adapters()
-            scales = context.adapters.scales
-            return json_response(
-                [{"id": i, **_row(card), "scale": scales.get(card.name, 0.0)} for i, card in cards.items()]
-            )
+            cards, known = await context.list_adapters(), context.adapters
+            rows = [{"id": i, **_row(card), **_applied(known, card)} for i, card in cards.items()]
+            return json_response(rows if is_admin(request, context.settings) else list(map(_public, rows)))
 
         @routes.post("/lora-adapters")
         async def set_scales() -> Response:
             check_admin(request, context.settings)
             cards = await context.list_adapters()
-            context.adapters.scales = _scales(await _data(), cards)
+            context.adapters.set_scales(_scales(await _data(), cards, context.settings.max_adapters))
             return json_response({"success": True})
 
         return routes
@@ -74,53 +77,41 @@ class LoraFrontend:
         return None
 
 
-async def load_adapter(context: ServerContext, wanted: LoadRequest) -> ModelCard:
-    """Load an adapter and make its name known; running requests of a replaced one keep it.
-
-    Raises:
-        RequestError: the name is taken, or the path lies outside the configured folders.
-        AdapterError: it cannot be used with the base.
-    """
-    base = await context.find_model(wanted.base_model_name)
-    taken = await _known(context, wanted.lora_name)
-    if taken is not None and not (wanted.replaces and taken.adapter is not None):
-        raise RequestError(
-            f"there is {'a model' if taken.adapter is None else 'an adapter'} {wanted.lora_name!r} already.",
-            hint='Take another name; "load_inplace": true replaces an adapter, but no model.',
-            param="lora_name",
-        )
-    card = context.adapters.card(wanted.lora_name, wanted.lora_path, base)
-    await context.models.replace_adapter(card)
-    context.adapters.add(card)
-    return card
-
-
-async def _known(context: ServerContext, name: str) -> ModelCard | None:
-    """What the server knows by this name."""
-    try:
-        return await context.find_model(name)
-    except ModelNotFoundError:
-        return None
-
-
-def _scales(data: bytes, cards: dict[int, ModelCard]) -> dict[str, float]:
+def _scales(data: bytes, cards: dict[int, ModelCard], most: int) -> dict[str, float]:
     """Factors by adapter; those that are not named have none."""
     try:
         wanted = msgspec.json.decode(data, type=list[ScaleRequest])
     except msgspec.DecodeError as error:
         problem = f"expected a list of objects with id and scale ({error})."
         raise RequestError(problem) from None
-    unknown = [row.id for row in wanted if row.id not in cards]
-    if unknown:
+    for row in wanted:
+        if row.id not in cards:
+            raise no_such_adapter(row.id, "id")
+    applied = {cards[row.id]: row.scale for row in wanted if row.scale}
+    bases, most = Counter(card.base for card in applied), min(most, MOST_MIXED)
+    if bases and max(bases.values()) > most:
         raise RequestError(
-            f"there is no adapter with id {unknown[0]}.", hint="GET /lora-adapters lists them.", param="id"
+            f"{max(bases.values())} adapters of one model get a factor, but at most {most} can be mixed.",
+            param="scale",
         )
-    return {cards[row.id].name: row.scale for row in wanted if row.scale}
+    return {card.name: scale for card, scale in applied.items()}
 
 
 def _row(card: ModelCard) -> dict[str, Any]:
     base = card.base.name if card.base else None
     return {"name": card.name, "path": str(card.adapter), "base": base}
+
+
+def _applied(known: RegisteredAdapters, card: ModelCard) -> dict[str, Any]:
+    """How strongly it applies to requests that do not say, and why no longer, if it cannot be used."""
+    row: dict[str, Any] = {"scale": known.scales.get(card.name, 0.0)}
+    return row | ({"error": known.problems[card.name]} if card.name in known.problems else {})
+
+
+def _public(row: dict[str, Any]) -> dict[str, Any]:
+    """A row for clients who need not know how the server's folders are called."""
+    shown = {name: value for name, value in row.items() if name != "error"}
+    return {**shown, "path": Path(row["path"]).name}
 
 
 async def _data() -> bytes:

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from shimmy.server.body import FieldRules
+from shimmy.server.mixed import Scale
 
 
 class LoadRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +37,7 @@ class ScaleRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The factor of an adapter for requests that do not say, as llama-server's clients send it."""
 
     id: Annotated[int, Meta(ge=0)]
-    scale: Annotated[float, Meta(ge=-100, le=100)]
+    scale: Scale
 
 
 LOAD_RULES = FieldRules(unsupported={}, idle=frozenset())

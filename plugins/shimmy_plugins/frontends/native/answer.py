@@ -64,7 +64,7 @@ async def prepare(context: ServerContext, fields: Mapping[str, Any], frontend: s
         max_tokens=_answer_tokens(wanted, model.facts, len(tokens), default),
         sampling=choose_sampling(wanted.layers, model.text.sampling, model.facts.vocabulary),
         stops=stops,
-        mixed=await context.find_adapters(wanted.lora or ()),
+        mixed=await context.find_adapters(model.card, wanted.lora),
         stream=bool(wanted.stream),
     )
     return Job(context, request, wanted.stream, body.ignored, accepted, loaded)

@@ -85,7 +85,7 @@ async def _complete(
 ) -> Response:
     wanted = body.request
     card = await context.find_model(wanted.model)
-    mixed = await context.find_adapters(wanted.lora or ())
+    mixed = await context.find_adapters(card, wanted.lora)
     model = await context.models.load(card)
     prompts = await prompts_of(wanted, model)
     chosen = choose_sampling(
