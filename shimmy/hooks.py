@@ -27,6 +27,7 @@ from shimmy.specs import (
     OpSpec,
     QuantTypeSpec,
     SettingsSpec,
+    ShaderSourceSpec,
     TokenizerSpec,
 )
 
@@ -98,6 +99,7 @@ class Plugins:
         self.frontends: Registry[FrontendSpec] = Registry("frontend")
         self.backends: Registry[BackendSpec] = Registry("backend")
         self.ops: Registry[OpSpec] = Registry("op")
+        self.shader_sources: Registry[ShaderSourceSpec] = Registry("shader source")
         self.settings: Registry[SettingsSpec] = Registry("plugin settings table")
         self.metrics: Registry[MetricSpec] = Registry("metric")
         self._ggml_ids: Registry[QuantTypeSpec] = Registry("ggml type id")
@@ -112,6 +114,7 @@ class Plugins:
             "register_api_frontends": _Collector(self.frontends, FrontendSpec),
             "register_backends": _Collector(self.backends, BackendSpec),
             "register_ops": _Collector(self.ops, OpSpec),
+            "register_shader_sources": _Collector(self.shader_sources, ShaderSourceSpec),
             "register_settings": _Collector(self.settings, SettingsSpec),
             "register_metrics": _Collector(self.metrics, MetricSpec),
         }

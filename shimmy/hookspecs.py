@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         OpSpec,
         QuantTypeSpec,
         SettingsSpec,
+        ShaderSourceSpec,
         TokenizerSpec,
     )
 
@@ -75,6 +76,11 @@ def register_backends(register: Callable[[BackendSpec], None]) -> None:
 @hookspec
 def register_ops(register: Callable[[OpSpec], None]) -> None:
     """Add graph ops with their NumPy definition. Runs in: engine."""
+
+
+@hookspec
+def register_shader_sources(register: Callable[[ShaderSourceSpec], None]) -> None:
+    """Add WGSL for the GPU engine: folders of shaders, ops they compute. Runs in: engine."""
 
 
 @hookspec

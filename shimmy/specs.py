@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from shimmy.gguf.quant import QuantType
     from shimmy.graph.builder import Architecture
     from shimmy.graph.ops import Op
+    from shimmy.hooks import Plugins
     from shimmy.server.context import Frontend
     from shimmy.text.tokenizer import TokenizerFactory
 
@@ -126,7 +127,8 @@ class BackendSpec:
     name: str
     priority: int
     probe: Callable[[], str | None]
-    load: Callable[[], Backend]
+    load: Callable[[Plugins], Backend]
+    """Gets what plugins registered, for engines that others can add to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +137,19 @@ class OpSpec:
 
     name: str
     load: Callable[[], Op]
+
+
+@dataclass(frozen=True, slots=True)
+class ShaderSourceSpec:
+    """WGSL for the GPU engine: the files of ``folder`` are known to all shaders as ``<name>/<path>``.
+
+    How they are composed, and what is expected of one, docs/gpu_pipeline.md tells.
+    """
+
+    name: str
+    folder: Traversable
+    row_ops: Mapping[str, str] = field(default_factory=dict)
+    """Ops that compute a row of results from the same row of their inputs, and the path of each one's shader."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,7 @@ def choose_backend(card: ModelCard, settings: EngineSettings, plugins: Plugins) 
                 f"engine_backend is {spec.name!r}, which cannot run here: {problem}.",
                 hint="Leave engine_backend at 'auto' to use what can.",
             )
-        return spec.name, "asked for", spec.load()
+        return spec.name, "asked for", spec.load(plugins)
     automatic = sorted((s for s in registry if s.priority >= 0), key=lambda s: -s.priority)
     problems = {s.name: s.probe() for s in automatic}
     available = [s.name for s in automatic if problems[s.name] is None]
@@ -184,7 +184,7 @@ def choose_backend(card: ModelCard, settings: EngineSettings, plugins: Plugins) 
         found = "; ".join(f"{name}: {problem}" for name, problem in problems.items()) or "none is loaded"
         raise ConfigError(f"no compute backend can run here ({found}).")
     if chosen := plugins.select_backend(card, available):
-        return chosen, "chosen by a plugin", registry.get(chosen).load()
+        return chosen, "chosen by a plugin", registry.get(chosen).load(plugins)
     passed_over = [f"{name}: {problem}" for name, problem in problems.items() if problem]
     reason = "best available" + (f" ({'; '.join(passed_over)})" if passed_over else "")
-    return available[0], reason, registry.get(available[0]).load()
+    return available[0], reason, registry.get(available[0]).load(plugins)

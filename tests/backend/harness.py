@@ -205,12 +205,12 @@ def graph_of(weights: MadeUpWeights, build: Callable[[Graph], Value], scaling: R
 
 
 def compile_graph(backend: str, graph: Graph, weights: MadeUpWeights, limits: Limits = LIMITS) -> Plan:
-    return PLUGINS.backends.get(backend).load().compile(graph, weights, limits, no_progress)
+    return PLUGINS.backends.get(backend).load(PLUGINS).compile(graph, weights, limits, no_progress)
 
 
 def compile_model(backend: str, path: Path, limits: Limits = LIMITS) -> Plan:
     """A model file on a backend, by its name."""
-    return compile_with(PLUGINS.backends.get(backend).load(), path, limits)
+    return compile_with(PLUGINS.backends.get(backend).load(PLUGINS), path, limits)
 
 
 def compile_with(

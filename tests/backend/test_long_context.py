@@ -39,7 +39,7 @@ def plan_of(backend: str, max_ctx: int) -> Plan:
     params, architecture = read_architecture("llama", file, PLUGINS)
     graph = record(architecture, params, weights, op_table(PLUGINS), context.scaling)
     limits = replace(LIMITS, max_ctx=max_ctx)
-    return PLUGINS.backends.get(backend).load().compile(graph, weights, limits, no_progress)
+    return PLUGINS.backends.get(backend).load(PLUGINS).compile(graph, weights, limits, no_progress)
 
 
 @pytest.mark.parametrize(("backend", "answer"), CASES)

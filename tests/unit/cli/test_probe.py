@@ -103,7 +103,7 @@ def test_a_plugin_that_breaks_is_exit_code_2(run, model, install_plugin):
 
         @hookimpl
         def register_backends(register):
-            register(BackendSpec("cheese", 1000, lambda: None, Backend))
+            register(BackendSpec("cheese", 1000, lambda: None, lambda plugins: Backend()))
         """,
     )
     code, out, err = run("probe")

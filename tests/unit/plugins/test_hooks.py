@@ -1,5 +1,6 @@
 """Each hook, as its callers meet it. A hook without a ``test_hook_<name>`` here fails the first test."""
 
+from importlib.resources import files
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from shimmy.specs import (
     OpSpec,
     QuantTypeSpec,
     SettingsSpec,
+    ShaderSourceSpec,
     TokenizerSpec,
 )
 
@@ -93,6 +95,11 @@ def test_hook_register_backends():
 
 def test_hook_register_ops():
     registered("register_ops", "ops", OpSpec("twist", nothing), "twist")
+
+
+def test_hook_register_shader_sources():
+    spec = ShaderSourceSpec("acme", files("shimmy_shaders"))
+    registered("register_shader_sources", "shader_sources", spec, "acme")
 
 
 def test_hook_register_settings():

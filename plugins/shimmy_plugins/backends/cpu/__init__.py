@@ -13,6 +13,7 @@ from shimmy.specs import BackendSpec
 
 if TYPE_CHECKING:
     from shimmy.engine.plan import Backend
+    from shimmy.hooks import Plugins
 
 #: Machines whose vectors LLVM handles well here; others lack a fused multiply-add or are untested.
 MACHINES = ("x86_64", "amd64", "aarch64", "arm64")
@@ -28,7 +29,7 @@ def _probe() -> str | None:
     return None
 
 
-def _load() -> Backend:
+def _load(_plugins: Plugins) -> Backend:
     from shimmy_plugins.backends.cpu.backend import CpuBackend
 
     return CpuBackend()

@@ -10,6 +10,7 @@ from shimmy.specs import BackendSpec
 
 if TYPE_CHECKING:
     from shimmy.engine.plan import Backend
+    from shimmy.hooks import Plugins
 
 
 def _probe() -> str | None:
@@ -17,7 +18,7 @@ def _probe() -> str | None:
     return None
 
 
-def _load() -> Backend:
+def _load(_plugins: Plugins) -> Backend:
     from shimmy_plugins.backends.reference.plan import ReferenceBackend
 
     return ReferenceBackend()

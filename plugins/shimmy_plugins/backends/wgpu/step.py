@@ -34,7 +34,7 @@ def most_words(limits: Limits, rows: int, block_tokens: int) -> int:
     return step_words(rows, limits.max_sequences, limits.max_ctx, block_tokens)
 
 
-def phase(batch: Batch, rows: slice, first_output: int) -> I32:
+def phase_words(batch: Batch, rows: slice, first_output: int) -> I32:
     """The numbers for some adjacent rows of a step."""
     wanted = batch.outputs[(batch.outputs >= rows.start) & (batch.outputs < rows.stop)] - rows.start
     count = rows.stop - rows.start
