@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from shimmy.errors import AdapterError, ModelError
 
-F32 = NDArray[np.float32]
+if TYPE_CHECKING:
+    # The server only looks at headers.
+    from numpy.typing import NDArray
+
 #: float32, or float16 where it is stored so.
-Floats = NDArray[Any]
+Floats: TypeAlias = "NDArray[Any]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +83,7 @@ class Adapter:
 
     @property
     def parameters(self) -> int:
-        return sum(int(np.prod(part.shape)) for m in self.modules.values() for part in m.parts)
+        return sum(prod(part.shape) for m in self.modules.values() for part in m.parts)
 
 
 @contextmanager

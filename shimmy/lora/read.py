@@ -9,7 +9,6 @@ from shimmy.errors import AdapterError
 from shimmy.lora import mlx
 from shimmy.lora.adapter import Adapter
 from shimmy.lora.config import CONFIG, read_json
-from shimmy.lora.gguf import read_gguf_adapter
 from shimmy.lora.mlx import read_mlx
 from shimmy.lora.peft import WEIGHTS, read_peft, weight_files
 
@@ -27,6 +26,9 @@ def read_adapter(path: Path, quant_types: Registry[QuantTypeSpec]) -> Adapter:
     """
     place = adapter_place(path)
     if place.suffix == ".gguf":
+        # Needs NumPy, which the server has no other use for.
+        from shimmy.lora.gguf import read_gguf_adapter
+
         return read_gguf_adapter(place, quant_types)
     content = read_json(place / CONFIG) if (place / CONFIG).exists() else None
     if (place / mlx.WEIGHTS).is_file() and not (place / WEIGHTS).is_file():

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shimmy.errors import ModelNotFoundError, RequestError, ShimmyError
-from shimmy.lora.read import adapter_place
 
 if TYPE_CHECKING:
     from shimmy.discovery.catalog import ModelCard
@@ -107,6 +106,8 @@ class RegisteredAdapters:
 
     def _check_links(self, place: Path) -> None:
         """Raise RequestError if a file of the adapter at ``place`` is elsewhere."""
+        from shimmy.lora.read import adapter_place
+
         folder = adapter_place(place)
         for file in folder.iterdir() if folder.is_dir() else ():
             target = _resolved(file)

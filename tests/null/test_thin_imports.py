@@ -30,3 +30,14 @@ def test_version_is_thin():
 def test_listings_are_thin(command: str):
     code = f"from shimmy.cli import main; assert main(['{command}']) == 0"
     assert not modules_after(code) & (HEAVY | {"rich"})
+
+
+def test_a_server_needs_no_arrays():
+    """They are the worker's, and 20 MiB of an idle server."""
+    code = """
+from shimmy.plugins import load_plugins
+from shimmy.server import adapters, app, context, run, text
+from shimmy.lora import read, pairing
+for frontend in load_plugins().frontends: frontend.load()
+"""
+    assert not modules_after(code) & {"numpy", "gguf", "llvmlite"}
