@@ -129,6 +129,34 @@ def test_lanes_of_a_subgroup_are_known(gpu: Gpu):
     assert (gpu.subgroup > 0) == ("subgroup" in gpu.features)
 
 
+@pytest.mark.parametrize("between", [True, False])
+@pytest.mark.parametrize("count", [1, 100, 2049])
+def test_each_call_is_timed(gpu: Gpu, between: bool, count: int, monkeypatch: pytest.MonkeyPatch):
+    features = [name for name in gpu.features if between or not name.endswith("-passes")]
+    if "timestamp-query" not in features or between == ("timestamp-query-inside-passes" not in features):
+        pytest.skip("the adapter cannot")
+    monkeypatch.setattr(gpu, "features", tuple(features))
+    gpu.__dict__.pop("_timer", None)
+    buffer, call = stepping(gpu)
+    seconds = gpu.seconds([call] * count)
+    gpu.__dict__.pop("_timer")
+    assert len(seconds) == count
+    assert min(seconds) >= 0
+    assert 0 < sum(seconds) < 60
+    assert gpu.read(buffer, np.uint32, 1) == [2 ** min(count, 32) - 1]
+
+
+def test_longer_calls_take_longer(gpu: Gpu):
+    if "timestamp-query" not in gpu.features:
+        pytest.skip("the adapter cannot")
+    (_, short), (_, long) = stepping(gpu, 64), stepping(gpu, 2_000_000)
+    gpu.run([short, long])
+    shortest, longest = (
+        min(times) for times in zip(*(gpu.seconds([short, long]) for _ in range(5)), strict=True)
+    )
+    assert longest > 3 * shortest
+
+
 # -- what goes wrong ------------------------------------------------------------------------------
 
 

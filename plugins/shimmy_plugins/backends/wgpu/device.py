@@ -9,6 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from shimmy_plugins.backends.wgpu.native import (
 )
 from shimmy_plugins.backends.wgpu.objects import BindGroup, Buffer, Call, Pipeline, Program, Slice
 from shimmy_plugins.backends.wgpu.steps import Steps, Ticket
+from shimmy_plugins.backends.wgpu.timing import Timer
 
 __all__ = ["BindGroup", "Buffer", "Call", "Gpu", "GpuLimits", "Pipeline", "Program", "Slice", "Ticket"]
 
@@ -195,10 +197,22 @@ class Gpu:
         """Run calls and wait for them."""
         self.submit(work).wait()
 
+    def seconds(self, calls: Sequence[Call]) -> list[float]:
+        """The GPU's time for each call, in a run of all in order; see :class:`.timing.Timer`.
+
+        Raises:
+            EngineError: the adapter has no timestamp queries.
+        """
+        return self._timer.seconds(calls)
+
     def close(self) -> None:
         """Free everything; no method may be called afterwards."""
         self.run(())
         lib.wgpuDeviceDestroy(self._device)
+
+    @cached_property
+    def _timer(self) -> Timer:
+        return Timer(self._device, self._steps, self._errors, self.features)
 
     def _write(self, buffer: Buffer, offset: int, data: memoryview) -> None:
         lib.wgpuQueueWriteBuffer(self._steps.queue, buffer.handle, offset, ffi.from_buffer(data), len(data))

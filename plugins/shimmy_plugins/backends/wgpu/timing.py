@@ -1,0 +1,88 @@
+"""How long each call takes on the GPU, by its own clock."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from wgpu import BufferUsage
+
+from shimmy.errors import EngineError
+from shimmy_plugins.backends.wgpu.native import NULL, Errors, Handle, ffi, lib, owned
+from shimmy_plugins.backends.wgpu.objects import Buffer, Call
+from shimmy_plugins.backends.wgpu.steps import Steps
+
+#: Calls measured by one submit; a query set has at most 4096 entries.
+_CALLS = 2048
+
+
+class Timer:
+    """Measures calls by timestamp queries.
+
+    Where timestamps can be written between the calls of a pass, the figures are those of a step. Else
+    each call gets a pass of its own, which hides what the calls cost each other.
+    """
+
+    def __init__(self, device: Handle, steps: Steps, errors: Errors, features: Sequence[str]) -> None:
+        if "timestamp-query" not in features:
+            raise EngineError(f"the GPU {errors.name} tells no times: it lacks timestamp queries.")
+        self._between = "timestamp-query-inside-passes" in features
+        self._steps = steps
+        self._period = lib.wgpuQueueGetTimestampPeriod(steps.queue) * 1e-9
+        descriptor = ffi.new("WGPUQuerySetDescriptor *")
+        descriptor.type, descriptor.count = lib.WGPUQueryType_Timestamp, 2 * _CALLS
+        self._queries = owned(lib.wgpuDeviceCreateQuerySet(device, descriptor), "wgpuQuerySetRelease")
+        wanted = ffi.new("WGPUBufferDescriptor *")
+        wanted.usage, wanted.size = int(BufferUsage.QUERY_RESOLVE | BufferUsage.COPY_SRC), 16 * _CALLS
+        handle = owned(lib.wgpuDeviceCreateBuffer(device, wanted), "wgpuBufferRelease")
+        errors.check("making timestamp queries")
+        self._buffer = Buffer(handle, 16 * _CALLS, "timestamps", lambda _buffer: None)
+
+    def seconds(self, calls: Sequence[Call]) -> list[float]:
+        """The time from the end of what is before it to the end of each call."""
+        found: list[float] = []
+        for start in range(0, len(calls), _CALLS):
+            found += self._measure(calls[start : start + _CALLS])
+        return found
+
+    def _measure(self, calls: Sequence[Call]) -> list[float]:
+        encoder = self._steps.encoder()
+        count = self._record_between(encoder, calls) if self._between else self._record_passes(encoder, calls)
+        lib.wgpuCommandEncoderResolveQuerySet(encoder, self._queries, 0, count, self._buffer.handle, 0)
+        (data,) = self._steps.send(encoder, [self._buffer.slice(0, 8 * count)]).wait()
+        ticks = np.frombuffer(data, np.uint64).astype(np.int64)
+        spans = np.diff(ticks) if self._between else ticks[1::2] - ticks[::2]
+        return [float(span) * self._period for span in spans]
+
+    def _record_between(self, encoder: Handle, calls: Sequence[Call]) -> int:
+        stamp = lib.wgpuComputePassEncoderWriteTimestamp
+        running = lib.wgpuCommandEncoderBeginComputePass(encoder, ffi.new("WGPUComputePassDescriptor *"))
+        stamp(running, self._queries, 0)
+        for number, call in enumerate(calls):
+            _dispatch(running, call)
+            stamp(running, self._queries, number + 1)
+        _end(running)
+        return len(calls) + 1
+
+    def _record_passes(self, encoder: Handle, calls: Sequence[Call]) -> int:
+        descriptor = ffi.new("WGPUComputePassDescriptor *")
+        writes = ffi.new("WGPUPassTimestampWrites *")
+        writes.querySet = self._queries
+        descriptor.timestampWrites = writes
+        for number, call in enumerate(calls):
+            writes.beginningOfPassWriteIndex, writes.endOfPassWriteIndex = 2 * number, 2 * number + 1
+            running = lib.wgpuCommandEncoderBeginComputePass(encoder, descriptor)
+            _dispatch(running, call)
+            _end(running)
+        return 2 * len(calls)
+
+
+def _dispatch(running: Handle, call: Call) -> None:
+    lib.wgpuComputePassEncoderSetPipeline(running, call.pipeline.handle)
+    lib.wgpuComputePassEncoderSetBindGroup(running, 0, call.group.handle, 0, NULL)
+    lib.wgpuComputePassEncoderDispatchWorkgroups(running, call.x, call.y, call.z)
+
+
+def _end(running: Handle) -> None:
+    lib.wgpuComputePassEncoderEnd(running)
+    lib.wgpuComputePassEncoderRelease(running)
