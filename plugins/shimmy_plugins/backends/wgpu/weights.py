@@ -1,0 +1,165 @@
+"""A model's weights in GPU memory: few large buffers, a slice of one for each part of a matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from shimmy.errors import OutOfMemoryError, PluginError
+from shimmy.gguf.weights import Weights
+from shimmy_plugins.backends.wgpu.device import Buffer, Gpu, Slice
+from shimmy_plugins.backends.wgpu.layouts import WORD, GpuLayout, layout_of
+from shimmy_plugins.backends.wgpu.packing import pack
+
+#: Largest buffer that weights share: large enough for few of them, small enough to waste little in the last.
+ARENA_BYTES = 512 << 20
+#: Of a buffer for vectors, if there is no room beside matrices.
+_VECTORS_BYTES = 256 << 10
+#: Where slices begin.
+ALIGNMENT = 256
+#: Weights packed at a time: small enough for the processor's cache, large beside the cost of a call.
+SLICE_ELEMENTS = 1 << 20
+#: Slices after which the file's pages go back to the system.
+_RELEASE = 64
+
+
+@dataclass(frozen=True, slots=True)
+class GpuMatrix:
+    """One or more tensors, one below the other; a slice for each of the layout's parts."""
+
+    layout: GpuLayout
+    rows: int
+    columns: int
+    slices: tuple[Slice, ...]
+
+
+class GpuWeights:
+    """Matrices and vectors of a model, loaded when they are first asked for."""
+
+    def __init__(self, gpu: Gpu, weights: Weights) -> None:
+        self._gpu = gpu
+        self._weights = weights
+        self._layouts: dict[str, GpuLayout] = {}
+        self._matrices: dict[tuple[str, ...], GpuMatrix] = {}
+        self._vectors: dict[str, Slice] = {}
+        self._arenas: list[_Arena] = []
+        self.bytes = 0
+        """Of matrices and vectors loaded so far."""
+
+    def matrix(self, names: Sequence[str]) -> GpuMatrix:
+        """Tensors of one layout and width, one below the other; the same object for the same names.
+
+        Raises:
+            OutOfMemoryError: there is no room, or a part is larger than the GPU can bind.
+            PluginError: rows of a tensor come in different layouts.
+        """
+        key = tuple(names)
+        if key not in self._matrices:
+            self._matrices[key] = self._load(key)
+        return self._matrices[key]
+
+    def vector(self, name: str) -> Slice:
+        """A tensor as F32. Raises OutOfMemoryError."""
+        if name not in self._vectors:
+            values = self._weights.dequantize(name).ravel()
+            place = self._place(values.nbytes, name, _VECTORS_BYTES)
+            self._gpu.upload(place, values)
+            self._vectors[name] = place
+        return self._vectors[name]
+
+    def mergeable(self, names: Sequence[str]) -> bool:
+        """Whether these tensors may be one matrix: all of one layout and width."""
+        return len({(self._layout(name), self._shape(name)[1]) for name in names}) == 1
+
+    def _load(self, names: tuple[str, ...]) -> GpuMatrix:
+        if not self.mergeable(names):
+            found = ", ".join(f"{n!r} {self._layout(n).name} x {self._shape(n)[1]}" for n in names)
+            raise ValueError(f"{found}: expected tensors of one layout and width.")
+        layout, columns = self._layout(names[0]), self._shape(names[0])[1]
+        rows = sum(self._shape(name)[0] for name in names)
+        label = " + ".join(names)
+        sizes = [rows * part.row_words(columns) * WORD for part in layout.parts]
+        # What is left of the model, if all of it were stored like these tensors.
+        rest = sum(sizes) * self._elements_left() // (rows * columns)
+        slices = tuple(self._place(size, label, rest) for size in sizes)
+        matrix = GpuMatrix(layout, rows, columns, slices)
+        first = 0
+        for name in names:
+            self._upload(name, matrix, first)
+            first += self._shape(name)[0]
+        return matrix
+
+    def _upload(self, name: str, matrix: GpuMatrix, first: int) -> None:
+        """Fill the rows from ``first`` on with a tensor."""
+        parts = list(zip(matrix.layout.parts, matrix.slices, strict=True))
+        for done, rows in enumerate(_slices(self._shape(name)[0], matrix.columns)):
+            run = self._weights.run_layout(name, rows)
+            if (found := layout_of(run)) != matrix.layout:
+                raise PluginError(
+                    f"tensor {name!r}: its quant type gives rows {rows.start} to {rows.stop - 1} the run "
+                    f"layout {found.name}, where the first row has {matrix.layout.name}.",
+                    hint="Report it to the plugin that provides the type: a tensor has one layout.",
+                )
+            for words, (part, place) in zip(pack(matrix.layout, run), parts, strict=True):
+                at = (first + rows.start) * part.row_words(matrix.columns) * WORD
+                self._gpu.upload(place, words, at)
+            if done % _RELEASE == _RELEASE - 1:
+                self._weights.release(name)
+        self._weights.release(name)
+
+    def _layout(self, name: str) -> GpuLayout:
+        if name not in self._layouts:
+            self._layouts[name] = layout_of(self._weights.run_layout(name, slice(0, 1)))
+        return self._layouts[name]
+
+    def _shape(self, name: str) -> tuple[int, int]:
+        """Rows and columns."""
+        shape = self._weights.shape(name)
+        return prod(shape[:-1]), shape[-1]
+
+    def _place(self, size: int, label: str, rest: int) -> Slice:
+        """Room in an arena, if none has any left in a new one: for ``rest`` bytes, unless too many."""
+        if size > (most := self._gpu.limits.storage_binding):
+            raise OutOfMemoryError(
+                f"{label}: takes {size:,} bytes on the GPU in one piece, "
+                f"of which {self._gpu.facts.name} can use {most:,}.",
+                hint="Use the cpu backend for this model, or a file of a smaller type.",
+            )
+        self.bytes += size
+        for arena in self._arenas:
+            if place := arena.take(size):
+                return place
+        buffer = self._gpu.buffer(max(size, min(rest, ARENA_BYTES, self._gpu.limits.buffer)), "weights")
+        self._arenas.append(_Arena(buffer))
+        place = self._arenas[-1].take(size)
+        assert place is not None
+        return place
+
+    def _elements_left(self) -> int:
+        """Weights of the model that have no place yet."""
+        placed = {name for names in self._matrices for name in names} | self._vectors.keys()
+        return sum(prod(self._weights.shape(name)) for name in self._weights.names() if name not in placed)
+
+
+@dataclass(slots=True)
+class _Arena:
+    """A buffer that is handed out from its start to its end."""
+
+    buffer: Buffer
+    used: int = 0
+
+    def take(self, size: int) -> Slice | None:
+        """The next ``size`` bytes, if they are left."""
+        if self.used + size > self.buffer.size:
+            return None
+        place = self.buffer.slice(self.used, size)
+        self.used = -(-(self.used + size) // ALIGNMENT) * ALIGNMENT
+        return place
+
+
+def _slices(rows: int, columns: int) -> Iterator[slice]:
+    """All rows, some at a time."""
+    step = max(SLICE_ELEMENTS // columns, 1)
+    for start in range(0, rows, step):
+        yield slice(start, min(start + step, rows))
