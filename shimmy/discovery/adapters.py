@@ -12,6 +12,7 @@ from shimmy.errors import ShimmyError
 from shimmy.gguf.card import ModelCard
 
 if TYPE_CHECKING:
+    from shimmy.lora.pairing import Candidate
     from shimmy.registry import Registry
     from shimmy.specs import QuantTypeSpec
 
@@ -22,7 +23,7 @@ class Pairs:
     Args:
         found: what the sources report; a folder reported twice counts once.
         taken: names that models have.
-        bases: the cards of all models without adapters.
+        candidates: all models without adapters.
         chosen_base: the base that the settings name for the adapter they name, if they do.
     """
 
@@ -30,12 +31,12 @@ class Pairs:
         self,
         found: Sequence[FoundAdapter],
         taken: Iterable[str],
-        bases: Callable[[], list[ModelCard]],
+        candidates: Callable[[], list[Candidate]],
         quant_types: Registry[QuantTypeSpec],
         chosen_base: Callable[[], ModelCard] | None = None,
     ) -> None:
         self._found = _named(found, set(taken))
-        self._bases = bases
+        self._candidates = candidates
         self._quant_types = quant_types
         self._chosen_base = chosen_base
         self._results: dict[str, ModelCard | Skipped] = {}
@@ -82,15 +83,15 @@ class Pairs:
         return self._results[name]
 
     def _pair(self, name: str, found: FoundAdapter) -> ModelCard:
-        from shimmy.lora.pairing import Candidate, check_base, choose_base
+        from shimmy.lora.pairing import check_base, choose_base
         from shimmy.lora.read import read_adapter
 
         adapter = read_adapter(found.path, self._quant_types)
         if found.chosen and self._chosen_base is not None:
             base = self._chosen_base()
-            check_base(adapter, base, [Candidate(card) for card in self._bases()])
+            check_base(adapter, base, self._candidates)
         else:
-            base = choose_base(adapter, [Candidate(card) for card in self._bases()]).card
+            base = choose_base(adapter, self._candidates()).card
         return replace(base, name=name, source=found.source, adapter=found.path, base=base)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from shimmy.errors import AdapterError, ModelError, ModelNotFoundError, did_you_
 from shimmy.gguf.card import ModelCard
 
 if TYPE_CHECKING:
+    from shimmy.lora.pairing import Candidate
     from shimmy.plugins import Plugins
     from shimmy.settings import Settings
 
@@ -149,6 +150,24 @@ class Catalog:
         rows = [self._judge(*model, each) for model, each in zip(found.items(), facts, strict=True)]
         return [row for row in rows if isinstance(row, ModelCard)]
 
+    def candidates(self) -> list[Candidate]:
+        """The bases that adapters may belong to; last those that cannot be used, with the reason."""
+        return self._candidates(self._scanned().models)
+
+    def _candidates(self, found: Mapping[str, FoundModel]) -> list[Candidate]:
+        from shimmy.lora.pairing import Candidate
+
+        facts = self._cards.read_all(model.path for model in found.values())
+        self._cards.save()
+        candidates = []
+        for (name, model), each in zip(found.items(), facts, strict=True):
+            if each.card is not None:
+                judged = self._judge(name, model, each)
+                problem = judged.reason if isinstance(judged, Skipped) else None
+                card = replace(each.card, name=name, source=model.source)
+                candidates.append(Candidate(card, problem))
+        return sorted(candidates, key=lambda candidate: candidate.problem is not None)
+
     @property
     def skipped(self) -> list[Skipped]:
         """What was found and is no model that shimmy can run, with reasons; what :meth:`models` left out."""
@@ -235,7 +254,8 @@ class Catalog:
 
     def _pairs(self, adapters: list[FoundAdapter], models: Iterable[str]) -> Pairs:
         named = self._settings.base_gguf is not None
-        return Pairs(adapters, models, self._bases, self._plugins.quant_types, self._base if named else None)
+        base = self._base if named else None
+        return Pairs(adapters, models, self.candidates, self._plugins.quant_types, base)
 
     def _scanned(self) -> _Scan:
         with self._lock:

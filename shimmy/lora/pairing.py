@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from shimmy.errors import AdapterError, ModelError
 from shimmy.gguf.parts import model_stem
 from shimmy.gguf.reader import open_gguf, peek_gguf
+from shimmy.huggingface.folder import ModelFolder
 from shimmy.huggingface.names import TensorNames
-from shimmy.lora.adapter import Adapter
+from shimmy.lora.adapter import Adapter, Module
 
 if TYPE_CHECKING:
     from shimmy.gguf.card import ModelCard
@@ -30,6 +31,8 @@ class Candidate:
     """A base that an adapter may belong to."""
 
     card: ModelCard
+    problem: str | None = None
+    """Why it cannot be used, as a sentence, if it cannot: then only messages name it."""
 
     @cached_property
     def metadata(self) -> Mapping[str, Any]:
@@ -72,32 +75,29 @@ def choose_base(adapter: Adapter, candidates: Sequence[Candidate]) -> Candidate:
         AdapterError: none fits, or several do and nothing tells which one is meant.
     """
     wanted = comparable(adapter.base) if adapter.base else ""
-    problems: list[str] = []
-    for named in (
-        [c for c in candidates if wanted in c.names],
-        [c for c in candidates if wanted in c.origins and wanted not in c.names],
-    ):
-        for candidate in named:
-            if (problem := misfit(adapter, candidate)) is None:
-                return candidate
-            problems.append(f"{candidate.card.name!r} has its name, but {problem}")
-    if problems:
-        raise AdapterError(f"{adapter.path}: {problems[0]}")
-    files = [candidate for candidate in candidates if not candidate.card.path.is_dir()]
-    fitting = [candidate for candidate in files if misfit(adapter, candidate) is None]
-    models = {candidate.names for candidate in fitting}
-    if len(fitting) == 1 or (fitting and len(frozenset.intersection(*models)) > 0):
+    named = [c for c in candidates if wanted in c.names]
+    named += [c for c in candidates if wanted in c.origins and wanted not in c.names]
+    for candidate in named:
+        if candidate.problem is None and misfit(adapter, candidate) is None:
+            return candidate
+    fitting = _fitting(adapter, candidates)
+    if named:
+        raise _misnamed(adapter, named[0], fitting)
+    if fitting and frozenset.intersection(*(candidate.names for candidate in fitting)):
         return fitting[0]
-    raise AdapterError(f"{adapter.path}: {_none(adapter, fitting)}", hint=_next_step(adapter, fitting))
+    if fitting:
+        raise AdapterError(
+            f"{adapter.path}: {_which(adapter, fitting)}",
+            hint="Name the base: SHIMMY_BASE_GGUF and SHIMMY_LORA_GGUF.",
+        )
+    raise AdapterError(f"{adapter.path}: {_none(adapter, candidates)}", hint=_next_step(adapter))
 
 
-def check_base(adapter: Adapter, base: ModelCard, others: Sequence[Candidate]) -> None:
+def check_base(adapter: Adapter, base: ModelCard, others: Callable[[], Sequence[Candidate]]) -> None:
     """Raise AdapterError unless the adapter fits a base that somebody named; with the models it would fit."""
-    if (problem := misfit(adapter, Candidate(base))) is None:
-        return
-    fitting = [other.card.name for other in others if misfit(adapter, other) is None]
-    hint = f"It fits {' or '.join(map(repr, fitting[:_NAMED]))}." if fitting else _next_step(adapter, [])
-    raise AdapterError(f"{adapter.path}: does not fit {base.name!r}: {problem}", hint=hint)
+    if (problem := misfit(adapter, Candidate(base))) is not None:
+        hint = _fits(_fitting(adapter, others())) or _next_step(adapter)
+        raise AdapterError(f"{adapter.path}: does not fit {base.name!r}: {problem}", hint=hint)
 
 
 def misfit(adapter: Adapter, candidate: Candidate) -> str | None:
@@ -107,8 +107,7 @@ def misfit(adapter: Adapter, candidate: Candidate) -> str | None:
         if adapter.architecture not in (None, architecture):
             return f"its architecture is {architecture!r}, the adapter's {adapter.architecture!r}."
         for module, found, expected in _differences(adapter, candidate, architecture):
-            shapes = f"{found[0]} x {found[1]} there, and {expected[0]} x {expected[1]} in the adapter"
-            return f"{module!r} is {shapes}."
+            return f"{module!r} is {_shown(found)} there, and {_shown(expected)} in the adapter."
     except ModelError as error:
         return error.message
     return None
@@ -119,35 +118,102 @@ def _differences(
 ) -> Iterator[tuple[str, tuple[int, ...], tuple[int, ...]]]:
     """Modules whose shapes differ: name, shape in the base, shape that the adapter needs."""
     if candidate.card.path.is_dir():
-        return  # its tensors are looked at when it is loaded
+        shapes = _folder_shapes(adapter, candidate.card)
+    else:
+        shapes = _file_shapes(adapter, candidate, architecture)
+    for name, module in adapter.modules.items():
+        shape, needed = shapes(name), _needed(module)
+        # Of an embedding A has the columns.
+        if shape is not None and needed is not None and shape not in (needed, needed[::-1]):
+            yield name, shape, needed
+
+
+#: The shape of a module of a base, (rows, columns); None: it is not known.
+_Shapes = Callable[[str], tuple[int, ...] | None]
+
+
+def _file_shapes(adapter: Adapter, candidate: Candidate, architecture: str) -> _Shapes:
+    """Of a GGUF file's modules. These raise ModelError for a module that the base has not."""
     layers = candidate.metadata.get(f"{architecture}.block_count")
     names = None if adapter.format == "GGUF" else TensorNames(architecture, int(layers or 0))
     with open_gguf(candidate.card.path, skim=True) as file:
         tensors = file.tensors
-    for name, module in adapter.modules.items():
-        label = name if names is None else names.gguf_name(name)
+
+    def shape(module: str) -> tuple[int, ...] | None:
+        label = module if names is None else names.gguf_name(module)
+        if label == "output" and "output.weight" not in tensors:
+            label = "token_embd"  # the head is tied to it
         tensor = tensors.get(f"{label}.weight")
-        if tensor is None or module.a is None or module.b is None:
-            continue  # a tied head; whole matrices are looked at when they are loaded
-        needed = (module.b.shape[0], module.a.shape[1])
-        # Of an embedding A has the columns.
-        if tensor.shape not in (needed, needed[::-1]):
-            yield name, tensor.shape, needed
+        return None if tensor is None else tensor.shape
+
+    return shape
 
 
-def _none(adapter: Adapter, fitting: Sequence[Candidate]) -> str:
-    if fitting:
-        names = ", ".join(repr(candidate.card.name) for candidate in fitting[:_NAMED])
-        return f"several models have its shapes ({names}), and none is called {adapter.base!r}."
+def _folder_shapes(adapter: Adapter, card: ModelCard) -> _Shapes:
+    """Of a Hugging Face folder's modules, where the adapter has the same names."""
+    tensors = {} if adapter.format == "GGUF" else ModelFolder(card.path).tensors
+
+    def shape(module: str) -> tuple[int, ...] | None:
+        tensor = tensors.get(f"{module}.weight")
+        return None if tensor is None else tensor.shape
+
+    return shape
+
+
+def _needed(module: Module) -> tuple[int, ...] | None:
+    """The shape that a module's matrix must have; None if nothing tells."""
+    if module.a is not None and module.b is not None:
+        return module.b.shape[0], module.a.shape[1]
+    return None if module.weight is None else module.weight.shape
+
+
+def _fitting(adapter: Adapter, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The bases of use that have its shapes; folders only where no file does."""
+    usable = [candidate for candidate in candidates if candidate.problem is None]
+    folders = [candidate for candidate in usable if candidate.card.path.is_dir()]
+    for kind in ([each for each in usable if each not in folders], folders):
+        if fitting := [candidate for candidate in kind if misfit(adapter, candidate) is None]:
+            return fitting
+    return []
+
+
+def _fits(fitting: Sequence[Candidate]) -> str | None:
+    names = [repr(candidate.card.name) for candidate in fitting[:_NAMED]]
+    return f"It fits {' or '.join(names)}." if names else None
+
+
+def _misnamed(adapter: Adapter, candidate: Candidate, fitting: Sequence[Candidate]) -> AdapterError:
+    """What is wrong with the base that the adapter's files name."""
+    hint = None if candidate.problem else "Is it the same model, and base_model_name_or_path right?"
+    return AdapterError(
+        f"{adapter.path}: {candidate.card.name!r} has the name of its base, but "
+        f"{candidate.problem or misfit(adapter, candidate)}",
+        hint=_fits(fitting) or hint,
+    )
+
+
+def _which(adapter: Adapter, fitting: Sequence[Candidate]) -> str:
+    names = ", ".join(repr(candidate.card.name) for candidate in fitting[:_NAMED])
+    called = f"none is called {adapter.base!r}" if adapter.base else "its files do not say which one is meant"
+    return f"several models have its shapes ({names}), and {called}."
+
+
+def _none(adapter: Adapter, candidates: Sequence[Candidate]) -> str:
     trained = f"it was trained on {adapter.base!r}, and " if adapter.base else ""
-    return f"{trained}no model at hand has its name or its shapes."
+    for candidate in candidates:
+        if candidate.problem and misfit(adapter, candidate) is None:
+            return f"{trained}{candidate.card.name!r} has its shapes, but {candidate.problem}"
+    shapes = ((name, _needed(module)) for name, module in adapter.modules.items())
+    name, shape = next(((name, shape) for name, shape in shapes if shape), ("", None))
+    needs = f" ({name!r} is {_shown(shape)})" if shape else ""
+    missing = f"has its name or its shapes{needs}" if adapter.base else f"has its shapes{needs}"
+    return f"{trained}no model at hand {missing}."
 
 
-def _next_step(adapter: Adapter, fitting: Sequence[Candidate]) -> str:
-    if fitting:
-        return "Name the base: SHIMMY_BASE_GGUF and SHIMMY_LORA_GGUF."
-    if adapter.base:
-        return (
-            f"Get a GGUF file of {adapter.base!r}, in any quantisation, into a folder that shimmy searches."
-        )
-    return "Get a GGUF file of its base into a folder that shimmy searches."
+def _next_step(adapter: Adapter) -> str:
+    name = repr(adapter.base) if adapter.base else "its base"
+    return f"Get a GGUF file of {name}, in any quantisation, into a folder that shimmy searches."
+
+
+def _shown(shape: Sequence[int]) -> str:
+    return " x ".join(map(str, shape))

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import shutil
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.backend.test_lora_zoo import SMOLLM2
 from tests.serve.server_process import ServerProcess, server_process
-from tests.zoo import LORA
+from tests.zoo import LORA, model_path
 
 
 def post(server: ServerProcess, path: str, **body: Any) -> Any:
@@ -32,6 +35,8 @@ def test_from_a_training_folder_to_an_api(tmp_path: Path, empty_home: Path) -> N
         "SHIMMY_LORA_GGUF": str(folder / "adapter_model.safetensors"),
         "SHIMMY_LORA_DIRS": str(LORA),
     }
+    shutil.copy(model_path("llama_spm.f16"), tmp_path / "llama_spm.gguf")
+    variables["SHIMMY_MODEL_PATHS"] = str(tmp_path / "llama_spm.gguf")
     ask = {"prompt": "What is the capital of Norway?", "raw": False, "temperature": 0, "max_tokens": 12}
     with server_process(tmp_path, **variables) as server:
         server.wait_until_ready()
@@ -47,6 +52,13 @@ def test_from_a_training_folder_to_an_api(tmp_path: Path, empty_home: Path) -> N
             server, "/api/generate", model=plain["model"], lora=[{"name": "second", "scale": 1.0}], **ask
         )
         assert mixed["response"].strip().startswith("Arr")
+        # What belongs to another model at hand is told so.
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            post(server, "/v1/load_lora_adapter", lora_name="third", lora_path="llama_spm_qk")
+        with caught.value as answer:
+            problem = json.load(answer)["error"]["message"]
+        assert "does not fit 'SmolLM2-135M-Instruct'" in problem
+        assert problem.endswith("It fits 'llama_spm'.")
         # The default model is the pair, whose folder has a template of its own.
         default = post(server, "/api/generate", **ask)
         assert default["model"] == "my-pirate-lora"

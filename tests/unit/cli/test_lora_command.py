@@ -11,6 +11,7 @@ import pytest
 from shimmy.gguf.reader import open_gguf
 from shimmy.gguf.weights import Weights
 from tests.backend.harness import compile_model, generate_greedy
+from tests.backend.test_lora_zoo import SMOLLM2
 from tests.lora import PLUGINS, fitted
 from tests.zoo import LORA, adapter_reference, model_path
 
@@ -24,6 +25,26 @@ def test_inspect(run):
     facts = json.loads(out)
     assert (facts["format"], facts["rank"], facts["base"]) == ("PEFT", 8, "zoo/llama_spm")
     assert "q_proj" in run("lora", "inspect", str(ROBOT))[1]
+
+
+def test_inspect_tells_to_which_model_an_adapter_belongs(run, tmp_path):
+    shutil.copy(BASE, tmp_path / "tiny.gguf")
+    where = ("--models-dir", str(tmp_path))
+    facts = json.loads(run("lora", "inspect", str(ROBOT), "--json", *where)[1])
+    assert (facts["belongs_to"], facts["unpaired"]) == ("tiny", None)
+    facts = json.loads(run("lora", "inspect", str(ROBOT), "--json")[1])
+    assert facts["belongs_to"] is None
+    assert "Get a GGUF file of 'zoo/llama_spm'" in facts["unpaired"]
+    assert "trained on 'zoo/llama_spm'" in run("lora", "inspect", str(ROBOT))[1]
+
+
+def test_merging_into_the_wrong_base_names_the_right_one(run, tmp_path):
+    shutil.copy(BASE, tmp_path / "tiny.gguf")
+    out = tmp_path / "merged.gguf"
+    code, _, err = run("lora", "merge", str(SMOLLM2), str(ROBOT), str(out), "--models-dir", str(tmp_path))
+    assert code == 1
+    assert "256 x 512 in the adapter.\nhint: It fits 'tiny'." in err
+    assert not out.exists()
 
 
 def test_inspect_names_what_is_broken(run):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -12,10 +13,13 @@ from shimmy.discovery.catalog import Catalog
 from shimmy.errors import AdapterError, ConfigError, ModelError
 from shimmy.gguf.reader import open_gguf
 from shimmy.gguf.writer import RawTensor, write_gguf
-from shimmy.lora.pairing import comparable
+from shimmy.huggingface.folder import ModelFolder
+from shimmy.lora.adapter import Adapter, Floats, Module, Part
+from shimmy.lora.pairing import Candidate, comparable, misfit
 from shimmy.plugins import PluginChoice, Plugins, load_plugins
 from shimmy.settings import Settings
 from tests.backend.test_lora_zoo import SMOLLM2
+from tests.folders import FOLDER
 from tests.zoo import LORA, model_path
 
 QK, ROBOT = LORA / "llama_spm_qk", LORA / "llama_spm_robot"
@@ -122,8 +126,75 @@ def test_a_name_wins_over_shapes_and_must_fit_them(tmp_path: Path, plugins: Plug
     assert pairs(found) == {"by_name": "beta"}
     why = reasons(found)
     assert "several models have its shapes ('alpha', 'beta')" in why["by_shape"]
-    assert "'alpha' has its name, but" in why["misfit"]
+    assert "'alpha' has the name of its base, but" in why["misfit"]
     assert "128 x 256 there, and 64 x 128 in the adapter" in why["misfit"]
+
+
+@pytest.mark.parametrize("said", ["null", "missing", "empty", "number"])
+def test_an_adapter_that_names_no_base(tmp_path: Path, plugins: Plugins, said: str) -> None:
+    values = {"null": None, "empty": "", "number": 5}
+    for name in ("mine", "orphan"):
+        source = QK if name == "mine" else LORA / "smol_pirate"
+        folder = copy(source, tmp_path / name, base_model_name_or_path=values.get(said))
+        if said == "missing":
+            file = folder / "adapter_config.json"
+            config = json.loads(file.read_text())
+            del config["base_model_name_or_path"]
+            file.write_text(json.dumps(config))
+    base(tmp_path / "alpha.gguf", "Alpha")
+    found = catalog(plugins, auto_discover=tmp_path)
+    assert pairs(found) == {"mine": "alpha"}
+    assert re.search(
+        r"orphan: no model at hand has its shapes \('model.layers.*' is 576 x 576\). "
+        r"Get a GGUF file of its base, in any quantisation",
+        reasons(found)["orphan"],
+    )
+    base(tmp_path / "beta.gguf", "Beta")
+    why = reasons(catalog(plugins, auto_discover=tmp_path))["mine"]
+    assert "('alpha', 'beta'), and its files do not say which one is meant" in why
+
+
+def test_a_base_that_is_there_and_cannot_be_used(tmp_path: Path, plugins: Plugins) -> None:
+    """Its architecture is known by name, but no plugin computes it."""
+    base(tmp_path / "other.gguf", "Other")
+    whole = base(tmp_path / "mistral.gguf", "Mistral").read_bytes()
+    (tmp_path / "mistral.gguf").write_bytes(whole.replace(b"llama", b"xlnet"))
+    copy(LORA / "smol_pirate", tmp_path / "by_name", base_model_name_or_path="mistralai/Mistral")
+    copy(QK, tmp_path / "better", base_model_name_or_path="mistralai/Mistral")
+    why = reasons(catalog(plugins, auto_discover=tmp_path))
+    problem = "'mistral' has the name of its base, but no plugin provides its architecture 'xlnet'."
+    assert why["by_name"].endswith(problem)
+    assert why["better"].endswith(f"{problem} It fits 'other'.")
+
+
+def test_whole_matrices_and_tied_heads_must_fit(tmp_path: Path, plugins: Plugins) -> None:
+    candidate = Candidate(catalog(plugins, base_gguf=SMOLLM2).default())
+    wide, tied = Part("w", (576, 1536), _never), Part("b", (100, 2), _never)
+    for module, problem in {
+        Module(weight=wide): "'lm_head' is 49152 x 576 there, and 576 x 1536 in the adapter.",
+        Module(Part("a", (2, 576), _never), tied): "'lm_head' is 49152 x 576 there, and 100 x 576",
+    }.items():
+        found = misfit(Adapter(tmp_path, "PEFT", {"lm_head": module}), candidate)
+        assert found is not None
+        assert problem in found
+    fits = Module(Part("a", (2, 576), _never), Part("b", (49152, 2), _never))
+    assert misfit(Adapter(tmp_path, "PEFT", {"lm_head": fits}), candidate) is None
+
+
+def test_a_folder_must_fit_too(tmp_path: Path, plugins: Plugins) -> None:
+    """Weights of Hugging Face's are compared before anything is converted."""
+    shutil.copytree(FOLDER / "llama3", tmp_path / "tiny")
+    shape = ModelFolder(tmp_path / "tiny").tensors["model.layers.0.self_attn.q_proj.weight"].shape
+    candidate = Candidate(catalog(plugins, base_gguf=tmp_path / "tiny").default())
+    for rows, problem in ((shape[0], None), (shape[0] + 1, f"is {shape[0]} x {shape[1]} there")):
+        module = Module(Part("a", (2, shape[1]), _never), Part("b", (rows, 2), _never))
+        adapter = Adapter(tmp_path, "PEFT", {"model.layers.0.self_attn.q_proj": module})
+        found = misfit(adapter, candidate)
+        assert (found is None) if problem is None else (problem in (found or ""))
+
+
+def _never() -> Floats:
+    raise AssertionError("a weight was read")
 
 
 def test_checkpoints(tmp_path: Path, plugins: Plugins) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from shimmy.cli.common import bootstrap, settings_options
 from shimmy.cli.output import print_facts, print_json
-from shimmy.errors import ConfigError
+from shimmy.errors import AdapterError, ConfigError
 
 lora = typer.Typer(
     help="Look into LoRA adapters, convert and merge them.",
@@ -24,26 +24,37 @@ Base = Annotated[Path, typer.Argument(metavar="BASE.gguf", help="The model it wa
 Scale = Annotated[float, typer.Option(help="How strongly the adapter is applied.")]
 
 
+#: Where models at hand are looked for.
+_PLACES = ("model_paths", "models_dir", "auto_discover")
+
+
 @lora.command("inspect")
+@settings_options(*_PLACES)
 def inspect(
     ctx: typer.Context,
     adapter: Input,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check an adapter's files and tell what it is."""
+    """Check an adapter's files and tell what it is, and to which model at hand it belongs."""
     from shimmy.lora.facts import adapter_facts
     from shimmy.lora.read import read_adapter
+    from shimmy_plugins.commands.lora.fitted import find_base
 
-    _, plugins = bootstrap(ctx)
-    facts = adapter_facts(read_adapter(adapter.absolute(), plugins.quant_types))
+    settings, plugins = bootstrap(ctx)
+    read = read_adapter(adapter.absolute(), plugins.quant_types)
+    facts = adapter_facts(read)
+    try:
+        facts |= {"belongs_to": find_base(read, settings, plugins).name, "unpaired": None}
+    except AdapterError as error:
+        facts |= {"belongs_to": None, "unpaired": str(error)}
     if json:
         print_json(facts)
         return
-    print_facts((name, _shown(value)) for name, value in facts.items())
+    print_facts((name, _shown(value)) for name, value in facts.items() if name != "unpaired" or value)
 
 
 @lora.command("convert")
-@settings_options("model_paths", "models_dir")
+@settings_options(*_PLACES)
 def convert(
     ctx: typer.Context,
     adapter: Input,
@@ -53,23 +64,28 @@ def convert(
     ] = None,
 ) -> None:
     """Write an adapter as GGUF, with the names and the order of rows of its base."""
+    from shimmy.lora.read import read_adapter
     from shimmy_plugins.commands.lora.convert import convert as write
     from shimmy_plugins.commands.lora.fitted import find_base
 
     settings, plugins = bootstrap(ctx)
     _check_new(out)
     place = adapter.absolute()
-    write(base or find_base(place, settings, plugins), place, out, plugins)
+    if base is None:
+        base = find_base(read_adapter(place, plugins.quant_types), settings, plugins).path
+    write(base, place, out, settings, plugins)
 
 
 @lora.command("merge")
+@settings_options(*_PLACES)
 def merge(ctx: typer.Context, base: Base, adapter: Input, out: Output, scale: Scale = 1.0) -> None:
     """Write the base with the adapter added to its weights, in the types they have."""
     from shimmy_plugins.commands.lora.merge import merge as write
 
-    _, plugins = bootstrap(ctx)
+    settings, plugins = bootstrap(ctx)
     _check_new(out)
-    for name, types in write(base, adapter.absolute(), out, scale, plugins).items():
+    changed = write(base, adapter.absolute(), out, scale, settings, plugins)
+    for name, types in changed.items():
         typer.echo(f"{name} is {types[1]} now: {types[0]} can be read, but not written.", err=True)
 
 

@@ -16,15 +16,16 @@ from shimmy_plugins.commands.lora.fitted import Fitted, fit
 
 if TYPE_CHECKING:
     from shimmy.plugins import Plugins
+    from shimmy.settings import Settings
 
 
-def convert(base: Path, adapter: Path, out: Path, plugins: Plugins) -> None:
+def convert(base: Path, adapter: Path, out: Path, settings: Settings, plugins: Plugins) -> None:
     """Write ``out``.
 
     Raises:
         AdapterError: the adapter does not fit the base, or has whole matrices or biases.
     """
-    fitted = fit(base, adapter, plugins)
+    fitted = fit(base, adapter, settings, plugins)
     alpha = _alpha(fitted)
     tensors: dict[str, NDArray[Any]] = {}
     for label, term in fitted.terms.items():

@@ -19,19 +19,22 @@ from shimmy_plugins.commands.lora.fitted import Fitted, fit
 
 if TYPE_CHECKING:
     from shimmy.plugins import Plugins
+    from shimmy.settings import Settings
     from shimmy.specs import QuantTypeSpec
 
 #: What a tensor becomes whose type cannot be written; floats where its rows are not whole blocks.
 _INSTEAD, _FLOATS = "Q8_0", "F16"
 
 
-def merge(base: Path, adapter: Path, out: Path, scale: float, plugins: Plugins) -> dict[str, tuple[str, str]]:
+def merge(
+    base: Path, adapter: Path, out: Path, scale: float, settings: Settings, plugins: Plugins
+) -> dict[str, tuple[str, str]]:
     """Write ``out``; which tensors have another type now, with the types before and after.
 
     Raises:
         AdapterError: the adapter does not fit the base, or adds biases to layers without.
     """
-    fitted = fit(base, adapter, plugins)
+    fitted = fit(base, adapter, settings, plugins)
     merger = _Merger(fitted, scale, plugins)
     tensors = merger.tensors()
     metadata = {

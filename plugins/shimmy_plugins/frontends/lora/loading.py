@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 
-from shimmy.errors import ModelError, ModelNotFoundError, RequestError
+from shimmy.errors import AdapterError, ModelError, ModelNotFoundError, RequestError
 from shimmy.gguf.card import ModelCard
+from shimmy.lora.pairing import check_base
+from shimmy.lora.read import read_adapter
 from shimmy.server.context import ServerContext
 from shimmy_plugins.frontends.lora.schema import LoadRequest
 
@@ -21,9 +24,24 @@ async def load_adapter(context: ServerContext, wanted: LoadRequest) -> ModelCard
         base = await context.find_model(wanted.base_model_name)
         await _check_name(context, wanted)
         card = context.adapters.card(wanted.lora_name, wanted.lora_path, base)
-        await context.models.replace_adapter(card)
+        try:
+            await context.models.replace_adapter(card)
+        except AdapterError:
+            await asyncio.to_thread(_check_base, context, card)
+            raise
         context.adapters.add(card)
         return card
+
+
+def _check_base(context: ServerContext, card: ModelCard) -> None:
+    """Raise AdapterError, with the models that it would fit, if an adapter is for another base."""
+    assert card.adapter is not None
+    assert card.base is not None
+    try:
+        adapter = read_adapter(card.adapter, context.plugins.quant_types)
+    except ModelError:
+        return  # that much is known
+    check_base(adapter, card.base, context.catalog.candidates)
 
 
 async def _check_name(context: ServerContext, wanted: LoadRequest) -> None:
