@@ -1,0 +1,12 @@
+// What row ops share (plugins/shimmy_plugins/backends/wgpu/ops/row.py); needs a binding `step: array<u32>`.
+
+# include "shimmy/common/step.wgsl"
+
+// The number of rows.
+fn rows() -> u32 { return ${"step_outputs()" if late else "step_rows()"}; }
+# for input in inputs
+// Where input ${loop.index0} has a row.
+fn input${loop.index0}(row: u32) -> u32 { return row * ${input.stride}u + ${input.offset}u; }
+# endfor
+// Where y has a row.
+fn result(row: u32) -> u32 { return row * ${width}u; }
