@@ -85,6 +85,10 @@ def prepare(context: ServerContext, listener: Listener) -> Served:
 
     frontends = choose_frontends(context.plugins, context.settings.frontends)
     app = create_app(context, frontends, bound=listener.hosts)
+    if context.settings.watch:
+        from shimmy.server.watch import watch
+
+        watch(app, context)
     gc.freeze()
     gc.enable()
     bar = show_loading(app, context)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shimmy.discovery.records import FoundAdapter, Skipped
@@ -21,7 +22,7 @@ class Pairs:
     """Adapters by name, as cards of their bases with them.
 
     Args:
-        found: what the sources report; a folder reported twice counts once.
+        found: what the sources report, each once.
         taken: names that models have.
         candidates: all models without adapters.
         chosen_base: the base that the settings name for the adapter they name, if they do.
@@ -44,8 +45,23 @@ class Pairs:
     def names(self) -> list[str]:
         return list(self._found)
 
+    def places(self) -> set[Path]:
+        """Where they lie."""
+        return {found.path for found in self._found.values()}
+
+    def keep(self, before: Pairs, held: Container[Path]) -> None:
+        """Take over what was known of those in ``held``, whose files are not looked at for now."""
+        cards = {card.adapter: card for card in before._results.values() if isinstance(card, ModelCard)}
+        for name, found in self._found.items():
+            if found.path in held and (card := cards.get(found.path)):
+                self._results[name] = replace(card, name=name)
+
     def __bool__(self) -> bool:
         return bool(self._found)
+
+    def results(self) -> dict[str, ModelCard | Skipped]:
+        """All by name, those that cannot be used included."""
+        return {name: self._result(name) for name in self._found}
 
     def cards(self) -> list[ModelCard]:
         """The cards of all that have a base."""
@@ -95,9 +111,8 @@ class Pairs:
         return replace(base, name=name, source=found.source, adapter=found.path, base=base)
 
 
-def _named(found: Sequence[FoundAdapter], taken: set[str]) -> dict[str, FoundAdapter]:
+def _named(adapters: Sequence[FoundAdapter], taken: set[str]) -> dict[str, FoundAdapter]:
     """Each adapter under a name of its own: its folder's, with as many parents as it takes."""
-    adapters = list({adapter.path: adapter for adapter in reversed(found)}.values())[::-1]
     names = [adapter.name for adapter in adapters]
     for level in range(1, max((len(a.path.parts) for a in adapters), default=0)):
         counts = Counter(names)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
-from shimmy.caches import cache_folder
 from shimmy.discovery.adapters import Pairs
 from shimmy.discovery.ask import ask_sources
-from shimmy.discovery.cards import CardReader, FileFacts
-from shimmy.discovery.names import name_models
+from shimmy.discovery.judge import Judge
 from shimmy.discovery.records import DiscoverySource, FoundAdapter, FoundModel, Searched, Skipped
 from shimmy.discovery.served import KEY, check_served_names, served_names, unknown_model
-from shimmy.discovery.unique import unique_models
-from shimmy.errors import AdapterError, ModelError, ModelNotFoundError, did_you_mean
+from shimmy.discovery.survey import NOTHING, Held, Survey, sort_out
+from shimmy.errors import AdapterError, ConfigError, ModelError, ModelNotFoundError, did_you_mean
 from shimmy.gguf.card import ModelCard
 
 if TYPE_CHECKING:
@@ -29,25 +28,10 @@ __all__ = ["Catalog", "DiscoverySource", "FoundModel", "ModelCard", "Searched", 
 
 #: What a source may take to answer.
 SOURCE_SECONDS = 10.0
+#: How long what they have answered stands before a name that nobody knows makes us ask again.
+AGAIN_SECONDS = 5.0
 
-
-@dataclass(frozen=True, slots=True)
-class _Scan:
-    """The outcome of asking all sources."""
-
-    models: dict[str, FoundModel] = field(default_factory=dict)
-    aliases: dict[str, FoundModel] = field(default_factory=dict)
-    skipped: tuple[Skipped, ...] = ()
-    searched: tuple[Searched, ...] = ()
-    pairs: Pairs | None = None
-    """The adapters; None: there are none."""
-
-    def find(self, name: str) -> tuple[str, FoundModel] | None:
-        if name in self.models:
-            return name, self.models[name]
-        if (model := self.aliases.get(name)) is None:
-            return None
-        return next(known for known, found in self.models.items() if found is model), model
+_log = logging.getLogger(__name__)
 
 
 class Catalog:
@@ -76,8 +60,10 @@ class Catalog:
         self._served = served_names(settings)
         self._seconds = source_seconds
         self._lock = threading.RLock()
-        self._scan: _Scan | None = None
-        self._cards = CardReader(plugins.quant_types, _card_memory(), self._folder_card)
+        self._survey: Survey | None = None
+        self._asked = 0.0
+        """When all sources were last asked, by the monotonic clock."""
+        self._judge = Judge(settings, plugins)
 
     def refresh(self) -> None:
         """Ask all sources again.
@@ -85,33 +71,50 @@ class Catalog:
         Raises:
             ConfigError: a setting names a file that does not exist, or one model as another is called.
         """
-        reports = ask_sources(self._plugins.discovery_sources, self._settings, seconds=self._seconds)
-        found, unusable = unique_models(report for report in reports if isinstance(report, FoundModel))
-        skipped = [report for report in reports if isinstance(report, Skipped)]
-        searched = tuple(report for report in reports if isinstance(report, Searched))
-        adapters = [report for report in reports if isinstance(report, FoundAdapter)]
-        places = {adapter.path for adapter in adapters}
-        models, aliases = name_models([model for model in found if model.path not in places])
-        pairs = self._pairs(adapters, models) if adapters else None
-        scan = _Scan(models, aliases, (*skipped, *unusable), searched, pairs)
-        check_served_names(self._served, scan.models)
         with self._lock:
-            self._scan = scan
+            before = self._survey
+        survey = self.survey(before.held if before else NOTHING)
+        with self._lock:
+            # One that was published meanwhile knows more.
+            if self._survey is before:
+                self._survey = survey
+
+    def survey(self, held: Held = NOTHING) -> Survey:
+        """What the sources report now; it counts once it is published. Raises as :meth:`refresh`.
+
+        News of places in ``held`` are not taken: what was known of them stays.
+        """
+        with self._lock:
+            before = self._survey or Survey()
+        reports = ask_sources(self._plugins.discovery_sources, self._settings, seconds=self._seconds)
+        survey = sort_out(reports, self._judge, self._pairs, held, before)
+        check_served_names(self._served, survey.models)
+        with self._lock:
+            self._asked = time.monotonic()
+        return survey
+
+    def publish(self, survey: Survey) -> None:
+        """From now on the models at hand are these."""
+        with self._lock:
+            self._survey = survey
 
     def names(self) -> list[str]:
         """The names of all files found, without opening any; not each may turn out to be a model."""
-        scan = self._scanned()
-        return sorted([*scan.models, *(scan.pairs.names() if scan.pairs else ())])
+        return self._surveyed().names()
+
+    def adapters(self) -> dict[str, ModelCard | Skipped]:
+        """All adapters by name, each with its base, or why it has none."""
+        return self._surveyed().adapters()
 
     def aliases(self, name: str) -> list[str]:
         """What else people call the model of this name: the user's own names for it, and its source's."""
-        scan = self._scanned()
-        if name not in scan.models:
+        survey = self._surveyed()
+        if name not in survey.models:
             card = self._named(name)
-            return scan.pairs.aliases(card) if scan.pairs and card.base else []
-        found = scan.models[name]
+            return survey.pairs.aliases(card) if survey.pairs and card.base else []
+        found = survey.models[name]
         own = (alias for alias, target in self._served.items() if self._meant(target) == name)
-        return [*own, *(alias for alias in found.aliases if scan.aliases.get(alias) is found)]
+        return [*own, *(alias for alias in found.aliases if survey.aliases.get(alias) is found)]
 
     def check_served_names(self) -> None:
         """Raise ConfigError where ``served_model_name`` names a model that nobody knows."""
@@ -138,58 +141,43 @@ class Catalog:
         Of many files some are only glanced at: their cards lack ``parameters`` and ``quantization``,
         and that they are damaged may not show yet. Each call looks at some more of them.
         """
-        pairs = self._scanned().pairs
-        cards = [*self._bases(), *(pairs.cards() if pairs else ())]
+        pairs = self._surveyed().pairs
+        cards = [*self._judge.bases(self._surveyed().models), *(pairs.cards() if pairs else ())]
         return sorted(cards, key=lambda card: card.name)
-
-    def _bases(self) -> list[ModelCard]:
-        """The cards of all models as they are without adapters."""
-        found = self._scanned().models
-        facts = self._cards.read_all(model.path for model in found.values())
-        self._cards.save()
-        rows = [self._judge(*model, each) for model, each in zip(found.items(), facts, strict=True)]
-        return [row for row in rows if isinstance(row, ModelCard)]
 
     def candidates(self) -> list[Candidate]:
         """The bases that adapters may belong to; last those that cannot be used, with the reason."""
-        return self._candidates(self._scanned().models)
-
-    def _candidates(self, found: Mapping[str, FoundModel]) -> list[Candidate]:
-        from shimmy.lora.pairing import Candidate
-
-        facts = self._cards.read_all(model.path for model in found.values())
-        self._cards.save()
-        candidates = []
-        for (name, model), each in zip(found.items(), facts, strict=True):
-            if each.card is not None:
-                judged = self._judge(name, model, each)
-                problem = judged.reason if isinstance(judged, Skipped) else None
-                card = replace(each.card, name=name, source=model.source)
-                candidates.append(Candidate(card, problem))
-        return sorted(candidates, key=lambda candidate: candidate.problem is not None)
+        return self._judge.candidates(self._surveyed().models)
 
     @property
     def skipped(self) -> list[Skipped]:
         """What was found and is no model that shimmy can run, with reasons; what :meth:`models` left out."""
-        found = self._scanned().models.items()
-        rows = [self._judge(name, model, self._cards.glance(model.path)) for name, model in found]
-        self._cards.save()
-        pairs = self._scanned().pairs
-        unpaired = pairs.skipped() if pairs else []
-        return [*self._scanned().skipped, *unpaired, *(row for row in rows if isinstance(row, Skipped))]
+        survey = self._surveyed()
+        unpaired = survey.pairs.skipped() if survey.pairs else []
+        return [*survey.skipped, *unpaired, *self._judge.unusable(survey.models)]
 
     @property
     def searched(self) -> list[Searched]:
         """The places where sources looked, whether they exist or not."""
-        return list(self._scanned().searched)
+        return list(self._surveyed().searched)
 
     def get(self, name: str) -> ModelCard:
         """The card of the model a request names: by name, by alias, or by a plugin's answer.
+
+        Where nobody knows the name all sources are asked again, if that was some seconds ago.
 
         Raises:
             ModelNotFoundError: nobody knows the name.
             ModelError: the file is there, but is no language model that shimmy can run.
         """
+        try:
+            return self._get(name)
+        except ModelNotFoundError:
+            if not self._looks_again():
+                raise
+        return self._get(name)
+
+    def _get(self, name: str) -> ModelCard:
         if name not in self._served:
             return self._named(name)
         target = self._served[name]
@@ -199,6 +187,18 @@ class Catalog:
             problem = f"{KEY} makes {name!r} a name of another model, but {error.message}"
             raise ModelNotFoundError(problem, hint=error.hint, param="model") from None
 
+    def _looks_again(self) -> bool:
+        """Ask all sources again, unless they were asked just now; whether that was done."""
+        with self._lock:
+            if time.monotonic() - self._asked < AGAIN_SECONDS:
+                return False
+            self._asked = time.monotonic()
+        try:
+            self.refresh()
+        except ConfigError as error:
+            _log.debug("what was found before stays: %s", error)
+        return True
+
     def target(self, name: str | None) -> str | None:
         """The name of the model that ``name`` means, None for the default one. Looks at no file.
 
@@ -207,7 +207,7 @@ class Catalog:
         wanted = None if name is None else self._served.get(name, name)
         if wanted is None:
             return None
-        known = self._scanned().find(wanted)
+        known = self._surveyed().find(wanted)
         return known[0] if known else wanted
 
     def default(self) -> ModelCard:
@@ -222,19 +222,19 @@ class Catalog:
         if self._settings.lora_gguf is not None:
             return self._default_adapter()
         if self._settings.base_gguf is not None:
-            return self._base()
+            return self._base(self._surveyed().models)
         for name in self.names():
             # Only as many files are opened as it takes.
-            found = self._scanned().models.get(name)
-            if found is not None and isinstance(card := self._examine(name, found), ModelCard):
+            found = self._surveyed().models.get(name)
+            if found is not None and isinstance(card := self._judge.examine(name, found), ModelCard):
                 return card
         raise ModelNotFoundError("there is no model.", hint=self._advice(""), param="model")
 
-    def _base(self) -> ModelCard:
-        """The card of the file that ``base_gguf`` names."""
+    def _base(self, models: Mapping[str, FoundModel]) -> ModelCard:
+        """The card of the file that ``base_gguf`` names, among these models."""
         assert self._settings.base_gguf is not None
         wanted = self._settings.base_gguf.resolve()
-        for name, found in self._scanned().models.items():
+        for name, found in models.items():
             if found.path.resolve() == wanted:
                 return self._card(name, found)
         raise ModelNotFoundError(
@@ -243,7 +243,7 @@ class Catalog:
         )
 
     def _default_adapter(self) -> ModelCard:
-        pairs = self._scanned().pairs
+        pairs = self._surveyed().pairs
         chosen = pairs.chosen() if pairs else None
         if chosen is None:
             raise ModelNotFoundError(
@@ -252,17 +252,18 @@ class Catalog:
             )
         return _usable_adapter(chosen, chosen.name if isinstance(chosen, ModelCard) else str(chosen.path))
 
-    def _pairs(self, adapters: list[FoundAdapter], models: Iterable[str]) -> Pairs:
-        named = self._settings.base_gguf is not None
-        base = self._base if named else None
-        return Pairs(adapters, models, self.candidates, self._plugins.quant_types, base)
+    def _pairs(self, adapters: Sequence[FoundAdapter], models: Mapping[str, FoundModel]) -> Pairs:
+        base = partial(self._base, models) if self._settings.base_gguf is not None else None
+        return Pairs(
+            adapters, models, partial(self._judge.candidates, models), self._plugins.quant_types, base
+        )
 
-    def _scanned(self) -> _Scan:
+    def _surveyed(self) -> Survey:
         with self._lock:
-            if self._scan is None:
+            if self._survey is None:
                 self.refresh()
-            assert self._scan is not None
-            return self._scan
+            assert self._survey is not None
+            return self._survey
 
     def _meant(self, target: str | None) -> str | None:
         """The name of the model a served name is for; None if there is none."""
@@ -272,9 +273,9 @@ class Catalog:
             return None
 
     def _named(self, name: str) -> ModelCard:
-        if known := self._scanned().find(name):
+        if known := self._surveyed().find(name):
             return self._card(*known)
-        pairs = self._scanned().pairs
+        pairs = self._surveyed().pairs
         if pairs and (paired := pairs.get(name)) is not None:
             return _usable_adapter(paired, name)
         if (resolved := self._plugins.resolve_model(name)) is not None:
@@ -282,23 +283,7 @@ class Catalog:
         raise ModelNotFoundError(f"there is no model {name!r}.", hint=self._advice(name), param="model")
 
     def _card(self, name: str, found: FoundModel) -> ModelCard:
-        return _usable(self._examine(name, found), name)
-
-    def _examine(self, name: str, found: FoundModel) -> ModelCard | Skipped:
-        return self._judge(name, found, self._cards.read(found.path))
-
-    def _judge(self, name: str, found: FoundModel, facts: FileFacts) -> ModelCard | Skipped:
-        problem = facts.problem
-        if facts.card is None or problem is not None:
-            return Skipped(found.path, found.source, problem or "it cannot be read.")
-        if (architecture := facts.card.architecture) not in self._plugins.architectures:
-            return Skipped(found.path, found.source, f"no plugin provides its architecture {architecture!r}.")
-        return replace(facts.card, name=name, source=found.source)
-
-    def _folder_card(self, path: Path) -> ModelCard:
-        from shimmy.huggingface.card import folder_card
-
-        return folder_card(path, self._settings.quantize, self._plugins)
+        return _usable(self._judge.examine(name, found), name)
 
     def _advice(self, name: str) -> str:
         names = self.names()
@@ -317,7 +302,3 @@ def _usable_adapter(card: ModelCard | Skipped, name: str) -> ModelCard:
     if isinstance(card, Skipped):
         raise AdapterError(f"adapter {name!r} cannot be used: {card.reason}", param="model")
     return card
-
-
-def _card_memory() -> Path:
-    return cache_folder() / "models.json"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from shimmy.discovery.checkpoints import proposed_name
 from shimmy.discovery.records import FoundModel, Report, Searched, Skipped
 from shimmy.gguf.parts import model_stem, part_name
 from shimmy.huggingface.folder import CONFIG, is_model_folder
@@ -17,7 +17,8 @@ SUFFIX = ".gguf"
 PARTIAL = frozenset({".part", ".partial", ".incomplete", ".crdownload", ".download", ".tmp"})
 #: Missing parts of a split model that a message names.
 NAMED_PARTS = 3
-_CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
+#: How trainers call a folder until all of a checkpoint is in it.
+_UNFINISHED = "tmp-checkpoint-"
 
 
 def search(
@@ -64,32 +65,14 @@ def find_models(
         place = folder.relative_to(root).as_posix() if namespaces else "."
         return "" if place == "." else place
 
-    folders: list[Path] = []
     for found in walk(root, source, depth=depth):
         if isinstance(found, Skipped):
             yield found
         elif isinstance(found, Path):
-            folders.append(found)
+            place = namespace(found.parent) if found != root else ""
+            yield FoundModel(proposed_name(found), found, source, namespace=place)
         else:
             yield from models_of(found, source, namespace(found[0].parent))
-    for folder, name in folder_names(folders).items():
-        place = namespace(folder.parent) if folder != root else ""
-        yield FoundModel(name, folder, source, namespace=place)
-
-
-def folder_names(folders: Sequence[Path]) -> dict[Path, str]:
-    """What model folders are called: as they are, but for the checkpoints of a training.
-
-    ``tune/checkpoint-500`` is ``tune@checkpoint-500``; the latest is ``tune``, if that is no model itself.
-    """
-    names = {folder: folder.name for folder in folders}
-    latest: dict[Path, tuple[int, Path]] = {}
-    for folder in folders:
-        if match := _CHECKPOINT.match(folder.name):
-            names[folder] = f"{folder.parent.name}@{folder.name}"
-            if folder.parent not in names:
-                latest[folder.parent] = max(latest.get(folder.parent, (-1, folder)), (int(match[1]), folder))
-    return names | {folder: training.name for training, (_, folder) in latest.items()}
 
 
 def walk(root: Path, source: str, *, depth: int | None = None) -> Iterator[list[Path] | Path | Skipped]:
@@ -103,16 +86,28 @@ def walk(root: Path, source: str, *, depth: int | None = None) -> Iterator[list[
     def report(error: OSError) -> None:
         failures.append(unreadable(error, source))
 
+    for folder, names in folders_below(root, report, depth=depth):
+        if files := [folder / name for name in sorted(names) if is_model_file(name)]:
+            yield files
+        if CONFIG in names and is_model_folder(names):
+            yield folder
+    yield from failures
+
+
+def folders_below(
+    root: Path, report: Callable[[OSError], None] | None = None, *, depth: int | None = None
+) -> Iterator[tuple[Path, list[str]]]:
+    """``root`` and the folders below it, each once and with the names of its files; links are followed.
+
+    Those whose name starts with a dot, and checkpoints under way, are not entered. What cannot be read
+    goes to ``report``.
+    """
     seen: set[str] = set()
     for folder, subfolders, names in os.walk(root, onerror=report, followlinks=True):
         seen.add(os.path.realpath(folder))
         level = len(Path(folder).relative_to(root).parts)
         subfolders[:] = [] if level == depth else sorted(_to_enter(folder, subfolders, seen))
-        if files := [Path(folder, name) for name in sorted(names) if is_model_file(name)]:
-            yield files
-        if CONFIG in names and is_model_folder(names):
-            yield Path(folder)
-    yield from failures
+        yield Path(folder), names
 
 
 def is_model_file(name: str) -> bool:
@@ -159,5 +154,5 @@ def _incomplete(parts: dict[int, Path], count: int, source: str) -> Skipped:
 
 def _to_enter(folder: str, subfolders: list[str], seen: set[str]) -> Iterator[str]:
     for name in subfolders:
-        if not name.startswith(".") and os.path.realpath(Path(folder, name)) not in seen:
+        if not name.startswith((".", _UNFINISHED)) and os.path.realpath(Path(folder, name)) not in seen:
             yield name

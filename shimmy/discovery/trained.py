@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from shimmy.discovery.checkpoints import checkpoint_name, proposed_name
 from shimmy.discovery.records import FoundAdapter
-from shimmy.discovery.scan import is_model_file
+from shimmy.discovery.scan import folders_below, is_model_file
 from shimmy.errors import AdapterError, ConfigError, GGUFError
 from shimmy.gguf.reader import peek_gguf
 
@@ -18,7 +17,7 @@ if TYPE_CHECKING:
     from shimmy.settings import Settings
 
 #: One of these makes a folder an adapter's, if only a broken one.
-_MARKS = frozenset(
+MARKS = frozenset(
     {
         "adapter_config.json",
         "adapter_model.safetensors",
@@ -27,11 +26,13 @@ _MARKS = frozenset(
         "adapters.safetensors",
     }
 )
-_CHECKPOINT = re.compile(r"^checkpoint-(\d+)$")
 
 
-def chosen_adapter(settings: Settings, source: str) -> FoundAdapter:
-    """The adapter that the setting ``lora_gguf`` names, by its folder, a file of it, or a GGUF file."""
+def chosen_adapters(settings: Settings, source: str) -> Iterator[FoundAdapter]:
+    """The adapter that the setting ``lora_gguf`` names, by its folder, a file of it, or a GGUF file.
+
+    Of a training all checkpoints, too: one of them stands for it as long as there are no final weights.
+    """
     from shimmy.lora.read import adapter_place
 
     path = settings.lora_gguf
@@ -43,61 +44,37 @@ def chosen_adapter(settings: Settings, source: str) -> FoundAdapter:
         raise ConfigError(
             f"lora_gguf is {str(path)!r} (from {origin}): {error.message}", hint=error.hint, param="lora_gguf"
         ) from None
-    if place.is_dir() and not _is_adapter(_names(place)):
-        # A trainer's output folder, whose weights are in checkpoints so far.
-        for found in find_adapters(place, source):
-            return replace(found, chosen=True)
-    return replace(_found(place, source), chosen=True)
+    own = [FoundAdapter(_name(place), place, source)] if _is_adapter(_names(place)) else []
+    below = list(find_adapters(place, source)) if place.is_dir() else []
+    checkpoints = [each for each in below if each.path.parent == place and each.name == place.name]
+    # What is there at all, for the reason why it is of no use.
+    for each in (*own, *checkpoints) or below[:1] or [FoundAdapter(_name(place), place, source)]:
+        yield replace(each, chosen=True)
 
 
 def find_adapters(root: Path, source: str) -> Iterator[FoundAdapter]:
-    """The adapters below a folder, in stable order.
-
-    ``checkpoint-N`` folders are called ``NAME@checkpoint-N`` after the folder they are in. Where that
-    holds no final weights, the latest checkpoint stands for it, too.
-    """
-    seen: set[str] = set()
-    for folder, subfolders, names in os.walk(root, followlinks=True):
-        seen.add(os.path.realpath(folder))
-        subfolders[:] = sorted(
-            name
-            for name in subfolders
-            if not name.startswith(".") and os.path.realpath(Path(folder, name)) not in seen
-        )
-        here = Path(folder)
-        checkpoints = [] if _is_adapter(names) else _checkpoints(here, subfolders)
-        if checkpoints:
-            yield FoundAdapter(here.name, checkpoints[-1], source)
-        elif _is_adapter(names):
-            yield _found(here, source)
+    """The adapters below a folder, in stable order; checkpoints under the name of their training."""
+    for folder, names in folders_below(root):
+        if _is_adapter(names):
+            yield FoundAdapter(proposed_name(folder), folder, source)
         for name in sorted(names):
-            if is_model_file(name) and _is_gguf_adapter(here / name):
-                yield _found(here / name, source)
+            if is_model_file(name) and _is_gguf_adapter(folder / name):
+                yield FoundAdapter(_name(folder / name), folder / name, source)
 
 
-def _found(place: Path, source: str) -> FoundAdapter:
-    if place.suffix == ".gguf":
-        return FoundAdapter(place.stem, place, source)
-    if _CHECKPOINT.match(place.name):
-        return FoundAdapter(f"{place.parent.name}@{place.name}", place, source)
-    return FoundAdapter(place.name, place, source)
-
-
-def _checkpoints(folder: Path, subfolders: list[str]) -> list[Path]:
-    """The checkpoints in a folder that hold an adapter, the latest last."""
-    numbered = sorted((int(match[1]), name) for name in subfolders if (match := _CHECKPOINT.match(name)))
-    return [folder / name for _, name in numbered if _is_adapter(_names(folder / name))]
+def _name(place: Path) -> str:
+    return place.stem if place.suffix == ".gguf" else checkpoint_name(place)
 
 
 def _names(folder: Path) -> list[str]:
     try:
         return [path.name for path in folder.iterdir()]
     except OSError:
-        return []  # may not be read
+        return []  # a file, or it may not be read
 
 
 def _is_adapter(names: list[str]) -> bool:
-    return not _MARKS.isdisjoint(names)
+    return not MARKS.isdisjoint(names)
 
 
 def _is_gguf_adapter(path: Path) -> bool:

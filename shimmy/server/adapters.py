@@ -125,9 +125,10 @@ class AdapterPool:
     def retire(self, card: ModelCard) -> None:
         """New requests no longer get this adapter; its name may come to mean another one."""
         self._retired.add(card)
-        self._end(card.name)
+        self.end(card.name)
 
-    def _end(self, name: str) -> None:
+    def end(self, name: str) -> None:
+        """Whoever asks for the adapter of this name from now on gets it read anew."""
         for version in [v for v in self._versions if v.card.name == name and v.is_current]:
             version.is_current = False
             if not version.users:
@@ -156,7 +157,7 @@ class AdapterPool:
         except BaseException:
             base.engine.unload_adapter(facts.id)
             raise
-        self._end(card.name)
+        self.end(card.name)
         # It may have been unloaded while it waited for room.
         version.is_current = card not in self._retired
         self._versions.append(version)

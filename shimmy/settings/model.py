@@ -220,6 +220,9 @@ class Settings(BaseSettings):
         default=256, description="Highest rank of an adapter that is loaded."
     )
     lora_memory: Bytes = Field(default=2 << 30, description="Memory for the adapters of a model together.")
+    watch: bool = Field(
+        default=False, description="Take new checkpoints, adapters and models while the server runs."
+    )
     max_loaded_models: Annotated[int, Interval(ge=1, le=64)] = Field(
         default=1, description="Models in memory at a time."
     )

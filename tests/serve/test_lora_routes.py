@@ -134,7 +134,7 @@ def test_an_adapter_that_is_gone_loses_its_factor(
         await client("get", "/lora-adapters")
         await client("post", "/lora-adapters", [{"id": 0, "scale": 1}, {"id": 1, "scale": 0.5}])
         [second] = [v.facts.id for v in server.context.models.adapters._versions if v.card.name == "two"]
-        server.context.models.adapters._end("one")
+        server.context.models.adapters.end("one")
         server.engine.adapter_error = AdapterError("one: there is no such file or folder.")
         for _ in range(2):
             assert (await client.ask("echo"))[0] == 200

@@ -21,10 +21,10 @@ class Adapters:
 
     def scan(self, settings: Settings) -> Iterator[Report]:
         """Raises ConfigError if lora_gguf is not there: whoever names one wants that one."""
-        from shimmy.discovery.trained import chosen_adapter, find_adapters
+        from shimmy.discovery.trained import chosen_adapters, find_adapters
 
         if settings.lora_gguf is not None:
-            yield chosen_adapter(settings, NAME)
+            yield from chosen_adapters(settings, NAME)
         named = (
             settings.auto_discover,
             settings.models_dir,

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from shimmy import hookimpl
+from shimmy.discovery import catalog as catalog_module
 from shimmy.discovery.catalog import Catalog, FoundModel, Skipped
 from shimmy.errors import ConfigError, ModelError, ModelNotFoundError
 from shimmy.gguf.reader import open_gguf
@@ -87,6 +88,26 @@ def test_models_are_got_by_name_and_alias(model):
 def test_an_unknown_name_gets_near_ones(model):
     with pytest.raises(ModelNotFoundError, match="there is no model 'tinny'. Did you mean 'tiny'?"):
         catalog_of(model("tiny.gguf")).get("tinny")
+
+
+def test_an_unknown_name_is_looked_for_again_but_not_all_the_time(model, monkeypatch):
+    source = Toys(model("tiny.gguf"))
+    plugins = load_plugins(PluginChoice(enabled=("quant-f32",)), extra=[source])
+    catalog = Catalog(Settings(), plugins)
+    catalog.names()
+    source.reports = (*source.reports, model("late.gguf"), model("later.gguf"))
+    for _ in range(3):
+        with pytest.raises(ModelNotFoundError):
+            catalog.get("late")
+    assert source.scans == 1
+    monkeypatch.setattr(catalog_module, "AGAIN_SECONDS", 0.0)
+    assert catalog.get("late").name == "late"
+    assert catalog.get("later").name == "later"
+    assert source.scans == 2
+    source.reports = (ConfigError("what a setting names is gone."),)
+    with pytest.raises(ModelNotFoundError, match="there is no model 'x'"):
+        catalog.get("x")
+    assert catalog.get("tiny").name == "tiny"
 
 
 def test_a_plugin_may_know_a_name_no_source_listed(model):

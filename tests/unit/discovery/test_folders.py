@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from shimmy.discovery.catalog import Catalog
+from shimmy.discovery.checkpoints import name_checkpoints
 from shimmy.discovery.names import name_models
 from shimmy.discovery.records import FoundModel
-from shimmy.discovery.scan import find_models, folder_names
+from shimmy.discovery.scan import find_models
 from shimmy.errors import ModelError
 from shimmy.plugins import Plugins
 from shimmy.settings import load_settings
@@ -48,15 +49,34 @@ def test_a_folder_may_be_named_itself(tmp_path: Path):
     assert list(find_models(folder, "test", namespaces=True)) == [FoundModel("mistral", folder, "test")]
 
 
-def test_checkpoints_of_a_training():
-    done, running = Path("done"), Path("running")
-    folders = [done, done / "checkpoint-20", running / "checkpoint-9", running / "checkpoint-100"]
-    assert folder_names(folders) == {
-        done: "done",
-        done / "checkpoint-20": "done@checkpoint-20",
-        running / "checkpoint-9": "running@checkpoint-9",
-        running / "checkpoint-100": "running",
+def named(tmp_path: Path, *folders: str, broken: str = "") -> dict[str, str]:
+    """What these folders, and no others, are called."""
+    for folder in folders:
+        for file in ("config.json", "model.safetensors"):
+            touch(tmp_path / folder / file)
+    found = [each for each in find_models(tmp_path, "test") if isinstance(each, FoundModel)]
+    models = name_checkpoints(found, lambda each: each.path != tmp_path / broken)
+    return {each.path.relative_to(tmp_path).as_posix(): each.name for each in models}
+
+
+def test_checkpoints_of_a_training(tmp_path: Path):
+    folders = ("done", "done/checkpoint-20", "running/checkpoint-9", "running/checkpoint-100")
+    assert named(tmp_path, *folders) == {
+        "done": "done",
+        "done/checkpoint-20": "done@checkpoint-20",
+        "running/checkpoint-9": "running@checkpoint-9",
+        "running/checkpoint-100": "running",
     }
+
+
+def test_a_broken_checkpoint_does_not_stand_for_its_training(tmp_path: Path):
+    names = named(tmp_path, "a/checkpoint-9", "a/checkpoint-10", broken="a/checkpoint-10")
+    assert names == {"a/checkpoint-9": "a", "a/checkpoint-10": "a@checkpoint-10"}
+    assert named(tmp_path / "alone", "b/checkpoint-7", broken="b/checkpoint-7") == {"b/checkpoint-7": "b"}
+
+
+def test_a_checkpoint_under_way_is_not_looked_at(tmp_path: Path):
+    assert named(tmp_path, "a/checkpoint-9", "a/tmp-checkpoint-10") == {"a/checkpoint-9": "a"}
 
 
 def test_a_repository_of_the_cache_is_called_as_people_know_it(tmp_path: Path):

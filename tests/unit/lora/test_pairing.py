@@ -212,6 +212,43 @@ def test_checkpoints(tmp_path: Path, plugins: Plugins) -> None:
     assert found.get("done").adapter == tmp_path / "done"
 
 
+def test_the_latest_checkpoint_that_is_whole_stands_for_the_training(
+    tmp_path: Path, plugins: Plugins
+) -> None:
+    run = tmp_path / "run"
+    for number in (5, 20):
+        copy(QK, run / f"checkpoint-{number}")
+    shutil.copytree(LORA / "invalid" / "truncated", run / "checkpoint-30")
+    base_gguf = model_path("llama_spm.f16")
+    for settings in ({"models_dir": tmp_path}, {"lora_gguf": run}):
+        found = catalog(plugins, base_gguf=base_gguf, **settings)
+        assert found.get("run").adapter == run / "checkpoint-20"
+        assert found.get("run@checkpoint-5").adapter == run / "checkpoint-5"
+        assert "ends at byte" in reasons(found)["checkpoint-30"]
+    assert found.default().name == "run"
+    explicit = catalog(plugins, base_gguf=base_gguf, lora_gguf=run / "checkpoint-5")
+    assert explicit.default().name == "run@checkpoint-5"
+
+
+def test_news_that_are_held_back_change_nothing(tmp_path: Path, plugins: Plugins) -> None:
+    run, own = tmp_path / "run", copy(QK, tmp_path / "own")
+    copy(QK, run / "checkpoint-5")
+    found = catalog(plugins, base_gguf=model_path("llama_spm.f16"), models_dir=tmp_path)
+    before = pairs(found)
+    known = found.adapters()
+    new = copy(ROBOT, run / "checkpoint-6")
+    (own / "adapter_model.safetensors").write_bytes(b"half")
+    found.publish(found.survey({new: "not yet", own: "not yet"}))
+    # Whoever looks again has no say in it.
+    found.refresh()
+    assert found.adapters() == known
+    assert pairs(found) == before
+    assert reasons(found)["checkpoint-6"] == "not yet"
+    found.publish(found.survey())
+    assert found.get("run").adapter == new
+    assert "4 bytes" in reasons(found)["own"]
+
+
 def test_equal_names_take_their_folders_along(tmp_path: Path, plugins: Plugins) -> None:
     base(tmp_path / "llama_spm.gguf")
     for run in ("a", "b"):
