@@ -293,5 +293,6 @@ def test_names_that_are_none(server: FakeServer, name: str) -> None:
     async def scenario(client: Client) -> None:
         status, error = await client.load(name, "one")
         assert (status, error["error"]["param"]) == (400, "lora_name")
+        assert "expected letters, digits and the signs" in error["error"]["message"]
 
     run(server, scenario)

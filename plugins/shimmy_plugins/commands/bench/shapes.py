@@ -39,6 +39,7 @@ SHAPES = {
         Shape("tinyllama-1.1b", 22, 2048, 5632, 32, 4, 32000, 2048, 1e4, tied=False),
         Shape("llama-3.2-1b", 16, 2048, 8192, 32, 8, 128256, 131072, 5e5, tied=True),
         Shape("llama-3.2-3b", 28, 3072, 8192, 24, 8, 128256, 131072, 5e5, tied=True),
+        Shape("phi-3-mini", 32, 3072, 8192, 32, 32, 32064, 4096, 1e4, tied=False),
         Shape("llama-3.1-8b", 32, 4096, 14336, 32, 8, 128256, 131072, 5e5, tied=False),
         Shape("mistral-7b", 32, 4096, 14336, 32, 8, 32000, 32768, 1e6, tied=False),
     )

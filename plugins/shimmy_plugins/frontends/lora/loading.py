@@ -22,8 +22,8 @@ async def load_adapter(context: ServerContext, wanted: LoadRequest) -> ModelCard
     """
     async with context.adapters.loading:
         base = await context.find_model(wanted.base_model_name)
-        await _check_name(context, wanted)
         card = context.adapters.card(wanted.lora_name, wanted.lora_path, base)
+        await _check_name(context, wanted)
         try:
             await context.models.replace_adapter(card)
         except AdapterError:
