@@ -85,7 +85,10 @@ class Pairs:
         """Further names of an adapter that has a base."""
         assert card.base is not None
         names = [f"{card.base.name}:{card.name}"]
-        if card.name in self._found and self._found[card.name].chosen:
+        found = self._found.get(card.name)
+        if found and found.namespace and (full := f"{found.namespace}/{found.name}") not in self._found:
+            names.append(full)
+        if found and found.chosen:
             names += [f"{card.architecture}-lora", f"{card.base.name}-lora"]
         return names
 
@@ -118,6 +121,6 @@ def _named(adapters: Sequence[FoundAdapter], taken: set[str]) -> dict[str, Found
         counts = Counter(names)
         for index, adapter in enumerate(adapters):
             if counts[names[index]] > 1 or names[index] in taken:
-                parents = adapter.path.parent.parts[-level:]
-                names[index] = "/".join((*parents, adapter.name))
+                folders = adapter.namespace.split("/") if adapter.namespace else adapter.path.parent.parts
+                names[index] = "/".join((*folders[-level:], adapter.name))
     return dict(zip(names, adapters, strict=True))

@@ -35,6 +35,8 @@ class FoundAdapter:
     source: str
     chosen: bool = False
     """Whether it is the one that the setting ``lora_gguf`` names."""
+    namespace: str = ""
+    """As of a model."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,7 +44,7 @@ def chosen_adapters(settings: Settings, source: str) -> Iterator[FoundAdapter]:
         raise ConfigError(
             f"lora_gguf is {str(path)!r} (from {origin}): {error.message}", hint=error.hint, param="lora_gguf"
         ) from None
-    own = [FoundAdapter(_name(place), place, source)] if _is_adapter(_names(place)) else []
+    own = [FoundAdapter(_name(place), place, source)] if is_adapter(_names(place)) else []
     below = list(find_adapters(place, source)) if place.is_dir() else []
     checkpoints = [each for each in below if each.path.parent == place and each.name == place.name]
     # What is there at all, for the reason why it is of no use.
@@ -55,7 +55,7 @@ def chosen_adapters(settings: Settings, source: str) -> Iterator[FoundAdapter]:
 def find_adapters(root: Path, source: str) -> Iterator[FoundAdapter]:
     """The adapters below a folder, in stable order; checkpoints under the name of their training."""
     for folder, names in folders_below(root):
-        if _is_adapter(names):
+        if is_adapter(names):
             yield FoundAdapter(proposed_name(folder), folder, source)
         for name in sorted(names):
             if is_model_file(name) and _is_gguf_adapter(folder / name):
@@ -73,7 +73,8 @@ def _names(folder: Path) -> list[str]:
         return []  # a file, or it may not be read
 
 
-def _is_adapter(names: list[str]) -> bool:
+def is_adapter(names: Iterable[str]) -> bool:
+    """Whether a folder with files of these names is an adapter's, complete or not."""
     return not MARKS.isdisjoint(names)
 
 

@@ -1,4 +1,4 @@
-"""Models in the Hugging Face cache.
+"""Models and adapters in the Hugging Face cache.
 
 ``models--ORG--NAME/snapshots/REVISION/…/file.gguf`` is, where the system has links, a link into
 ``blobs``; downloads under way lie there only. ``refs/main`` names the revision people mean.
@@ -15,11 +15,12 @@ from shimmy.specs import DiscoverySourceSpec
 
 if TYPE_CHECKING:
     from shimmy.discovery.places import Places
-    from shimmy.discovery.records import DiscoverySource, FoundModel, Report, Skipped
+    from shimmy.discovery.records import DiscoverySource, FoundAdapter, FoundModel, Report, Skipped
     from shimmy.settings import Settings
 
 NAME = "huggingface"
 PREFIX = "models--"
+_NO_DATA = "the data it links to is missing: download it again."
 
 
 class HuggingFaceCache:
@@ -31,7 +32,7 @@ class HuggingFaceCache:
         self._places = places or Places()
 
     def scan(self, settings: Settings) -> Iterator[Report]:  # noqa: ARG002
-        """Each model once, however many revisions of it are there."""
+        """Each model and adapter once, however many revisions of it are there."""
         from shimmy.discovery.scan import list_folder
 
         report, entries = list_folder(self.folder(), NAME)
@@ -49,16 +50,19 @@ class HuggingFaceCache:
 
 
 def _repository(folder: Path) -> Iterator[Report]:
-    """The models of one repository, each from the best revision that has all of it."""
-    from shimmy.discovery.records import FoundModel, Skipped
+    """What is in one repository, each from the best revision that has all of it."""
+    from itertools import chain
+
+    from shimmy.discovery.records import Skipped
     from shimmy.discovery.scan import unreadable
 
     namespace = folder.name.removeprefix(PREFIX).replace("--", "/")
-    reports: dict[Path, FoundModel | Skipped] = {}
+    reports: dict[Path, FoundAdapter | FoundModel | Skipped] = {}
     try:
         for snapshot in _snapshots(folder):
-            for place, report in _snapshot_models(snapshot, namespace):
-                better = isinstance(report, FoundModel) and isinstance(reports.get(place), Skipped)
+            models, adapters = _snapshot_models(snapshot, namespace), _snapshot_adapters(snapshot, namespace)
+            for place, report in chain(models, adapters):
+                better = not isinstance(report, Skipped) and isinstance(reports.get(place), Skipped)
                 if better or place not in reports:
                     reports[place] = report
     except OSError as error:
@@ -89,9 +93,8 @@ def _snapshot_models(snapshot: Path, namespace: str) -> Iterator[tuple[Path, Fou
             yield Path(), files
             continue
         if isinstance(files, Path):
-            folder = files.relative_to(snapshot)
-            *publisher, name = "/".join((namespace, *folder.parts)).split("/")
-            yield folder, FoundModel(name, files, NAME, namespace="/".join(publisher))
+            publisher, name = _names(files, snapshot, namespace)
+            yield files.relative_to(snapshot), FoundModel(name, files, NAME, namespace=publisher)
             continue
         folder = files[0].parent.relative_to(snapshot)
         complete = [path for path in files if path.exists()]
@@ -100,8 +103,30 @@ def _snapshot_models(snapshot: Path, namespace: str) -> Iterator[tuple[Path, Fou
             assert report.path is not None
             yield folder / model_stem(report.path), report
         for path in broken:
-            reason = "the data it links to is missing: download it again."
-            yield folder / model_stem(path), Skipped(path, NAME, reason)
+            yield folder / model_stem(path), Skipped(path, NAME, _NO_DATA)
+
+
+def _snapshot_adapters(snapshot: Path, namespace: str) -> Iterator[tuple[Path, FoundAdapter | Skipped]]:
+    """The folders of a revision that are adapters, with their place in it."""
+    from shimmy.discovery.records import FoundAdapter, Skipped
+    from shimmy.discovery.scan import folders_below
+    from shimmy.discovery.trained import is_adapter
+
+    for folder, names in folders_below(snapshot):
+        if not is_adapter(names):
+            continue
+        place = folder.relative_to(snapshot)
+        if all((folder / name).exists() for name in names):
+            publisher, name = _names(folder, snapshot, namespace)
+            yield place, FoundAdapter(name, folder, NAME, namespace=publisher)
+        else:
+            yield place, Skipped(folder, NAME, _NO_DATA)
+
+
+def _names(folder: Path, snapshot: Path, namespace: str) -> tuple[str, str]:
+    """A folder of a repository as people write it: what comes before its name, and its name."""
+    publisher, _, name = "/".join((namespace, *folder.relative_to(snapshot).parts)).rpartition("/")
+    return publisher, name
 
 
 def load() -> DiscoverySource:

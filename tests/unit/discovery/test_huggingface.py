@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from shimmy.discovery.catalog import Catalog
 from shimmy.discovery.names import name_models
-from shimmy.discovery.records import FoundModel, Searched, Skipped
+from shimmy.discovery.records import FoundAdapter, FoundModel, Searched, Skipped
+from shimmy.plugins import PluginChoice, load_plugins
 from shimmy.settings import Settings
 from shimmy_plugins.discovery.huggingface import HuggingFaceCache
 from tests.unit.discovery.homes import every_system, home_of, touch
+from tests.zoo import LORA, model_path
 
 REPOSITORY = "models--acme--Tiny-1B-GGUF"
 OLD, MAIN, NEW = "a" * 40, "b" * 40, "c" * 40
@@ -154,3 +157,47 @@ def test_a_repository_that_cannot_be_read(hub, places, monkeypatch):
     assert [(row.path.name, row.reason) for row in skipped(places)] == [
         ("models--b--locked", "cannot be read: Permission denied")
     ]
+
+
+def download(hub: Path, repository: str, revision: str, adapter: Path) -> Path:
+    """An adapter as ``hf download`` fetches it: links into the blobs."""
+    folder = hub / f"models--{repository.replace('/', '--')}"
+    snapshot = folder / "snapshots" / revision
+    for file in adapter.iterdir():
+        blob = touch(folder / "blobs" / f"{revision}-{file.name}", file.read_bytes())
+        touch(snapshot / file.name).unlink()
+        (snapshot / file.name).symlink_to(os.path.relpath(blob, snapshot))
+    return snapshot
+
+
+def test_an_adapter_is_called_like_its_repository(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    snapshot = download(tmp_path, "acme/my-lora", MAIN, LORA / "llama_spm_qk")
+    plugins = load_plugins(PluginChoice(disabled=("source-python-packages",)))
+    settings = Settings(base_gguf=model_path("llama_spm.f16"))
+    catalog = Catalog(settings, plugins)
+    card = catalog.get("my-lora")
+    assert (card.adapter, card.source, card.base.path) == (snapshot, "huggingface", settings.base_gguf)
+    assert catalog.get("acme/my-lora") == card
+    assert catalog.aliases("my-lora") == [f"{card.base.name}:my-lora", "acme/my-lora"]
+    other = download(tmp_path, "zeus/my-lora", MAIN, LORA / "llama_spm_robot")
+    catalog = Catalog(settings, plugins)
+    assert catalog.get("acme/my-lora").adapter == snapshot
+    assert catalog.get("zeus/my-lora").adapter == other
+    assert {"acme/my-lora", "zeus/my-lora"} <= set(catalog.names())
+
+
+def test_the_best_revision_of_an_adapter(tmp_path):
+    hub = tmp_path / ".cache/huggingface/hub"
+    old = download(hub, "acme/my-lora", OLD, LORA / "llama_spm_qk")
+    main = download(hub, "acme/my-lora", MAIN, LORA / "llama_spm_qk")
+    touch(hub / "models--acme--my-lora/refs/main", MAIN)
+    places = home_of("linux", tmp_path)
+    adapter = FoundAdapter("my-lora", main, "huggingface", namespace="acme")
+    adapters = [row for row in HuggingFaceCache(places).scan(Settings()) if isinstance(row, FoundAdapter)]
+    assert adapters == [adapter]
+    (main / "adapter_model.safetensors").resolve().unlink()
+    adapters = [row for row in HuggingFaceCache(places).scan(Settings()) if isinstance(row, FoundAdapter)]
+    assert [each.path for each in adapters] == [old]
+    (old / "adapter_model.safetensors").resolve().unlink()
+    assert [row.reason for row in skipped(places)] == ["the data it links to is missing: download it again."]
