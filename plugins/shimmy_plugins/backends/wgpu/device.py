@@ -130,6 +130,14 @@ class Gpu:
         if tail := bytes(raw[even:]):
             self._write(whole.buffer, start + even, memoryview(tail.ljust(4, b"\0")))
 
+    def copy(self, source: Slice, target: Slice) -> None:
+        """Copy to the start of ``target``, in another buffer, after all steps submitted so far."""
+        encoder = self._steps.encoder()
+        lib.wgpuCommandEncoderCopyBufferToBuffer(
+            encoder, source.buffer.handle, source.offset, target.buffer.handle, target.offset, source.size
+        )
+        self._steps.send(encoder)
+
     def read(self, source: Slice | Buffer, dtype: DTypeLike, count: int | None = None) -> NDArray[Any]:
         """The first ``count`` elements, or all, after every step submitted so far."""
         whole, kind = _whole(source), np.dtype(dtype)

@@ -1,0 +1,25 @@
+// What a position that a row does not see scores: its weight is made 0, whatever the largest score.
+const UNSEEN = -3.4028234e38;
+
+// The first position that a row at `position` sees.
+fn first_seen(position: u32) -> u32 {
+# if window
+    return max(position + 1u, ${window}u) - ${window}u;
+# else
+    return 0u;
+# endif
+}
+
+fn score_of(product: ${scores}) -> ${scores} {
+# if softcap
+    // tanh by exponentials of what is below 0: they cannot overflow.
+    let x = product * ${scale} / ${softcap};
+    let e = exp(-2.0 * abs(x));
+    return sign(x) * (1.0 - e) / (1.0 + e) * ${softcap};
+# else
+    return product * ${scale};
+# endif
+}
+
+// Where the positions of a block are in the cached keys, and values, of a head.
+fn cache_row(block: u32, kv_head: u32) -> u32 { return (block * ${kv_heads}u + kv_head) * ${block_tokens}u; }

@@ -1,0 +1,216 @@
+// Attention of generated rows over pieces of their context. A workgroup has a row, a piece of ${piece} positions and
+// ${heads} heads that share keys and values. It leaves sums of weighted values, the largest score, and the sum of
+// the weights, which are relative to that score.
+// The piece with the row's own position makes its key and value; nobody else reads these from the cache now.
+@group(0) @binding(0) var<storage, read> q: array<f32>;
+@group(0) @binding(1) var<storage, read> k: array<f32>;
+@group(0) @binding(2) var<storage, read> v: array<f32>;
+@group(0) @binding(5) var<storage, read_write> partials: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read> step: array<u32>;
+# if rope
+@group(0) @binding(7) var<storage, read> angles: array<vec2<f32>>;
+# endif
+# include "shimmy/common/step.wgsl"
+# include "shimmy/common/half.wgsl"
+# include "shimmy/common/context.wgsl"
+# set access = "read_write"
+# for name, dims, at in [("q", head_dim, q), ("k", head_dim, k), ("v", v_dim, v)]
+# include "shimmy/common/heads.wgsl"
+# endfor
+# for name, cache, chunks, binding in [("k", "keys", k_chunks, 3), ("v", "values", v_chunks, 4)]
+# include "shimmy/common/kv.wgsl"
+# endfor
+
+## Heads are taken ${in_set} at a time, as the components of a vector.
+# set part = [""] if in_set == 1 else [".x", ".y", ".z", ".w"]
+## For scores, ${lanes} neighbours share a position; each has every ${lanes}th chunk.
+# set k_each = (k_chunks + lanes - 1) // lanes
+# set q_stride = k_each * lanes
+## For values, an invocation has a chunk of ${positions} positions, for one set of heads.
+# set columns = sets * v_chunks
+# set positions = piece // groups
+var<workgroup> queries: array<vec4<f32>, ${heads * q_stride}>;
+var<workgroup> own_key: array<vec4<f32>, ${k_chunks}>;
+var<workgroup> own_value: array<vec4<f32>, ${v_chunks}>;
+var<workgroup> exchange: array<f32, ${exchange}>;
+var<workgroup> weights: array<${scores}, ${sets * piece}>;
+var<workgroup> tops: array<${scores}, ${sets * 8}>;
+var<workgroup> sums: array<${scores}, ${sets * 8}>;
+
+@compute @workgroup_size(${threads})
+fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) li: u32) {
+    let row = wg.z;
+    let kv_head = wg.y / ${shares}u;
+    let first_head = (wg.y % ${shares}u) * ${heads}u;
+    let position = step_position(row);
+    let seen = first_seen(position);
+    let piece = seen / ${piece}u + wg.x;
+    if (piece > position / ${piece}u) { return; }
+    let start = piece * ${piece}u;
+    let own = piece == position / ${piece}u;
+    let slot = step_slot(row);
+    // A table ends with the block of the row's position.
+    var rows: array<u32, ${piece // block_tokens}>;
+# for i in range(piece // block_tokens)
+    rows[${i}] = cache_row(step_block(slot, min(start / ${block_tokens}u + ${i}u, position / ${block_tokens}u)), kv_head);
+# endfor
+
+    // The cache is read first, as that takes longest.
+    let near = li / ${lanes}u;
+    let lane = li % ${lanes}u;
+    let key_row = rows[near / ${block_tokens}u] + near % ${block_tokens}u;
+    let cached = start + near >= seen && start + near < position;
+# for i in range(k_each)
+    var key${i} = vec4(0.0);
+    if (cached && ${i * lanes}u + lane < ${k_chunks}u) { key${i} = keys_chunk(key_row, ${i * lanes}u + lane); }
+# endfor
+    let column = li % ${columns}u;
+    let column_set = column / ${v_chunks}u;
+    let column_chunk = column % ${v_chunks}u;
+    let group = li / ${columns}u;
+    let group_start = group * ${positions}u;
+    let group_rows = rows[min(group_start, ${piece - 1}u) / ${block_tokens}u] + group_start % ${block_tokens}u;
+# macro read_value(i)
+    var value${i} = vec4(0.0);
+    if (group < ${groups}u && start + group_start + ${i}u >= seen && start + group_start + ${i}u < position) {
+        value${i} = values_chunk(group_rows + ${i}u, column_chunk);
+    }
+# endmacro
+# if early
+# for i in range(positions)
+${read_value(i)}
+# endfor
+# endif
+
+    for (var i = li; i < ${heads * q_stride}u; i += ${threads}u) {
+        let c = i % ${q_stride}u;
+        let head = kv_head * ${per_kv}u + min(first_head + i / ${q_stride}u, ${per_kv - 1}u);
+        queries[i] = vec4(0.0);
+        if (c < ${k_chunks}u) { queries[i] = q_chunk(row, head, c, position); }
+    }
+    if (own) {
+        let near = position % ${piece}u;
+        let to = rows[near / ${block_tokens}u] + near % ${block_tokens}u;
+        for (var c = li; c < ${k_chunks}u; c += ${threads}u) {
+            own_key[c] = k_kept(row, kv_head, c, position, to, first_head == 0u);
+        }
+        for (var c = li; c < ${v_chunks}u; c += ${threads}u) {
+            own_value[c] = v_kept(row, kv_head, c, position, to, first_head == 0u);
+        }
+    }
+    workgroupBarrier();
+
+    if (start + near == position) {
+# for i in range(k_each)
+        if (${i * lanes}u + lane < ${k_chunks}u) { key${i} = own_key[${i * lanes}u + lane]; }
+# endfor
+    }
+# for h in range(heads)
+    exchange[${h * threads}u + li] =
+# for i in range(k_each)
+        ${"" if loop.first else "+ "}dot(queries[${h * q_stride + i * lanes}u + lane], key${i})${";" if loop.last}
+# endfor
+# endfor
+    workgroupBarrier();
+
+    // One invocation for a position and a set of heads.
+    let at = li % ${piece}u;
+    let at_set = min(li / ${piece}u, ${sets - 1}u);
+    let working = li < ${sets * piece}u;
+    let visible = start + at >= seen && start + at <= position;
+    var score = ${scores}(UNSEEN);
+    if (visible) {
+        let first = at_set * ${in_set * threads}u + at * ${lanes}u;
+        score = score_of(${scores}(
+# for h in range(in_set)
+# for i in range(lanes)
+            ${"" if loop.first else "+ "}exchange[first + ${h * threads + i}u]${"," if loop.last}
+# endfor
+# endfor
+        ));
+    }
+    if (working) { weights[li] = score; }
+    workgroupBarrier();
+    if (li < ${sets * 8}u) {
+        var top = weights[li * ${piece // 8}u];
+# for i in range(1, piece // 8)
+        top = max(top, weights[li * ${piece // 8}u + ${i}u]);
+# endfor
+        tops[li] = top;
+    }
+    workgroupBarrier();
+    var top = tops[at_set * 8u];
+# for i in range(1, 8)
+    top = max(top, tops[at_set * 8u + ${i}u]);
+# endfor
+    if (working) { weights[li] = select(${scores}(0.0), exp(score - top), visible); }
+    workgroupBarrier();
+
+    if (li < ${sets * 8}u) {
+        var sum = weights[li * ${piece // 8}u];
+# for i in range(1, piece // 8)
+        sum += weights[li * ${piece // 8}u + ${i}u];
+# endfor
+        sums[li] = sum;
+    }
+# for h in range(in_set)
+    var sum${h} = vec4(0.0);
+# endfor
+# for i in range(positions)
+# if not early
+${read_value(i)}
+# endif
+    if (start + group_start + ${i}u == position) { value${i} = own_value[column_chunk]; }
+    let weight${i} = weights[min(column_set * ${piece}u + group_start + ${i}u, ${sets * piece - 1}u)];
+# for h in range(in_set)
+    sum${h} += weight${i}${part[h]} * value${i};
+# endfor
+# endfor
+
+    // The groups' sums are added in pairs.
+# set half = namespace(size=groups // 2)
+# for _ in range(8)
+# if half.size > 0
+# set stride = half.size * columns
+    if (group >= ${half.size}u && group < ${2 * half.size}u) {
+# for h in range(in_set)
+# for i in range(4)
+        exchange[${(4 * h + i) * stride}u + li - ${stride}u] = sum${h}${[".x", ".y", ".z", ".w"][i]};
+# endfor
+# endfor
+    }
+    workgroupBarrier();
+    if (group < ${half.size}u) {
+# for h in range(in_set)
+        sum${h} += vec4(
+# for i in range(4)
+            exchange[${(4 * h + i) * stride}u + li],
+# endfor
+        );
+# endfor
+    }
+    workgroupBarrier();
+# set half.size = half.size // 2
+# endif
+# endfor
+# if groups == 1
+    workgroupBarrier();
+# endif
+
+    if (group == 0u) {
+        var top = tops[column_set * 8u];
+        var sum = sums[column_set * 8u];
+# for i in range(1, 8)
+        top = max(top, tops[column_set * 8u + ${i}u]);
+        sum += sums[column_set * 8u + ${i}u];
+# endfor
+# for h in range(in_set)
+        let head${h} = first_head + column_set * ${in_set}u + ${h}u;
+        if (head${h} < ${per_kv}u) {
+            let to = ((row * ${kv_heads * per_kv}u + kv_head * ${per_kv}u + head${h}) * ${pieces}u + wg.x) * ${v_chunks + 1}u;
+            partials[to + column_chunk] = sum${h};
+            if (column_chunk == 0u) { partials[to + ${v_chunks}u] = vec4(top${part[h]}, sum${part[h]}, 0.0, 0.0); }
+        }
+# endfor
+    }
+}
