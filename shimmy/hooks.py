@@ -112,7 +112,9 @@ class Plugins:
             "register_chat_templates": _Collector(self.chat_templates, ChatTemplateSpec),
             "register_discovery_sources": _Collector(self.discovery_sources, DiscoverySourceSpec),
             "register_api_frontends": _Collector(self.frontends, FrontendSpec),
-            "register_backends": _Collector(self.backends, BackendSpec),
+            "register_backends": _Collector(
+                self.backends, BackendSpec, lambda spec: (spec.name, *spec.aliases)
+            ),
             "register_ops": _Collector(self.ops, OpSpec),
             "register_shader_sources": _Collector(self.shader_sources, ShaderSourceSpec),
             "register_settings": _Collector(self.settings, SettingsSpec),

@@ -121,7 +121,8 @@ class FrontendSpec:
 class BackendSpec:
     """A compute engine. ``auto`` takes the usable one of highest ``priority``; negative: never.
 
-    ``probe`` returns None when the backend can run here, else the reason; it must be cheap.
+    ``probe`` returns None when the backend can run here by its own choice of device, else the reason;
+    it must be cheap.
     """
 
     name: str
@@ -129,6 +130,10 @@ class BackendSpec:
     probe: Callable[[], str | None]
     load: Callable[[Plugins], Backend]
     """Gets what plugins registered, for engines that others can add to."""
+    check_gpu: Callable[[str], None] | None = None
+    """Raises ConfigError unless the ``gpu`` setting names one of its devices; None: it computes on no GPU."""
+    aliases: tuple[str, ...] = ()
+    """Further names that ``engine_backend`` may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +154,7 @@ class ShaderSourceSpec:
     name: str
     folder: Traversable
     row_ops: Mapping[str, str] = field(default_factory=dict)
-    """Ops that compute a row of results from the same row of their inputs, and the path of each one's shader."""
+    """Ops that compute a row of results from the same row of their inputs, and each one's shader."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,8 @@ TEXT = ("chat_template", "pre_tokenizer")
 ENGINE = (
     "engine_backend",
     "precision",
+    "gpu",
+    "gpu_memory",
     "threads",
     "instructions",
     "max_ctx",

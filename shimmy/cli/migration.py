@@ -34,7 +34,6 @@ GONE_FLAGS = {
 
 #: Commands that are gone, unless a plugin brings them back.
 GONE_COMMANDS = {
-    "gpu-info": "`shimmy probe` loads a model and says which engine computes it, and why.",
     "init": "`pip install shimmy-llm`, then `shimmy serve`: one line is all a container or a host needs.",
 }
 
@@ -43,7 +42,7 @@ GONE_VARIABLES = {
     "SHIMMY_KV_QUANT": "Use SHIMMY_KV_TYPE: f32, f16 or q8_0; there is no type of 4 bits.",
     "SHIMMY_PREFILL_CHUNK": "Use SHIMMY_STEP_TOKENS: the most tokens one step of the engine computes.",
     "SHIMMY_EXPERIMENTAL_BACKEND": "Use SHIMMY_ENGINE_BACKEND, or leave it at auto.",
-    "SHIMMY_VRAM_LIMIT_MB": "Use SHIMMY_KV_MEMORY: what the KV cache may take, besides the weights.",
+    "SHIMMY_VRAM_LIMIT_MB": "Use SHIMMY_GPU_MEMORY, with a unit: 8GiB.",
     "SHIMMY_VERBOSE": "Use SHIMMY_LOG_LEVEL=debug.",
 }
 

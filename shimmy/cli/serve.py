@@ -132,7 +132,7 @@ def banner(model: ServedModel, example: str | None) -> str:
     facts = model.facts
     rows = {
         "model": f"{model.card.name} ({facts.architecture}, {model.card.quantization})",
-        "engine": f"{facts.backend}, {facts.precision}: {facts.description}",
+        "engine": f"{facts.backend}, {facts.precision}: {facts.description} ({facts.backend_reason})",
         "context": f"{facts.context} tokens, {readable_size(facts.kv_bytes_per_token)} of KV cache each "
         f"({facts.kv_type})",
     }

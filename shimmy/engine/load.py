@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from shimmy.engine.choice import choose_backend
 from shimmy.engine.context import Context, check_positions, choose_context, fit_context
 from shimmy.engine.engine import Engine
 from shimmy.engine.machine import available_memory, usable_cores
-from shimmy.engine.plan import Backend, Limits, Progress
+from shimmy.engine.plan import Limits, Progress
 from shimmy.engine.protocol import PROTOCOL_VERSION, EngineSettings, Ready
-from shimmy.errors import ConfigError
-from shimmy.gguf.card import ModelCard, read_card
+from shimmy.gguf.card import read_card
 from shimmy.gguf.params import read_params
 from shimmy.gguf.reader import open_gguf
 from shimmy.gguf.weights import Weights
@@ -70,6 +70,8 @@ def load_engine(
         step_tokens=max(settings.step_tokens, settings.max_sequences),
         threads=settings.threads or usable_cores(),
         precision=settings.precision,
+        gpu=settings.gpu,
+        gpu_memory=settings.gpu_memory,
         # One more is there while it is not yet known whether it may replace another.
         max_adapters=settings.max_adapters + 1,
         max_lora_rank=settings.max_lora_rank,
@@ -164,27 +166,3 @@ def read_architecture(name: str, file: GGUFFile, plugins: Plugins) -> tuple[Any,
 def op_table(plugins: Plugins) -> dict[str, Op]:
     """The core's ops and the plugins'."""
     return {**CORE_OPS, **{spec.name: spec.load() for spec in plugins.ops}}
-
-
-def choose_backend(card: ModelCard, settings: EngineSettings, plugins: Plugins) -> tuple[str, str, Backend]:
-    """(name, why, backend): the one asked for, else a plugin's choice, else the best usable one."""
-    registry = plugins.backends
-    if settings.backend != "auto":
-        spec = registry.get(settings.backend)
-        if problem := spec.probe():
-            raise ConfigError(
-                f"engine_backend is {spec.name!r}, which cannot run here: {problem}.",
-                hint="Leave engine_backend at 'auto' to use what can.",
-            )
-        return spec.name, "asked for", spec.load(plugins)
-    automatic = sorted((s for s in registry if s.priority >= 0), key=lambda s: -s.priority)
-    problems = {s.name: s.probe() for s in automatic}
-    available = [s.name for s in automatic if problems[s.name] is None]
-    if not available:
-        found = "; ".join(f"{name}: {problem}" for name, problem in problems.items()) or "none is loaded"
-        raise ConfigError(f"no compute backend can run here ({found}).")
-    if chosen := plugins.select_backend(card, available):
-        return chosen, "chosen by a plugin", registry.get(chosen).load(plugins)
-    passed_over = [f"{name}: {problem}" for name, problem in problems.items() if problem]
-    reason = "best available" + (f" ({'; '.join(passed_over)})" if passed_over else "")
-    return available[0], reason, registry.get(available[0]).load(plugins)

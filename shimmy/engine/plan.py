@@ -44,6 +44,10 @@ class Limits:
     """Highest rank of an adapter."""
     precision: str = "auto"
     """"f32" or "int8": the arithmetic asked for; "auto" leaves it to the backend."""
+    gpu: str = "auto"
+    """The ``gpu`` setting: which GPU computes; "auto" leaves it to the backend."""
+    gpu_memory: int | None = None
+    """Bytes of the GPU's memory that the plan may take; None: what is free."""
     instructions: str = "auto"
     """CPU instructions used at most, "avx2"; "auto" leaves them to the backend."""
     kv_type: str = "f32"

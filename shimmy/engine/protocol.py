@@ -31,6 +31,9 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     backend: str = "auto"
     precision: str = "auto"
+    gpu: str = "auto"
+    gpu_memory: int | None = None
+    """Bytes; None: what is free."""
     threads: int | None = None
     instructions: str = "auto"
     max_ctx: int | None = None
@@ -63,6 +66,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
         return cls(
             backend=settings.engine_backend,
             precision=settings.precision,
+            gpu=settings.gpu,
+            gpu_memory=settings.gpu_memory,
             threads=settings.threads,
             instructions=settings.instructions,
             max_ctx=settings.max_ctx,

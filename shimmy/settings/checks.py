@@ -13,9 +13,6 @@ from shimmy.settings.sources import table_name
 if TYPE_CHECKING:
     from shimmy.plugins import Plugins
 
-#: What people look for that no built-in plugin brings yet.
-_COMING = {("engine_backend", "wgpu"): "The GPU engine is not in this version; use 'auto' or 'cpu'."}
-
 
 def check_plugin_settings(settings: Settings, plugins: Plugins) -> dict[str, BaseModel]:
     """The second pass: names that plugins define, and their tables, checked; the tables by name.
@@ -84,6 +81,6 @@ def _check_registered(settings: Settings, key: str, name: str, known: list[str])
     if name not in known:
         raise ConfigError(
             f"{key} names {name!r} (from {settings.origin(key)}), but no loaded plugin registers it.",
-            hint=_COMING.get((key, name)) or did_you_mean(name, known),
+            hint=did_you_mean(name, known),
             param=key,
         )

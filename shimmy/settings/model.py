@@ -51,13 +51,7 @@ FLAGS = {
     "sampling.repeat_penalty": "--repeat-penalty",
 }
 #: Values of earlier servers of this name, and what became of them.
-OBSOLETE_VALUES = {
-    (
-        "engine_backend",
-        "airframe",
-    ): "its successor, the GPU engine, is not in this version; use 'auto' or 'cpu'.",
-    ("engine_backend", "llama"): "shimmy brings its own engines now; use 'auto'.",
-}
+OBSOLETE_VALUES = {("engine_backend", "llama"): "shimmy brings its own engines now; use 'auto'."}
 _OBSOLETE = "obsolete"
 
 
@@ -169,6 +163,14 @@ class Settings(BaseSettings):
     precision: Literal["auto", "f32", "int8"] = Field(
         default="auto",
         description="Arithmetic of quantised weights; auto is the engine's fastest: int8 on the CPU.",
+    )
+    gpu: str = Field(
+        default="auto",
+        description="The GPU that computes, by its index or a part of its name in `shimmy gpu-info`.",
+    )
+    gpu_memory: Bytes | None = Field(
+        default=None,
+        description="Memory of the GPU that a model may take; auto is what is free, if that is known.",
     )
     threads: Annotated[int, Interval(ge=1, le=256)] | None = Field(
         default=None, description="CPU threads that compute; auto is the physical cores the process may use."

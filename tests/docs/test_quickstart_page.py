@@ -12,6 +12,7 @@ def test_the_banner():
         architecture="llama",
         backend="cpu",
         precision="int8",
+        backend_reason="best available; wgpu: no GPU: this machine shows none in /dev",
         description="2 threads, AVX-512",
         context=8192,
         kv_bytes_per_token=45 * 1024,

@@ -89,12 +89,11 @@ def test_variables_that_are_gone_are_refused(run, monkeypatch, variable):
     assert err == f"error: the environment has {variable}, which shimmy does not take.\nhint: {hint}\n"
 
 
-@pytest.mark.parametrize("value", ["airframe", "llama"])
-def test_old_engines_get_a_hint(run, monkeypatch, value):
-    monkeypatch.setenv("SHIMMY_ENGINE_BACKEND", value)
+def test_an_old_engine_gets_a_hint(run, monkeypatch):
+    monkeypatch.setenv("SHIMMY_ENGINE_BACKEND", "llama")
     code, _, err = run("config")
     assert code == 2
-    assert f"engine_backend is '{value}' (from SHIMMY_ENGINE_BACKEND): " in err
+    assert "engine_backend is 'llama' (from SHIMMY_ENGINE_BACKEND): " in err
 
 
 def test_an_empty_variable_counts_as_not_set(run, monkeypatch):

@@ -79,8 +79,7 @@ def test_where_no_bar_can_be_seen_a_long_load_is_logged():
     [
         (("--base-gguf", "nowhere.gguf"), "base_gguf is .*nowhere.gguf.*no such file"),
         (("--api-key-file", "nowhere.keys"), "api_key_file is .*nowhere.keys.*cannot be read"),
-        (("--engine-backend", "airframe"), "is not in this version; use 'auto' or 'cpu'"),
-        (("--engine-backend", "wgpu"), "is not in this version; use 'auto' or 'cpu'"),
+        (("--engine-backend", "llama"), "shimmy brings its own engines now; use 'auto'"),
     ],
 )
 def test_wrong_settings_end_it_before_it_says_that_it_listens(run, arguments, problem):

@@ -90,7 +90,9 @@ def test_hook_register_api_frontends():
 
 
 def test_hook_register_backends():
-    registered("register_backends", "backends", BackendSpec("abacus", -1, nothing, nothing), "abacus")
+    spec = BackendSpec("abacus", -1, nothing, nothing, aliases=("suanpan",))
+    registered("register_backends", "backends", spec, "abacus")
+    registered("register_backends", "backends", spec, "suanpan")
 
 
 def test_hook_register_ops():

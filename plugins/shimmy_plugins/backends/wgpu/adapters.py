@@ -31,12 +31,14 @@ class AdapterFacts:
     name: str
     kind: str
     """One of :data:`KINDS`."""
-    backend: str
+    api: str
     """The interface to it, one of :data:`APIS`."""
     driver: str
     vendor_id: int = 0
     device_id: int = 0
     """0: unknown."""
+    ordinal: int = 0
+    """How many cards of the same model come before it."""
     also: tuple[str, ...] = ()
     """Further interfaces that the same card has."""
 
@@ -70,7 +72,7 @@ def list_adapters() -> list[Adapter]:
     return [replace(found[place], facts=facts) for place, facts in cards]
 
 
-def choose_adapter(wanted: str | None = None) -> tuple[Adapter, str]:
+def choose_adapter(wanted: str = "auto") -> tuple[Adapter, str]:
     """The adapter that computes, and why; see :func:`choose`."""
     adapters = list_adapters()
     index, reason = choose([adapter.facts for adapter in adapters], wanted)
@@ -83,34 +85,33 @@ def merged(facts: Sequence[AdapterFacts]) -> list[tuple[int, AdapterFacts]]:
     Several cards of one model are told apart by counting: the second that Vulkan shows is the second
     that OpenGL shows.
     """
-    places = sorted(
-        range(len(facts)),
-        key=lambda place: (KINDS.index(facts[place].kind), _rank(APIS, facts[place].backend), place),
-    )
+
+    def by_api(entry: tuple[int, AdapterFacts]) -> int:
+        return APIS.index(entry[1].api)
+
     cards: list[tuple[int, AdapterFacts]] = []
-    for place in sorted(places, key=lambda place: _rank(APIS, facts[place].backend)):
-        found = facts[place]
+    for place, found in sorted(enumerate(facts), key=by_api):
         twin = next((i for i, (_, card) in enumerate(cards) if _is_twin(card, found)), None)
         if twin is None:
             cards.append((place, found))
         else:
             first, card = cards[twin]
-            cards[twin] = first, replace(card, also=(*card.also, found.backend))
-    return sorted(cards, key=lambda card: places.index(card[0]))
+            cards[twin] = first, replace(card, also=(*card.also, found.api))
+    return sorted(cards, key=lambda card: (KINDS.index(card[1].kind), by_api(card), card[0]))
 
 
-def choose(cards: Sequence[AdapterFacts], wanted: str | None = None) -> tuple[int, str]:
+def choose(cards: Sequence[AdapterFacts], wanted: str = "auto") -> tuple[int, str]:
     """(index, why) of the adapter that computes; ``cards`` are best first.
 
     Args:
         cards: as :func:`merged` tells them.
-        wanted: the ``gpu`` setting, an index or a part of a name; None chooses.
+        wanted: the ``gpu`` setting: an index, a part of a name, or "auto".
 
     Raises:
         ConfigError: none fits, or a name fits several.
     """
-    if wanted is not None:
-        return _named(cards, wanted), f"named by gpu = {wanted!r}"
+    if wanted != "auto":
+        return _named(cards, wanted), f"gpu is {wanted!r}"
     if problem := unusable(cards):
         raise ConfigError(problem)
     others = len([card for card in cards if not card.software]) - 1
@@ -133,7 +134,12 @@ def unusable(cards: Iterable[AdapterFacts]) -> str | None:
 
 def _ask(apis: int) -> list[Adapter]:
     instance = native.make_instance(apis)
-    return [Adapter(_facts(handle), instance, handle) for handle in native.enumerate_adapters(instance)]
+    adapters: list[Adapter] = []
+    for handle in native.enumerate_adapters(instance):
+        facts = _facts(handle)
+        before = sum(replace(other.facts, ordinal=0) == facts for other in adapters)
+        adapters.append(Adapter(replace(facts, ordinal=before), instance, handle))
+    return adapters
 
 
 def _facts(adapter: native.Handle) -> AdapterFacts:
@@ -142,7 +148,7 @@ def _facts(adapter: native.Handle) -> AdapterFacts:
     facts = AdapterFacts(
         name=native.text(info.device),
         kind=_KINDS.get(info.adapterType, "other"),
-        backend=_APIS.get(info.backendType, "OpenGL"),
+        api=_APIS.get(info.backendType, "OpenGL"),
         driver=native.text(info.description),
         vendor_id=info.vendorID,
         device_id=info.deviceID,
@@ -152,7 +158,7 @@ def _facts(adapter: native.Handle) -> AdapterFacts:
 
 
 def _named(cards: Sequence[AdapterFacts], wanted: str) -> int:
-    listing = "; ".join(f"{index}: {card.name} ({card.backend})" for index, card in enumerate(cards))
+    listing = "; ".join(f"{index}: {card.name} ({card.api})" for index, card in enumerate(cards))
     if wanted.isdecimal():
         if int(wanted) < len(cards):
             return int(wanted)
@@ -170,8 +176,4 @@ def _named(cards: Sequence[AdapterFacts], wanted: str) -> int:
 
 
 def _is_twin(card: AdapterFacts, found: AdapterFacts) -> bool:
-    return found.backend not in (card.backend, *card.also) and card.same_model(found)
-
-
-def _rank(order: Sequence[str], value: str) -> int:
-    return order.index(value) if value in order else len(order)
+    return found.api not in (card.api, *card.also) and card.same_model(found)

@@ -71,7 +71,7 @@ class GpuLimits:
 
 
 class Gpu:
-    """An open device. ``memory`` is the budget for its buffers in bytes, None: whatever there is."""
+    """An open device. ``memory`` is the budget for its buffers in bytes; None: whatever there is."""
 
     def __init__(self, adapter: Adapter, memory: int | None = None) -> None:
         self.facts = adapter.facts
@@ -99,7 +99,7 @@ class Gpu:
         if size > self.limits.buffer:
             raise self._too_much(size, label, f"a buffer can have {_size(self.limits.buffer)} here")
         if self.memory is not None and self.used + size > self.memory:
-            raise self._too_much(size, label, f"gpu_memory is {_size(self.memory)}")
+            raise self._too_much(size, label, f"it may take {_size(self.memory)} (gpu_memory)")
         descriptor = ffi.new("WGPUBufferDescriptor *")
         descriptor.usage, descriptor.size = _USAGE, size
         _memory = set_text(descriptor.label, label)

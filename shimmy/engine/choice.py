@@ -1,0 +1,70 @@
+"""Which backend computes a model, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shimmy.errors import ConfigError
+
+if TYPE_CHECKING:
+    from shimmy.engine.plan import Backend
+    from shimmy.engine.protocol import EngineSettings
+    from shimmy.gguf.card import ModelCard
+    from shimmy.plugins import Plugins
+    from shimmy.specs import BackendSpec
+
+
+def choose_backend(card: ModelCard, settings: EngineSettings, plugins: Plugins) -> tuple[str, str, Backend]:
+    """(name, why, backend): the one asked for, else a plugin's choice, else the best usable one.
+
+    Whoever names a GPU asks for a backend that computes on GPUs.
+
+    Raises:
+        ConfigError: what is asked for cannot run here, or nothing can.
+    """
+    if settings.gpu != "auto":
+        spec, reason = _on_named_gpu(settings, plugins), f"gpu is {settings.gpu!r}"
+    elif settings.backend != "auto":
+        spec, reason = _asked_for(settings, plugins), "asked for"
+    else:
+        spec, reason = _best(card, plugins)
+    return spec.name, reason, spec.load(plugins)
+
+
+def _asked_for(settings: EngineSettings, plugins: Plugins) -> BackendSpec:
+    spec = plugins.backends.get(settings.backend)
+    if problem := spec.probe():
+        raise ConfigError(
+            f"engine_backend is {settings.backend!r}, which cannot run here: {problem}.",
+            hint="Leave engine_backend at 'auto' to use what can.",
+        )
+    return spec
+
+
+def _on_named_gpu(settings: EngineSettings, plugins: Plugins) -> BackendSpec:
+    registry = plugins.backends
+    asked = list(registry) if settings.backend == "auto" else [registry.get(settings.backend)]
+    for spec in sorted(asked, key=lambda spec: -spec.priority):
+        if spec.check_gpu:
+            spec.check_gpu(settings.gpu)
+            return spec
+    who = "no engine here" if settings.backend == "auto" else f"not the engine {settings.backend!r},"
+    raise ConfigError(
+        f"gpu is {settings.gpu!r}, but {who} computes on GPUs.",
+        hint="Leave one of the two at 'auto'.",
+        param="gpu",
+    )
+
+
+def _best(card: ModelCard, plugins: Plugins) -> tuple[BackendSpec, str]:
+    """What can run here by itself, or of these what a plugin prefers for the model; and why."""
+    automatic = sorted((s for s in plugins.backends if s.priority >= 0), key=lambda s: -s.priority)
+    problems = {s.name: s.probe() for s in automatic}
+    available = [s.name for s in automatic if problems[s.name] is None]
+    passed_over = [f"{name}: {problem}" for name, problem in problems.items() if problem]
+    if not available:
+        found = "; ".join(passed_over) or "none is loaded"
+        raise ConfigError(f"no compute backend can run here ({found}).")
+    if chosen := plugins.select_backend(card, available):
+        return plugins.backends.get(chosen), "chosen by a plugin"
+    return plugins.backends.get(available[0]), "; ".join(["best available", *passed_over])
