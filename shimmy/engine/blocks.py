@@ -24,9 +24,12 @@ def root_key(*facts: object) -> bytes:
     return blake2b(repr(facts).encode(), digest_size=KEY_BYTES).digest()
 
 
-def block_key(before: bytes, tokens: Sequence[int]) -> bytes:
-    """The key of a full block with these tokens behind the block, or the root, with the key ``before``."""
-    return blake2b(before + array("i", tokens).tobytes(), digest_size=KEY_BYTES).digest()
+def block_key(before: bytes, tokens: Sequence[int], prompt: int) -> bytes:
+    """The key of a full block with these tokens behind the block, or the root, with the key ``before``.
+
+    The first ``prompt`` tokens were computed as rows of a prompt, the others as they were generated.
+    """
+    return blake2b(before + array("i", [prompt, *tokens]).tobytes(), digest_size=KEY_BYTES).digest()
 
 
 class BlockPool:

@@ -1,21 +1,43 @@
-"""The engine: a plan, a scheduler and the requests they serve. Runs in a worker, or in-process."""
+"""The engine: a plan, a scheduler and the requests they serve. Runs in a worker, or in-process.
+
+With a plan that runs ahead, steps are submitted before the tokens of those in flight are known. What
+a step computes for a sequence that has ended in the meantime is dropped: neither emitted nor counted.
+"""
 
 from __future__ import annotations
 
+from collections import deque
+from dataclasses import dataclass
 from time import perf_counter
 
 from shimmy.engine.adapters import AdapterShelf
 from shimmy.engine.blocks import BlockPool
-from shimmy.engine.plan import Plan
+from shimmy.engine.plan import Plan, Step
 from shimmy.engine.protocol import ErrorInfo, Stats, Submit, TokenEvent
 from shimmy.engine.sampling import Chosen
-from shimmy.engine.scheduler import Scheduler, make_batch
+from shimmy.engine.scheduler import Scheduler, Work, make_batch
 from shimmy.engine.sequence import Sequence
 from shimmy.errors import ContextLengthError, EngineError, OutOfMemoryError, RequestError, ShimmyError
+from shimmy.graph.batch import Batch
+
+
+@dataclass(frozen=True, slots=True)
+class _Flight:
+    """A step that was submitted and not collected, and whose tokens its outputs are."""
+
+    step: Step
+    batch: Batch
+    outputs: list[Sequence]
+    submitted: float
+
+    @property
+    def blocks(self) -> int:
+        """One more than the highest block it uses."""
+        return int(self.batch.block_tables.max()) + 1
 
 
 class Engine:
-    """Submit and cancel between steps; ``step`` computes one and says what it did for whom."""
+    """Submit and cancel between steps; ``step`` collects one and says what it did for whom."""
 
     def __init__(
         self,
@@ -36,11 +58,14 @@ class Engine:
         self.adapters = AdapterShelf(plan, adapter_places)
         self._reserved = 0
         self._sequences: dict[int, Sequence] = {}
+        self._flights: deque[_Flight] = deque()
+        self._collected = 0.0
         self._scheduler = Scheduler(
             BlockPool(kv_blocks, kept_blocks),
             block_tokens=plan.block_tokens,
             max_sequences=max_sequences,
             step_tokens=step_tokens,
+            phases=plan.phases,
         )
 
     @property
@@ -70,41 +95,61 @@ class Engine:
             raise RequestError(f"token id {bad[0]} is not in the vocabulary of {self.vocabulary}.")
         if request.id in self._sequences:
             raise EngineError(f"request {request.id} was submitted twice.")
-        sequence = Sequence.of(request, self.adapters.take(request.adapters))
+        ahead = self.plan.ahead > 1 and self.plan.samples_ahead(request.sampling)
+        adapters = self.adapters.take(request.adapters)
+        sequence = Sequence.of(request, self.context, adapters, ahead=ahead)
         self._sequences[request.id] = sequence
         self._scheduler.add(sequence)
 
     def cancel(self, request_id: int) -> None:
-        """Forget a request, before the next step; unknown ids have just finished and are ignored."""
+        """Forget a request, before the next submission; unknown ids have just finished and are ignored."""
         if sequence := self._sequences.pop(request_id, None):
             self._leave(sequence)
             self._trim()
 
     def step(self) -> list[TokenEvent]:
-        """Compute one step for the sequences chosen by the scheduler."""
-        work = self._scheduler.next_step()
-        if not work:
-            return []
-        try:
-            self._reserve()
-        except OutOfMemoryError as error:
-            return self._fail(work[-1].sequence, error)
-        outputs = [w.sequence for w in work if w.has_output]
-        batch, started = make_batch(work), perf_counter()
-        step = self.plan.submit(batch, [s.row_sampling() for s in outputs])
-        chosen = step.chosen()
-        self._scheduler.pace.observe(len(batch.tokens), perf_counter() - started)
-        self._scheduler.computed(work)
-        events = [
-            event
-            for sequence, choice in zip(outputs, chosen, strict=True)
-            for event in self._advance(sequence, choice)
-        ]
-        self._trim()
+        """Submit what the scheduler chooses, as far ahead as the plan goes, and collect the oldest step."""
+        events: list[TokenEvent] = []
+        while len(self._flights) < self.plan.ahead and (work := self._scheduler.next_step()):
+            try:
+                self._reserve()
+            except OutOfMemoryError as error:
+                events += self._fail(work[-1].sequence, error)
+            else:
+                self._submit(work)
+        if self._flights:
+            events += self._collect(self._flights.popleft())
+            self._trim()
         return events
 
     def close(self) -> None:
+        self._drain()
         self.plan.close()
+
+    def _submit(self, work: list[Work]) -> None:
+        outputs = [w.sequence for w in work if w.has_output]
+        batch, submitted = make_batch(work), perf_counter()
+        step = self.plan.submit(batch, [s.row_sampling() for s in outputs])
+        self._scheduler.submitted(work)
+        self._flights.append(_Flight(step, batch, outputs, submitted))
+
+    def _collect(self, flight: _Flight) -> list[TokenEvent]:
+        """Wait for a step and hand out its tokens."""
+        chosen, now = flight.step.chosen(), perf_counter()
+        # It began when it was submitted, or when the one before it had ended.
+        self._scheduler.pace.observe(len(flight.batch.tokens), now - max(flight.submitted, self._collected))
+        self._collected = now
+        return [
+            event
+            for sequence, choice in zip(flight.outputs, chosen, strict=True)
+            if self._sequences.get(sequence.id) is sequence  # or it has ended, and this is overrun
+            for event in self._advance(sequence, choice)
+        ]
+
+    def _drain(self) -> None:
+        """Wait for steps in flight that nobody needs any more."""
+        while self._flights:
+            self._flights.popleft().step.chosen()
 
     def _advance(self, sequence: Sequence, choice: Chosen) -> list[TokenEvent]:
         """Add a sampled token to its sequence; a stop id ends it and is neither emitted nor counted."""
@@ -114,10 +159,10 @@ class Engine:
             self._finish(sequence)
             return [TokenEvent(sequence.id, None, "stop", reused=sequence.reused)]
         sequence.append(choice.token)
-        full = sequence.generated >= sequence.request.max_tokens or len(sequence.tokens) >= self.context
-        if full:
+        self._scheduler.publish(sequence)
+        finish = "length" if sequence.complete else None
+        if finish:
             self._finish(sequence)
-        finish = "length" if full else None
         top = list(choice.top)
         return [TokenEvent(sequence.id, choice.token, finish, choice.logprob, top, reused=sequence.reused)]
 
@@ -142,11 +187,14 @@ class Engine:
 
     def _trim(self) -> None:
         """Give memory back once less than half of what is reserved is in use, and kept blocks when idle."""
+        if self.idle:
+            self._drain()
         pool = self._scheduler.pool
         enough = self._reserved if self.idle else self._reserved // 2
         if max(pool.used, pool.keep) >= enough:
             return
-        if (needed := max(pool.highest_used, pool.keep)) < enough:
+        in_flight = max((flight.blocks for flight in self._flights), default=0)
+        if (needed := max(pool.highest_used, pool.keep, in_flight)) < enough:
             pool.drop_from(needed)
-            self._reserved = pool.high_water
+            self._reserved = max(pool.high_water, in_flight)
             self.plan.reserve(self._reserved)

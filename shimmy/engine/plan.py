@@ -4,6 +4,10 @@ A step is a batch of tokens from several sequences: prompt chunks and generated 
 through the same graph. The KV cache is paged: a block holds ``block_tokens`` positions of one
 sequence for all layers, a sequence's block table lists its blocks in order. The scheduler hands
 out block ids, the plan owns the memory behind them.
+
+Steps take effect in the order of their submission, as do ``reserve`` and ``put_adapter`` between them:
+a plan with several steps in flight sees to it, most simply by one queue of its device. So blocks and
+places are used anew while a step that has used them before is still in flight.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from shimmy.engine.protocol import Sampling
     from shimmy.engine.sampling import Chosen, RowSampling
     from shimmy.gguf.weights import Weights
     from shimmy.graph.batch import Batch
@@ -57,7 +62,10 @@ class Limits:
 
 
 class Step(Protocol):
-    """A submitted step. Both methods wait for it; a synchronous engine has finished already."""
+    """A submitted step. Both methods wait for it; a synchronous engine has finished already.
+
+    Steps are asked for their tokens in order, each once.
+    """
 
     def chosen(self) -> list[Chosen]:
         """The sampled tokens of the R output rows."""
@@ -102,9 +110,20 @@ class Plan(Protocol):
     """Memory of one KV block, all layers."""
     fallbacks: tuple[str, ...]
     """Labels of nodes that run on the NumPy reference for want of a kernel."""
+    phases: bool
+    """Whether a row's bits depend on its phase: then only rows of one phase stand for each other."""
+    ahead: int
+    """How many steps may be in flight; 1: each is asked for its tokens before the next is submitted."""
+
+    def samples_ahead(self, sampling: Sampling) -> bool:
+        """Whether a row sampled so may be followed by the next one before its token is known."""
+        ...
 
     def reserve(self, blocks: int) -> None:
-        """Make exactly the block ids below ``blocks`` usable: allocates, or frees those above."""
+        """Make exactly the block ids below ``blocks`` usable: allocates, or frees those above.
+
+        No step in flight uses any of those above.
+        """
         ...
 
     def put_adapter(self, place: int, terms: Terms | None) -> None:

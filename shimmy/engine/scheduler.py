@@ -6,6 +6,11 @@ last gives its blocks back and is computed again later.
 
 What a sequence is about to compute may have been computed before, for itself or for another: it then
 shares the full blocks that hold it. A row's values do not depend on its batch, so nobody can tell.
+With a plan whose rows depend on their phase, a sequence that is computed again generates again, a token
+per step, and blocks are shared only among those who would compute them in the same phases.
+
+A sequence may get rows while the token before them is in flight: see :class:`Sequence`. It does so in
+every step, or else waits until it is known, so such a row always continues the step submitted last.
 """
 
 from __future__ import annotations
@@ -29,6 +34,8 @@ class Work:
 
     sequence: Sequence
     count: int
+    generated: bool
+    """Whether it is one row of the generated phase."""
 
     @property
     def has_output(self) -> bool:
@@ -39,9 +46,12 @@ class Work:
 class Scheduler:
     """Owns the sequences and the block ids; knows no model and no device."""
 
-    def __init__(self, pool: BlockPool, *, block_tokens: int, max_sequences: int, step_tokens: int) -> None:
+    def __init__(
+        self, pool: BlockPool, *, block_tokens: int, max_sequences: int, step_tokens: int, phases: bool
+    ) -> None:
         self.pool = pool
         self._shares = pool.keep > 0
+        self._phases = phases
         self.block_tokens = block_tokens
         self.max_sequences = max_sequences
         self.pace = Pace(step_tokens)
@@ -66,34 +76,57 @@ class Scheduler:
     def next_step(self) -> list[Work]:
         """Choose the next step's rows and give their sequences the blocks they need."""
         self._admit()
+        for sequence in self.running:
+            if sequence.pending > 1:
+                self._reuse(sequence)
         work: list[Work] = []
-        for sequence in [s for s in self.running if s.pending == 1]:
-            self._add(work, sequence, 1)
+        generating = [s for s in self.running if self._generates(s)]
+        for sequence in generating:
+            if sequence.ready:
+                self._add(work, Work(sequence, 1, generated=True))
         prompts = self._prompts()
-        budget = self.pace.tokens(generating=len(work)) - len(work)
-        counts = share_out([s.pending for s in prompts], budget)
+        budget = self.pace.tokens(len(generating)) - len(work)
+        counts = share_out([s.prompt_pending if self._phases else s.pending for s in prompts], budget)
         for sequence, count in zip(prompts, counts, strict=True):
-            self._add(work, sequence, count)
+            self._add(work, Work(sequence, count, generated=False))
         # Fitting a later sequence may have preempted one that was chosen before.
         return [w for w in work if w.sequence in self.running]
 
-    def computed(self, work: list[Work]) -> None:
-        """The rows of a step are in the KV cache: blocks that are full now can be found by others."""
+    def submitted(self, work: list[Work]) -> None:
+        """A step is on its way: its rows count as computed, and each of its outputs as a token."""
+        outputs = 0
         for item in work:
-            sequence = item.sequence
+            sequence, has_output = item.sequence, item.has_output
             sequence.computed += item.count
-            if not self._shares:
-                continue
-            for i in range(sequence.published, sequence.computed // self.block_tokens):
-                key = sequence.key(i, self.block_tokens)
-                sequence.blocks[i] = self.pool.publish(sequence.blocks[i], key)
-                sequence.published = i + 1
+            if has_output:
+                sequence.in_flight += 1
+                sequence.output = outputs
+                outputs += 1
+            self.publish(sequence)
+
+    def publish(self, sequence: Sequence) -> None:
+        """Blocks that are full of known tokens now can be found by others."""
+        if not self._shares:
+            return
+        full = min(sequence.computed, len(sequence.tokens)) // self.block_tokens
+        for i in range(sequence.published, full):
+            sequence.blocks[i] = self.pool.publish(sequence.blocks[i], self._key(sequence, i))
+            sequence.published = i + 1
+
+    def _generates(self, sequence: Sequence) -> bool:
+        """Whether its next row is of the generated phase."""
+        return sequence.prompt_pending <= 0 and (self._phases or sequence.pending == 1)
+
+    def _key(self, sequence: Sequence, block: int) -> bytes:
+        return sequence.key(block, self.block_tokens, phases=self._phases)
 
     def _admit(self) -> None:
         """Let waiting sequences in, as long as there are blocks for all of every prompt that is in."""
         promised = sum(self._blocks_for(s, len(s.tokens)) for s in self.running)
         while self.waiting and len(self.running) < self.max_sequences:
             sequence = self.waiting[0]
+            if sequence.in_flight:  # it was preempted; all of its tokens are known soon
+                return
             self._reuse(sequence)
             promised += self._blocks_for(sequence, len(sequence.tokens))
             if promised > self.pool.available:
@@ -108,11 +141,10 @@ class Scheduler:
         """
         prompts: list[Sequence] = []
         begun: set[bytes] = set()
-        for sequence in [s for s in self.running if s.pending > 1]:
-            self._reuse(sequence)
+        for sequence in [s for s in self.running if not self._generates(s)]:
             block = sequence.computed // self.block_tokens
             if self._shares and block < self._shareable(sequence):
-                key = sequence.key(block, self.block_tokens)
+                key = self._key(sequence, block)
                 if key in begun:
                     continue
                 begun.add(key)
@@ -124,7 +156,7 @@ class Scheduler:
         if not self._shares:
             return
         for i in range(sequence.computed // self.block_tokens, self._shareable(sequence)):
-            found = self.pool.find(sequence.key(i, self.block_tokens))
+            found = self.pool.find(self._key(sequence, i))
             if found is None:
                 return
             self.pool.give_back(sequence.blocks[i:])
@@ -136,9 +168,9 @@ class Scheduler:
         """How many blocks of known tokens a sequence could share: one token is computed for its logits."""
         return (len(sequence.tokens) - 1) // self.block_tokens
 
-    def _add(self, work: list[Work], sequence: Sequence, count: int) -> None:
-        if count and sequence in self.running and self._fit(sequence, count):
-            work.append(Work(sequence, count))
+    def _add(self, work: list[Work], item: Work) -> None:
+        if item.count and item.sequence in self.running and self._fit(item.sequence, item.count):
+            work.append(item)
 
     def _fit(self, sequence: Sequence, count: int) -> bool:
         """Take blocks for a sequence's next ``count`` tokens; False if it was preempted for want of them."""
@@ -196,11 +228,13 @@ def make_batch(work: list[Work]) -> Batch:
     for slot, item in enumerate(work):
         sequence, rows = item.sequence, slice(row, row + item.count)
         start, row = sequence.computed, row + item.count
-        tokens[rows] = sequence.tokens[start : start + item.count]
+        known = start < len(sequence.tokens)
+        tokens[rows] = sequence.tokens[start : start + item.count] if known else -1 - sequence.output
         positions[rows] = np.arange(start, start + item.count, dtype=np.int32)
         slots[rows] = slot
         tables[slot, : len(sequence.blocks)] = sequence.blocks
         if item.has_output:
             outputs.append(row - 1)
     lora = lora_rows([(w.count, w.sequence.adapters) for w in work])
-    return Batch(tokens, positions, slots, tables, np.array(outputs, np.int32), lora)
+    generated = sum(w.generated for w in work)
+    return Batch(tokens, positions, slots, tables, np.array(outputs, np.int32), lora, generated)

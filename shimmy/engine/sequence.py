@@ -13,12 +13,23 @@ from shimmy.engine.sampling import RowSampling
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """Tokens known so far, how many of them are in the KV cache, and in which blocks."""
+    """Tokens known so far, and how many positions are in the KV cache, in which blocks.
+
+    Steps in flight count as computed; the tokens they choose are yet to be known.
+    """
 
     request: Submit
     tokens: list[int]
     stop_ids: frozenset[int]
+    limit: int
+    """Most tokens, prompt and answer."""
     adapters: Places = ()
+    ahead: bool = False
+    """Whether a row may be computed whose token is not known yet."""
+    in_flight: int = 0
+    """Tokens chosen by steps in flight."""
+    output: int = 0
+    """The output row that chooses the newest of them, in the step submitted last."""
     computed: int = 0
     blocks: list[int] = field(default_factory=list)
     published: int = 0
@@ -30,8 +41,9 @@ class Sequence:
     _keys: list[bytes] = field(default_factory=list)
 
     @classmethod
-    def of(cls, request: Submit, adapters: Places = ()) -> Sequence:
-        sequence = cls(request, list(request.tokens), frozenset(request.stop_ids), adapters)
+    def of(cls, request: Submit, context: int, adapters: Places = (), *, ahead: bool = False) -> Sequence:
+        limit = min(len(request.tokens) + request.max_tokens, context)
+        sequence = cls(request, list(request.tokens), frozenset(request.stop_ids), limit, adapters, ahead)
         if request.sampling.repeat_penalty != 1.0:
             sequence.prompt_counts.update(request.tokens)
         return sequence
@@ -41,22 +53,46 @@ class Sequence:
         return self.request.id
 
     @property
+    def length(self) -> int:
+        """Tokens known or in flight."""
+        return len(self.tokens) + self.in_flight
+
+    @property
     def generated(self) -> int:
-        return len(self.tokens) - len(self.request.tokens)
+        """Those of them that are not the prompt's."""
+        return self.length - len(self.request.tokens)
 
     @property
     def pending(self) -> int:
-        """Tokens known but not yet computed; 1 while it decodes."""
-        return len(self.tokens) - self.computed
+        """Tokens not yet computed; 1 while it decodes."""
+        return self.length - self.computed
 
-    def key(self, block: int, block_tokens: int) -> bytes:
-        """The key of the content of one of its blocks, all of whose tokens are known."""
+    @property
+    def prompt_pending(self) -> int:
+        """Tokens of the prompt not yet computed; less than one behind it."""
+        return len(self.request.tokens) - self.computed
+
+    @property
+    def ready(self) -> bool:
+        """Whether its next row can be computed now, and not only when tokens in flight are known."""
+        return not self.in_flight or (self.ahead and self.length < self.limit)
+
+    @property
+    def complete(self) -> bool:
+        return len(self.tokens) >= self.limit
+
+    def key(self, block: int, block_tokens: int, *, phases: bool) -> bytes:
+        """The key of the content of one of its blocks, all of whose tokens are known.
+
+        With ``phases`` it tells how many of them are the prompt's.
+        """
         if not self._keys:
             # Ids are of versions, so what a replaced adapter has computed is found by nobody.
             self._keys.append(root_key(self.request.salt, sorted(self.request.adapters)))
         for i in range(len(self._keys) - 1, block + 1):
-            tokens = self.tokens[i * block_tokens : (i + 1) * block_tokens]
-            self._keys.append(block_key(self._keys[i], tokens))
+            start, end = i * block_tokens, (i + 1) * block_tokens
+            prompt = max(min(len(self.request.tokens), end) - start, 0) if phases else block_tokens
+            self._keys.append(block_key(self._keys[i], self.tokens[start:end], prompt))
         return self._keys[block + 1]
 
     def found(self, length: int) -> None:
@@ -72,8 +108,11 @@ class Sequence:
             self.reused = 0
 
     def append(self, token: int) -> None:
+        """The token of the oldest step in flight that has one for this sequence is known."""
+        self.in_flight -= 1
         self.tokens.append(token)
         self.generated_counts[token] += 1
 
     def row_sampling(self) -> RowSampling:
+        """How the token behind the last one, known or in flight, is chosen."""
         return RowSampling(self.request.sampling, self.generated, self.prompt_counts, self.generated_counts)

@@ -25,10 +25,16 @@ class LoraRows:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One step. Rows of a sequence are adjacent, their positions ascend by one; T rows, R outputs."""
+    """One step. Rows of a sequence are adjacent, their positions ascend by one; T rows, R outputs.
+
+    A row is of the *prompt* or the *generated* phase, by its position: a generated token's own row is of
+    the latter. For plans that tell them apart no sequence has rows of both in one step.
+    """
 
     tokens: NDArray[np.int32]
-    """(T,) token ids."""
+    """(T,) token ids. ``-1 - k`` is the token chosen for output row k of the step submitted just before,
+    which need not be known yet; plans with ``ahead`` = 1 see none. If that row chose no token (its logits
+    were not numbers) any will do: what comes of it is dropped."""
     positions: NDArray[np.int32]
     """(T,) position of each token in its sequence, from 0."""
     slots: NDArray[np.int32]
@@ -39,3 +45,6 @@ class Batch:
     """(R,) ascending rows of the step whose logits are wanted."""
     lora: LoraRows | None = None
     """None: no row has an adapter, and the step costs what it costs without any."""
+    generated: int = 0
+    """Rows before this one are generated, of a sequence each; those from it on are parts of prompts, or,
+    for plans that do not tell phases apart, of what a sequence computes again."""

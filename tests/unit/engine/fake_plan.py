@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from shimmy.engine.protocol import Sampling
 from shimmy.engine.sampling import Chosen, RowSampling
 from shimmy.graph.batch import Batch
 from shimmy.graph.lora import Terms
@@ -40,8 +41,11 @@ class FakePlan:
     block_tokens = 4
     block_bytes = 1
     fallbacks: tuple[str, ...] = ()
+    ahead = 1
 
-    def __init__(self) -> None:
+    def __init__(self, *, phases: bool = False) -> None:
+        """With ``phases`` a token counts for one more if its row was generated."""
+        self.phases = phases
         self.adapters: dict[int, Terms] = {}
         self.reserved = 0
         self.most_reserved = 0
@@ -59,11 +63,19 @@ class FakePlan:
         else:
             self.adapters[place] = terms
 
+    def samples_ahead(self, sampling: Sampling) -> bool:
+        return False
+
     def submit(self, batch: Batch, sampling: Sequence[RowSampling]) -> FakeStep:
         self.steps.append(batch)
         assert len(sampling) == len(batch.outputs)
+        slots = batch.slots.tolist()
+        generated = set(slots[: batch.generated])
+        assert len(generated) == batch.generated, "two generated rows of a sequence"
+        assert not self.phases or generated.isdisjoint(slots[batch.generated :]), "rows of both phases"
         owners: dict[int, int] = {}
-        rows = zip(batch.tokens.tolist(), batch.positions.tolist(), batch.slots.tolist(), strict=True)
+        tokens = batch.tokens + self.phases * (np.arange(len(batch.tokens)) < batch.generated)
+        rows = zip(tokens.tolist(), batch.positions.tolist(), batch.slots.tolist(), strict=True)
         for token, position, slot in rows:
             block = int(batch.block_tables[slot, position // self.block_tokens])
             assert block < self.reserved, "a block outside the reserved cache"
@@ -89,9 +101,10 @@ class FakePlan:
         self.reserved = 0
 
 
-def expected(prompt: list[int], count: int) -> list[int]:
+def expected(prompt: list[int], count: int, *, phases: bool = False) -> list[int]:
     """What greedy generation of ``count`` tokens gives on the fake plan."""
-    tokens = list(prompt)
+    context, answer = list(prompt), []
     for _ in range(count):
-        tokens.append(successor(tokens))
-    return tokens[len(prompt) :]
+        answer.append(successor(context))
+        context.append(answer[-1] + phases)
+    return answer

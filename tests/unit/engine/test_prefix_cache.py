@@ -213,10 +213,10 @@ def test_random_traffic_equals_solo_answers() -> None:
 def test_keys_follow_everything_before_a_block() -> None:
     root = root_key("")
     assert root_key("x") != root != root_key("", None)
-    first = block_key(root, [1, 2, 3, 4])
-    assert block_key(root, [1, 2, 3, 5]) != first
-    assert block_key(root_key("x"), [1, 2, 3, 4]) != first
-    assert block_key(first, [5, 6, 7, 8]) != block_key(root, [5, 6, 7, 8])
+    first = block_key(root, [1, 2, 3, 4], 4)
+    assert block_key(root, [1, 2, 3, 5], 4) != first
+    assert block_key(root_key("x"), [1, 2, 3, 4], 4) != first
+    assert block_key(first, [5, 6, 7, 8], 4) != block_key(root, [5, 6, 7, 8], 4)
 
 
 def test_the_pool_keeps_one_block_of_a_content() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
 from shimmy.engine.plan import FinishedStep
+from shimmy.engine.protocol import Sampling
 from shimmy.engine.sampling import RowSampling, choose
 from shimmy.graph.batch import Batch
 from shimmy.graph.lora import Terms
@@ -44,6 +45,8 @@ class CpuPlan:
     """See :class:`shimmy.engine.plan.Plan`. Steps with adapters have a program of their own."""
 
     block_tokens = BLOCK_TOKENS
+    phases = False
+    ahead = 1
 
     def __init__(self, plain: Executable, with_lora: WithLora, jit: Jit, pool: Pool) -> None:
         lowered = plain.lowered
@@ -71,6 +74,11 @@ class CpuPlan:
             self._lora = self._make_lora(self._plain.lowered)
         assert self._lora.lowered.lora
         self._lora.lowered.lora.put(place, terms)
+
+    def samples_ahead(self, sampling: Sampling) -> bool:
+        """False: ``submit`` returns when all is known."""
+        del sampling
+        return False
 
     def submit(self, batch: Batch, sampling: Sequence[RowSampling]) -> FinishedStep:
         """EngineError if the batch exceeds the limits or the reserved blocks."""

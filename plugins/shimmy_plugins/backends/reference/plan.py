@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shimmy.engine.plan import FinishedStep, Limits, Progress
+from shimmy.engine.protocol import Sampling
 from shimmy.engine.sampling import RowSampling, choose
 from shimmy.errors import ConfigError
 from shimmy.gguf.weights import Weights
@@ -34,6 +35,8 @@ class ReferencePlan:
     description = "NumPy reference"
     block_tokens = BLOCK_TOKENS
     fallbacks: tuple[str, ...] = ()
+    phases = False
+    ahead = 1
 
     def __init__(self, graph: Graph, weights: Weights, kv_type: str) -> None:
         graph = with_lora(graph)
@@ -66,6 +69,11 @@ class ReferencePlan:
             del self._adapters[place]
         else:
             self._adapters[place] = terms
+
+    def samples_ahead(self, sampling: Sampling) -> bool:
+        """False: ``submit`` returns when all is known."""
+        del sampling
+        return False
 
     def submit(self, batch: Batch, sampling: Sequence[RowSampling]) -> FinishedStep:
         context = {"batch": batch, "cache": self._cache, "adapters": self._adapters}
