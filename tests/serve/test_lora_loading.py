@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from shimmy.errors import AdapterError, GGUFError
-from shimmy.server.context import adapter_roots
-from shimmy.settings import Settings
+from shimmy.errors import AdapterError, GGUFError, ModelError
+from shimmy.gguf.card import ModelCard
 from tests.serve.fake_engine import FakeServer, eventually
 from tests.serve.lora_client import Client, make_server, run
 
@@ -212,6 +211,32 @@ def test_an_adapter_never_takes_a_name_that_means_something_else(server: FakeSer
     run(server, scenario)
 
 
+def test_a_broken_adapter_that_was_found_may_be_replaced(
+    server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    get = server.catalog.get
+
+    def broken(name: str) -> ModelCard:
+        if name == "mine":
+            raise AdapterError("adapter 'mine' cannot be used: it is broken.")
+        if name == "odd":
+            raise ModelError("model 'odd' cannot be used: it is broken.")
+        return get(name)
+
+    monkeypatch.setattr(server.catalog, "get", broken)
+
+    async def scenario(client: Client) -> None:
+        for name in ("mine", "odd"):
+            status, error = await client.load(name, "one")
+            problem = f"{name!r} is the name of something already"
+            assert (status, error["error"]["message"].startswith(problem)) == (400, True)
+        assert (await client.load("odd", "one", load_inplace=True))[0] == 400
+        assert (await client.load("mine", "one", load_inplace=True))[0] == 200
+        assert (await client.ask("mine"))[0] == 200
+
+    run(server, scenario)
+
+
 def test_of_two_loads_at_once_one_wins(server: FakeServer) -> None:
     async def scenario(client: Client) -> None:
         answers = await asyncio.gather(*(client.load("mine", path) for path in ("one", "two")))
@@ -224,75 +249,5 @@ def test_of_two_loads_at_once_one_wins(server: FakeServer) -> None:
         answers = await asyncio.gather(*(client.load("mine", p, load_inplace=True) for p in ("one", "two")))
         assert [status for status, _ in answers] == [200, 200]
         assert len(server.engine.adapters) == 1
-
-    run(server, scenario)
-
-
-PATHS = (
-    *("../elsewhere", "/etc", "one/../../x", "nothing", "link", "a\0b", "circle", "x" * 5000),
-    *("one/file_outside", "folder"),
-)
-
-
-@pytest.mark.parametrize("path", PATHS, ids=ascii)
-def test_paths_outside_the_folders_are_refused(server: FakeServer, tmp_path: Path, path: str) -> None:
-    outside = tmp_path.parent / "elsewhere"
-    outside.mkdir(exist_ok=True)
-    (outside / "adapter_model.safetensors").touch()
-    for name, target in {
-        "link": outside,
-        "circle": "circle",
-        "one/file_outside": outside / "adapter_model.safetensors",
-        "folder/adapter_model.safetensors": outside / "adapter_model.safetensors",
-    }.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).symlink_to(target)
-
-    async def scenario(client: Client) -> None:
-        status, error = await client.load("x", path)
-        assert (status, error["error"]["param"]) == (400, "lora_path")
-        assert not server.engine.adapters
-
-    run(server, scenario)
-
-
-def test_links_within_the_folders_are_followed(server: FakeServer, tmp_path: Path) -> None:
-    (tmp_path / "two" / "adapter_model.safetensors").touch()
-    (tmp_path / "one" / "adapter_model.safetensors").symlink_to("../two/adapter_model.safetensors")
-    (tmp_path / "latest").symlink_to("one")
-
-    async def scenario(client: Client) -> None:
-        status, answer = await client.load("x", "latest")
-        assert (status, answer["path"]) == (200, str(tmp_path / "one"))
-
-    run(server, scenario)
-
-
-def test_the_folders_are_those_where_adapters_are_searched_for(tmp_path: Path) -> None:
-    names = ("dirs", "models", "found", "listed", "adapter")
-    dirs, models, found, listed, adapter = (tmp_path / name for name in names)
-    for folder in (dirs, models, found, listed, adapter):
-        folder.mkdir()
-    (tmp_path / "model.gguf").touch()
-    weights = adapter / "adapter_model.safetensors"
-    weights.touch()
-    settings = Settings(
-        lora_dirs=(dirs,),
-        models_dir=models,
-        auto_discover=found,
-        model_paths=(listed, tmp_path / "model.gguf"),
-        lora_gguf=weights,
-    )
-    roots = [dirs, models, found, listed, Path("models"), adapter]
-    assert adapter_roots(settings) == roots
-    assert adapter_roots(Settings(lora_gguf=adapter)) == [Path("models"), adapter]
-
-
-@pytest.mark.parametrize("name", ["", "a b", "x" * 201, "new\nline"])
-def test_names_that_are_none(server: FakeServer, name: str) -> None:
-    async def scenario(client: Client) -> None:
-        status, error = await client.load(name, "one")
-        assert (status, error["error"]["param"]) == (400, "lora_name")
-        assert "expected letters, digits and the signs" in error["error"]["message"]
 
     run(server, scenario)

@@ -12,6 +12,8 @@ from shimmy.lora.read import read_adapter
 from shimmy.server.context import ServerContext
 from shimmy_plugins.frontends.lora.schema import LoadRequest
 
+_REPLACE = 'Take another name; "load_inplace": true replaces an adapter.'
+
 
 async def load_adapter(context: ServerContext, wanted: LoadRequest) -> ModelCard:
     """Load an adapter and make its name known; running requests of a replaced one keep it.
@@ -47,44 +49,34 @@ def _check_base(context: ServerContext, card: ModelCard) -> None:
 async def _check_name(context: ServerContext, wanted: LoadRequest) -> None:
     """Raise RequestError if the name means something else, or what may not be replaced."""
     name = wanted.lora_name
-    known = await _known(context, name)
-    if known is not None and known.name != name:
-        problem, hint = f"{name!r} is another name of {known.name!r}.", "Take another one."
-    elif known is not None and known.adapter is None:
-        problem, hint = f"there is a model {name!r} already.", "Take another name."
-    elif known is not None and not wanted.replaces:
-        problem = f"there is an adapter {name!r} already."
-        hint = 'Take another name, or send "load_inplace": true to replace it.'
-    elif model := await _model_before_colon(context, name):
-        problem = f"{name!r} would be another name of an adapter of the model {model!r}."
-        hint = "Take a name that begins otherwise."
+    try:
+        known = await context.find_model(name)
+    except ModelNotFoundError:
+        if (model := await _model_before_colon(context, name)) is not None:
+            problem = f"{name!r} would be another name of an adapter of the model {model!r}."
+            raise _refused(problem, "Take a name that begins otherwise.") from None
+    except ModelError as error:
+        # A broken adapter may be replaced like others.
+        if not (isinstance(error, AdapterError) and wanted.replaces):
+            raise _refused(f"{name!r} is the name of something already: {error.message}", _REPLACE) from error
     else:
-        return
-    raise RequestError(problem, hint=hint, param="lora_name")
+        if known.name != name:
+            raise _refused(f"{name!r} is another name of {known.name!r}.", "Take another one.")
+        if known.adapter is None:
+            raise _refused(f"there is a model {name!r} already.", "Take another name.")
+        if not wanted.replaces:
+            raise _refused(f"there is an adapter {name!r} already.", _REPLACE)
+
+
+def _refused(problem: str, hint: str) -> RequestError:
+    return RequestError(problem, hint=hint, param="lora_name")
 
 
 async def _model_before_colon(context: ServerContext, name: str) -> str | None:
     """The model that ``MODEL:…`` begins with, as adapters of it are called as well."""
-    heads = [name[: match.start()] for match in re.finditer(":", name)]
-    for head in heads:
-        if (known := await _known(context, head)) is not None:
-            return known.name
+    for colon in re.finditer(":", name):
+        try:
+            return (await context.find_model(name[: colon.start()])).name
+        except (ModelError, ModelNotFoundError):
+            continue
     return None
-
-
-async def _known(context: ServerContext, name: str) -> ModelCard | None:
-    """What the server knows by this name, be it of use or not.
-
-    Raises:
-        RequestError: something that cannot be used has it.
-    """
-    try:
-        return await context.find_model(name)
-    except ModelNotFoundError:
-        return None
-    except ModelError as error:
-        raise RequestError(
-            f"{name!r} is already the name of something else: {error.message}",
-            hint="Take another name.",
-            param="lora_name",
-        ) from error
