@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from shimmy.graph.batch import Batch
 from shimmy_plugins.backends.wgpu.composer import Composer
-from shimmy_plugins.backends.wgpu.device import Buffer, Gpu
+from shimmy_plugins.backends.wgpu.device import Buffer, Gpu, Slice
 from shimmy_plugins.backends.wgpu.kernel import Kernel, Size
 from shimmy_plugins.backends.wgpu.step import phase_words
 
@@ -34,8 +34,16 @@ def buffer_of(gpu: Gpu, data: NDArray[Any]) -> Buffer:
     return buffer
 
 
-def run_kernel(gpu: Gpu, kernel: Kernel, size: Size, buffers: Sequence[Buffer | NDArray[Any]]) -> None:
+def run_kernel(
+    gpu: Gpu, kernel: Kernel, size: Size, bindings: Sequence[Buffer | Slice | NDArray[Any]]
+) -> None:
     """Run a kernel on its bindings; arrays are uploaded."""
-    bound = [buffer if isinstance(buffer, Buffer) else buffer_of(gpu, buffer) for buffer in buffers]
+    slices = [
+        binding if isinstance(binding, Slice) else _buffer(gpu, binding).whole() for binding in bindings
+    ]
     pipeline = gpu.pipeline(kernel.source, kernel.label)
-    gpu.run([gpu.call(pipeline, gpu.bind(pipeline, [b.whole() for b in bound]), *kernel.grid(size))])
+    gpu.run([gpu.call(pipeline, gpu.bind(pipeline, slices), *kernel.grid(size))])
+
+
+def _buffer(gpu: Gpu, binding: Buffer | NDArray[Any]) -> Buffer:
+    return binding if isinstance(binding, Buffer) else buffer_of(gpu, binding)

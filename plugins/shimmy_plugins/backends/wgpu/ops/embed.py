@@ -1,0 +1,30 @@
+"""embed: rows of the embedding matrix, taken out of the run layout exactly."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shimmy_plugins.backends.wgpu.composer import Composer
+from shimmy_plugins.backends.wgpu.kernel import Kernel, Size
+from shimmy_plugins.backends.wgpu.layouts import BLOCK, GpuLayout
+
+if TYPE_CHECKING:
+    from shimmy_plugins.backends.wgpu.device import Gpu
+
+#: Most invocations that unpack a row together.
+WORKGROUP = 64
+
+
+def embed(composer: Composer, gpu: Gpu, layout: GpuLayout, columns: int) -> Kernel:
+    """Bindings: the weight's parts, chosen, y, step.
+
+    ``chosen``: array<i32>, the tokens that step.py's negative ones stand for. ``y``: F32 (rows, columns).
+    """
+    blocks = -(-columns // BLOCK)
+    workgroup = min(1 << (blocks - 1).bit_length(), WORKGROUP, gpu.limits.invocations)
+    source = composer.compose("shimmy/ops/embed.wgsl", layout=layout, columns=columns, workgroup=workgroup)
+    return Kernel(f"embed {layout.name} {columns}", source, _one_per_row)
+
+
+def _one_per_row(size: Size) -> tuple[int, int, int]:
+    return size.rows, 1, 1

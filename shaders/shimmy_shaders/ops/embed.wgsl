@@ -1,0 +1,24 @@
+// Rows of the embedding matrix: a workgroup unpacks the weights of one token.
+
+# import layout.shader as weights
+# set first = layout.parts | length
+${weights.bindings(layout, "w", 0)}
+@group(0) @binding(${first}) var<storage, read> chosen: array<i32>;
+@group(0) @binding(${first + 1}) var<storage, read_write> y: array<f32>;
+@group(0) @binding(${first + 2}) var<storage, read> step: array<u32>;
+
+# include "shimmy/common/step.wgsl"
+${weights.functions(layout, "w", columns)}
+@compute @workgroup_size(${workgroup})
+fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) li: u32) {
+    let row = at.x;
+    if (row >= step_rows()) { return; }
+    var token = step_token(row);
+    if (token < 0) { token = chosen[-1 - token]; }
+    for (var block = li; block < ${(columns + 31) // 32}u; block += ${workgroup}u) {
+        var values = w_values(u32(token), block);
+        for (var i = 0u; i < ${"32u" if columns % 32 == 0 else "min(32u, %du - 32u * block)" % columns}; i++) {
+            y[row * ${columns}u + 32u * block + i] = values[i / 4u][i % 4u];
+        }
+    }
+}

@@ -1,0 +1,126 @@
+// y = weight * x for the few rows of a step that are generated; each weight is read once for ${shape.batch} of them.
+//
+// ${shape.lanes} neighbouring invocations share a row of the weight; each multiplies every ${shape.lanes}th chunk of columns.
+// What an invocation adds up, and then the sum of all of them, is in one order, however many rows x has.
+
+# import layout.shader as weights
+# set norm_at = layout.parts | length
+# set bias_at = norm_at + (0 if norm is none else 1)
+# set x_at = bias_at + (1 if bias else 0)
+# set float = "vec4<f32>" if columns % 4 == 0 else "f32"
+# set halves = 2 if epilogue == "swiglu" else 1
+## Weight rows of an invocation: for result e its row, or those of the gate and of what it lets through.
+# set weight_rows = shape.each * halves
+# set totals = weight_rows * shape.batch
+# set quads = shape.chunk // 4
+# set groups = 32 // layout.group if layout.group is defined else 1
+# set parts = shape.lanes // (subgroup or shape.lanes)
+${weights.bindings(layout, "w", 0)}
+# if norm is not none
+@group(0) @binding(${norm_at}) var<storage, read> norm: array<${float}>;
+# endif
+# if bias
+@group(0) @binding(${bias_at}) var<storage, read> bias: array<f32>;
+# endif
+@group(0) @binding(${x_at}) var<storage, read> x: array<${float}>;
+@group(0) @binding(${x_at + 1}) var<storage, read_write> y: array<f32>;
+@group(0) @binding(${x_at + 2}) var<storage, read> step: array<u32>;
+
+// Of each row's ${parts} subgroups: what they have added up.
+var<workgroup> sums: array<f32, ${shape.owners * parts * totals}>;
+${weights.functions(layout, "w", columns)}
+# include "shimmy/vec/rows.wgsl"
+# include "shimmy/vec/int8.wgsl" if int8 else "shimmy/vec/f32.wgsl"
+# if epilogue == "swiglu"
+# include "shimmy/common/silu.wgsl"
+# endif
+
+# if subgroup
+// What the invocations of a subgroup have added up.
+fn add_up(mine: f32, li: u32) -> f32 { return subgroupAdd(mine); }
+# else
+var<workgroup> tree: array<f32, ${workgroup}>;
+// What the invocations of a row have added up; the first of them gets it.
+fn add_up(mine: f32, li: u32) -> f32 {
+    tree[li] = mine;
+    workgroupBarrier();
+    for (var half = ${shape.lanes // 2}u; half > 0u; half /= 2u) {
+        if (li % ${shape.lanes}u < half) { tree[li] += tree[li + half]; }
+        workgroupBarrier();
+    }
+    let sum = tree[li];
+    workgroupBarrier();
+    return sum;
+}
+# endif
+
+// Total k of the rows that some invocations share.
+fn sum_of_parts(owner: u32, k: u32) -> f32 {
+    var sum = sums[owner * ${parts * totals}u + k];
+    for (var part = 1u; part < ${parts}u; part++) { sum += sums[(owner * ${parts}u + part) * ${totals}u + k]; }
+    return sum;
+}
+
+@compute @workgroup_size(${workgroup})
+fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) li: u32) {
+    let first = at.y * ${shape.batch}u;
+    if (first >= count()) { return; }
+    prepare(first, li);
+# if shape.pieces == 1
+    stage(first, 0u, li);
+    workgroupBarrier();
+# endif
+    let owner = li / ${shape.lanes}u;
+    let lane = li % ${shape.lanes}u;
+    for (var turn = 0u; turn < ${shape.turns}u; turn++) {
+        let top = ((at.z * ${shape.grid_x}u + at.x) * ${shape.turns}u + turn) * ${shape.owners * shape.each}u + owner;
+        let rows = array<u32, ${weight_rows}>(
+# for e in range(shape.each)
+# for h in range(halves)
+            min(top + ${e * shape.owners}u, ${outputs - 1}u) + ${h * outputs}u,
+# endfor
+# endfor
+        );
+        // Zeros are said: a variable that a loop does not set keeps its value from one turn to the next (naga 29).
+        var totals = array<Total, ${totals}>();
+# if shape.pieces == 1
+        for (var chunk = lane; chunk < ${shape.chunks}u; chunk += ${shape.lanes}u) {
+            multiply(&totals, rows, chunk, chunk);
+        }
+# else
+        for (var start = 0u; start < ${shape.chunks}u; start += ${shape.piece}u) {
+            workgroupBarrier();
+            stage(first, start, li);
+            workgroupBarrier();
+            for (var i = lane; i < min(${shape.piece}u, ${shape.chunks}u - start); i += ${shape.lanes}u) {
+                multiply(&totals, rows, start + i, i);
+            }
+        }
+# endif
+# for k in range(totals)
+        let sum${k} = add_up(value(totals[${k}]), li);
+# endfor
+        if (li % ${shape.lanes // parts}u == 0u) {
+# for k in range(totals)
+            sums[li / ${shape.lanes // parts}u * ${totals}u + ${k}u] = sum${k};
+# endfor
+        }
+        workgroupBarrier();
+        for (var k = lane; k < ${shape.each * shape.batch}u; k += ${shape.lanes}u) {
+            let e = k / ${shape.batch}u;
+            let b = k % ${shape.batch}u;
+            let row = top + e * ${shape.owners}u;
+            if (row < ${outputs}u && first + b < count()) {
+                let i = (${"step_first_output() + " if late}first + b) * ${outputs}u + row;
+# if epilogue == "swiglu"
+                let gate = sum_of_parts(owner, e * ${2 * shape.batch}u + b);
+                y[i] = silu(gate) * sum_of_parts(owner, e * ${2 * shape.batch}u + ${shape.batch}u + b);
+# else
+                let product = sum_of_parts(owner, k)${" + bias[row]" if bias};
+                y[i] = ${"y[i] + " if epilogue == "add"}product;
+# endif
+            }
+        }
+        workgroupBarrier();
+    }
+}

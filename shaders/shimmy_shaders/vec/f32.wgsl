@@ -1,0 +1,62 @@
+// Products in F32. A chunk is ${shape.chunk} columns, ${quads} quads; the same quads of neighbouring chunks lie together in
+// workgroup memory, since neighbouring invocations read them.
+
+# set numbers = layout.offsets is defined and layout.offsets is integer
+var<workgroup> columns: array<vec4<f32>, ${shape.batch * quads * shape.stride}>;
+// Four sums, to be added at the end: each addition waits for the one before.
+alias Total = vec4<f32>;
+fn value(total: Total) -> f32 { return (total.x + total.y) + (total.z + total.w); }
+
+// Put chunks of x, from chunk `start` on, into workgroup memory: of the rows `first` and on.
+fn stage(first: u32, start: u32, li: u32) {
+    for (var b = 0u; b < ${shape.batch}u; b++) {
+        let row = source(first + b);
+        for (var i = li; i < ${shape.piece * quads}u; i += ${workgroup}u) {
+            columns[(b * ${quads}u + i % ${quads}u) * ${shape.stride}u + i / ${quads}u] = prepared(b, row, start * ${quads}u + i);
+        }
+    }
+}
+
+// Add a chunk's share to the totals; in workgroup memory it is chunk `at`.
+fn multiply(totals: ptr<function, array<Total, ${totals}>>, rows: array<u32, ${weight_rows}>, chunk: u32, at: u32) {
+# for r in range(weight_rows)
+# if numbers
+    let words${r} = w_words(rows[${r}], chunk);
+# for g in range(groups)
+    let scale${r}_${g} = vec4<f32>(w_number_scale(rows[${r}], chunk * ${groups}u + ${g}u).x);
+# endfor
+# for q in range(quads)
+    let weight${r}_${q} = w_numbers(words${r}[${q}]);
+# endfor
+# else
+    let weights${r} = ${"w_values" if quads == 8 else "w_eight"}(rows[${r}], chunk);
+# for q in range(quads)
+    let weight${r}_${q} = weights${r}[${q}];
+# endfor
+# endif
+# endfor
+# for b in range(shape.batch)
+    {
+# for q in range(quads)
+        let x${q} = columns[${(b * quads + q) * shape.stride}u + at];
+# endfor
+# for r in range(weight_rows)
+# set total = "(*totals)[%d]" % (r * shape.batch + b)
+# if numbers
+# for g in range(groups)
+# set first = g * quads // groups
+        var sum${r}_${g} = weight${r}_${first} * x${first};
+# for q in range(first + 1, first + quads // groups)
+        sum${r}_${g} = fma(weight${r}_${q}, x${q}, sum${r}_${g});
+# endfor
+        ${total} = fma(scale${r}_${g}, sum${r}_${g}, ${total});
+# endfor
+# else
+# for q in range(quads)
+        ${total} = fma(weight${r}_${q}, x${q}, ${total});
+# endfor
+# endif
+# endfor
+    }
+# endfor
+}

@@ -1,0 +1,227 @@
+"""linear for generated rows against NumPy: layouts, odd shapes, what comes before and after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import pytest
+
+from shimmy.gguf.quant import AffineRun, FloatRun, Scales
+from shimmy.graph.reference import rms_norm, swiglu
+from shimmy_plugins.backends.wgpu.device import Gpu
+from shimmy_plugins.backends.wgpu.layouts import layout_of
+from shimmy_plugins.backends.wgpu.ops import linear_vec
+from shimmy_plugins.backends.wgpu.weights import GpuWeights
+from tests.backend.harness import AFFINE, F32, Affine, MadeUpWeights, affine, assert_close, floats
+from tests.backend.test_int8 import as_quantised
+from tests.backend.wgpu.kernels import COMPOSER, buffer_of, run_kernel, step_of
+from tests.backend.wgpu.test_layouts import ODD
+
+Q4 = Affine(4, 32, centred=True)
+EPS = 1e-5
+
+
+@dataclass
+class Limited:
+    """A GPU with less than there is; kernels are made for it, and run on the whole one."""
+
+    gpu: Gpu
+    subgroup: int
+    workgroup_memory: int
+    workgroups: int = 65535
+
+    @property
+    def limits(self):
+        return replace(self.gpu.limits, workgroup_memory=self.workgroup_memory, workgroups=self.workgroups)
+
+
+@dataclass
+class Product:
+    """A product with what comes before and after it."""
+
+    run: AffineRun | FloatRun
+    precision: Literal["f32", "int8"] = "f32"
+    norm: bool = False
+    epilogue: linear_vec.Epilogue = "store"
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        rng = np.random.default_rng(3)
+        self.weights = MadeUpWeights(w=self.run)
+        self.matrix = self.weights.dequantize("w.weight")
+        rows, columns = self.matrix.shape
+        self.norm_weight = rng.normal(1, 0.2, columns).astype(np.float32)
+        self.bias_values = rng.normal(size=rows).astype(np.float32)
+
+    def expected(self, x: F32, y: F32) -> F32:
+        """By the definitions of the ops, in F64 where the order of additions matters."""
+        if self.norm:
+            x = rms_norm(x, weight=self.norm_weight, eps=EPS)
+        if self.precision == "int8" and isinstance(self.run, AffineRun):
+            x, _ = as_quantised(x)
+        product = (x.astype(np.float64) @ self.matrix.T.astype(np.float64)).astype(np.float32)
+        if self.bias:
+            product += self.bias_values
+        if self.epilogue == "swiglu":
+            product = swiglu(*np.split(product, 2, axis=1))
+        return product + y if self.epilogue == "add" else product
+
+    def found(
+        self, gpu: Gpu, x: F32, y: F32, on: Gpu | Limited | None = None, kernel: int | None = None
+    ) -> F32:
+        """By the kernel that a step takes, or one of them."""
+        size, step = step_of(len(x))
+        kernels = linear_vec.linear_vec(
+            COMPOSER,
+            on or gpu,  # type: ignore[arg-type]
+            layout_of(self.run),
+            *self.matrix.shape,
+            precision=self.precision,
+            norm=EPS if self.norm else None,
+            epilogue=self.epilogue,
+            bias=self.bias,
+        )
+        if kernel is None:
+            kernel = min(sum(len(x) > batch for batch in linear_vec.BATCHES), len(kernels) - 1)
+        loaded = GpuWeights(gpu, self.weights).matrix(["w.weight"])
+        result = buffer_of(gpu, y)
+        extra = [self.norm_weight] * self.norm + [self.bias_values] * self.bias
+        run_kernel(gpu, kernels[kernel], size, [*loaded.slices, *extra, x, result, step])
+        return gpu.read(result, np.float32).reshape(y.shape)
+
+    def operands(self, count: int) -> tuple[F32, F32]:
+        """Rows of x, and of what is in y."""
+        rng = np.random.default_rng(count)
+        rows, columns = self.matrix.shape
+        width = rows // 2 if self.epilogue == "swiglu" else rows
+        return (
+            rng.normal(size=(count, columns)).astype(np.float32),
+            rng.normal(size=(count, width)).astype(np.float32),
+        )
+
+    def check(self, gpu: Gpu, on: Gpu | Limited | None = None, *, counts: Sequence[int]) -> None:
+        """Right, and each row with the bits it has alone."""
+        for count in counts:
+            x, y = self.operands(count)
+            found = self.found(gpu, x, y, on)
+            assert_close(found, self.expected(x, y))
+            for row in {0, count - 1}:
+                alone = self.found(gpu, x[row : row + 1], y[row : row + 1], on)
+                np.testing.assert_array_equal(found[row : row + 1], alone)
+
+
+def made(form: Affine, rows: int, columns: int) -> AffineRun:
+    columns = -(-columns // form.columns) * form.columns
+    return affine(np.random.default_rng(rows), rows, columns, form)
+
+
+@pytest.mark.parametrize("precision", ["f32", "int8"])
+@pytest.mark.parametrize("form", AFFINE + ODD, ids=str)
+def test_every_layout_of_codes(gpu: Gpu, form: Affine, precision: Literal["f32", "int8"]) -> None:
+    product = Product(made(form, 37, 288), precision)
+    x, y = product.operands(2)
+    assert_close(product.found(gpu, x, y), product.expected(x, y))
+
+
+@pytest.mark.parametrize("kind", ["f32", "f16", "bf16"])
+def test_floats(gpu: Gpu, kind: str) -> None:
+    for rows, columns in [(6, 96), (1, 1), (19, 257)]:
+        Product(floats(np.random.default_rng(8), rows, columns, kind), norm=rows == 6).check(gpu, counts=[2])
+
+
+@pytest.mark.parametrize("precision", ["f32", "int8"])
+@pytest.mark.parametrize(
+    ("norm", "epilogue", "bias"),
+    [
+        (False, "store", False),
+        (True, "store", True),
+        (True, "swiglu", False),
+        (False, "add", True),
+    ],
+)
+def test_before_and_after(
+    gpu: Gpu, norm: bool, epilogue: linear_vec.Epilogue, bias: bool, precision: Literal["f32", "int8"]
+) -> None:
+    """With subgroups and without."""
+    product = Product(made(Q4, 70, 288), precision, norm, epilogue, bias)
+    for subgroup in {gpu.subgroup, 0}:
+        product.check(gpu, Limited(gpu, subgroup, gpu.limits.workgroup_memory), counts=[2])
+
+
+@pytest.mark.parametrize("precision", ["f32", "int8"])
+def test_any_number_of_rows_gives_a_row_the_same_bits(gpu: Gpu, precision: Literal["f32", "int8"]) -> None:
+    Product(made(Affine(4, 32, factor=np.uint8), 6, 512), precision, norm=True).check(
+        gpu, counts=range(1, 10)
+    )
+
+
+@pytest.mark.parametrize("precision", ["f32", "int8"])
+@pytest.mark.parametrize("memory", [16 << 10, 64 << 10])
+def test_rows_longer_than_workgroup_memory(gpu: Gpu, memory: int, precision: Literal["f32", "int8"]) -> None:
+    """x comes in pieces, and kernels for many rows are left out where not even one piece has room."""
+    product = Product(made(Q4, 9, 9 * 1024 + 32), precision, norm=True)
+    on = Limited(gpu, gpu.subgroup, min(memory, gpu.limits.workgroup_memory))
+    product.check(gpu, on, counts=[5])
+
+
+def test_matrices_with_many_rows(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several results of an invocation, work one after another, and workgroups in two dimensions."""
+    monkeypatch.setattr(linear_vec, "MANY_RESULTS", 1)
+    monkeypatch.setattr(linear_vec, "BUSY_WORKGROUPS", 30)
+    limited = Limited(gpu, gpu.subgroup, gpu.limits.workgroup_memory, workgroups=7)
+    for precision in ("f32", "int8"):
+        for epilogue in ("add", "swiglu"):
+            Product(made(Q4, 2006, 64), precision, epilogue=epilogue).check(gpu, limited, counts=[2])
+
+
+def test_activations_are_rounded_as_on_the_cpu(gpu: Gpu) -> None:
+    """Each row of the weight is 1 in one column: the result is that column, rounded to 8 bits."""
+    columns = 64
+    codes = np.where(np.eye(columns, dtype=bool), np.uint8(9), np.uint8(8))
+    ones = Scales(np.ones((columns, columns // 32), np.float16))
+    product = Product(AffineRun(codes, 4, 32, ones, 8), "int8")
+    rng = np.random.default_rng(4)
+    x = rng.normal(size=(8, columns)).astype(np.float32)
+    x[1] = np.linspace(-127, 127, columns)  # many are halves
+    x[2, ::2], x[2, 1::2] = 127, np.arange(-16, 16) + 0.5
+    x[3], x[4] = 0, 1e-38
+    x[5, :32] = 0
+    np.testing.assert_array_equal(product.found(gpu, x, np.zeros_like(x)), as_quantised(x)[0])
+
+
+@pytest.mark.parametrize("precision", ["f32", "int8"])
+def test_damage_is_not_hidden(gpu: Gpu, precision: Literal["f32", "int8"]) -> None:
+    product = Product(made(Q4, 16, 64), precision)
+    x, y = product.operands(3)
+    x[0, 5], x[1, 40] = np.nan, np.inf
+    found = product.found(gpu, x, y)
+    assert not np.isfinite(found[:2]).any()
+    assert np.isfinite(found[2]).all()
+
+
+def test_the_rows_whose_outputs_are_wanted(gpu: Gpu) -> None:
+    """They are read where they are, and the results lie behind those of other phases."""
+    product = Product(made(Q4, 37, 96), norm=True)
+    x, _ = product.operands(7)
+    outputs = [1, 4, 5]
+    size, step = step_of(len(x), outputs, first_output=2)
+    y = buffer_of(gpu, np.zeros((6, 37), np.float32))
+    kernels = linear_vec.linear_vec(
+        COMPOSER, gpu, layout_of(product.run), 37, 96, precision="f32", norm=EPS, late=True
+    )
+    loaded = GpuWeights(gpu, product.weights).matrix(["w.weight"])
+    run_kernel(gpu, kernels[1], size, [*loaded.slices, product.norm_weight, x, y, step])
+    found = gpu.read(y, np.float32).reshape(6, 37)
+    assert_close(found[2:5], product.expected(x[outputs], y=x))
+    assert not found[[0, 1, 5]].any()
+
+
+def test_a_step_without_rows_writes_nothing(gpu: Gpu) -> None:
+    product = Product(made(Q4, 6, 96))
+    size, _ = step_of(0)
+    (kernel, *_) = linear_vec.linear_vec(COMPOSER, gpu, layout_of(product.run), 6, 96, precision="f32")
+    assert kernel.grid(size)[1] == 0
+    assert kernel.grid(replace(size, rows=1))[1] == 1
