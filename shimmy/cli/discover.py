@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from shimmy.cli.common import FINDING, NAMING, bootstrap, settings_options
-from shimmy.cli.list import print_no_models, print_skipped
+from shimmy.cli.list import print_clashes, print_models, print_no_models, print_skipped
 from shimmy.cli.output import print_json, print_table, readable_size
 from shimmy.discovery.catalog import Catalog, ModelCard, Searched, Skipped
 
@@ -31,11 +31,15 @@ def command(
     aliases = {card.name: catalog.aliases(card.name) for card in models}
     if json:
         rows = [dataclasses.asdict(card) | {"aliases": aliases[card.name]} for card in models]
-        print_json({"models": rows} | (_details(skipped, searched) if everything else {}))
+        print_json(
+            {"models": rows, "clashes": catalog.clashes()}
+            | (_details(skipped, searched) if everything else {})
+        )
         return
     if models:
-        headers = ("source", "name", "also called", "size", "path")
-        print_table(headers, [_row(card, aliases[card.name]) for card in models])
+        headers = ("source", "name", "also called", "size")
+        print_models(headers, models, lambda card: _row(card, aliases[card.name]))
+        print_clashes(catalog.clashes())
     else:
         print_no_models()
     if everything:
@@ -53,7 +57,7 @@ def print_places(searched: Sequence[Searched]) -> None:
 
 
 def _row(card: ModelCard, aliases: Sequence[str]) -> tuple[str, ...]:
-    return card.source, card.name, ", ".join(aliases), readable_size(card.size_bytes), str(card.path)
+    return card.source, card.name, ", ".join(aliases), readable_size(card.size_bytes)
 
 
 def _details(skipped: Sequence[Skipped], searched: Sequence[Searched]) -> dict[str, object]:

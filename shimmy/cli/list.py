@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,7 +30,8 @@ def command(
     models = [*catalog.models(), *own]
     skipped = catalog.skipped if everything else []
     if json:
-        listing = {"models": [dataclasses.asdict(card) for card in models]}
+        listing: dict[str, Any] = {"models": [dataclasses.asdict(card) for card in models]}
+        listing["clashes"] = catalog.clashes()
         if everything:
             listing["skipped"] = [dataclasses.asdict(row) for row in skipped]
         print_json(listing)
@@ -38,11 +39,30 @@ def command(
     if short:
         print("".join(f"{printable(card.name)}\n" for card in models), end="")
     elif models:
-        headers = ("name", "size", "parameters", "quantization", "context", "path")
-        print_table(headers, [_model_row(card) for card in models])
+        print_models(("name", "size", "parameters", "quantization", "context"), models, _model_row)
+        print_clashes(catalog.clashes())
     else:
         print_no_models()
     print_skipped(skipped)
+
+
+def print_models(
+    headers: Sequence[str], models: Sequence[ModelCard], row: Callable[[ModelCard], tuple[str, ...]]
+) -> None:
+    """Print a table of models: columns of its own, the bases of adapters if there are any, and paths."""
+    bases = any(card.base for card in models)
+    rows = [
+        (*row(card), *([_base(card)] if bases else []), str(card.adapter or card.path)) for card in models
+    ]
+    print_table((*headers, *(["base"] if bases else []), "path"), rows)
+
+
+def print_clashes(clashes: Mapping[str, Sequence[str]]) -> None:
+    """Print, below a table, which names are those of none, as several might have them."""
+    if clashes:
+        print()
+    for name, names in clashes.items():
+        print(f"Several are called {printable(name)!r}: {', '.join(map(printable, names))}.")
 
 
 def print_no_models() -> None:
@@ -64,4 +84,8 @@ def _model_row(card: ModelCard) -> tuple[str, ...]:
     size, quantization = readable_size(card.size_bytes), card.quantization or "?"
     if card.path.is_dir():
         quantization += " (converted)"
-    return card.name, size, count, quantization, context, str(card.path)
+    return card.name, size, count, quantization, context
+
+
+def _base(card: ModelCard) -> str:
+    return card.base.name if card.base else ""

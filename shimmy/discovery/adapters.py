@@ -45,6 +45,10 @@ class Pairs:
     def names(self) -> list[str]:
         return list(self._found)
 
+    def plain_names(self) -> dict[str, str]:
+        """By name, what each would be called if nothing else were called so."""
+        return {name: found.name for name, found in self._found.items()}
+
     def places(self) -> set[Path]:
         """Where they lie."""
         return {found.path for found in self._found.values()}

@@ -102,6 +102,10 @@ class Catalog:
         """The names of all files found, without opening any; not each may turn out to be a model."""
         return self._surveyed().names()
 
+    def clashes(self) -> dict[str, list[str]]:
+        """Names that several files go by, each with the longer names that tell them apart."""
+        return self._surveyed().clashes()
+
     def adapters(self) -> dict[str, ModelCard | Skipped]:
         """All adapters by name, each with its base, or why it has none."""
         return self._surveyed().adapters()

@@ -41,6 +41,11 @@ def name_models(found: Sequence[FoundModel]) -> tuple[dict[str, FoundModel], dic
     return known, _aliases(known, found, spellings)
 
 
+def plain_name(model: FoundModel) -> str:
+    """The name that a model has if no other is called so."""
+    return _spellings(model)[0]
+
+
 def _aliases(
     known: dict[str, FoundModel], found: Sequence[FoundModel], spellings: Sequence[Sequence[str]]
 ) -> dict[str, FoundModel]:

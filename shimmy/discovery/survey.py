@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from shimmy.discovery.adapters import Pairs
 from shimmy.discovery.checkpoints import name_checkpoints
-from shimmy.discovery.names import name_models
+from shimmy.discovery.names import name_models, plain_name
 from shimmy.discovery.records import FoundAdapter, FoundModel, Report, Searched, Skipped
 from shimmy.discovery.unique import unique_models
 
@@ -38,6 +38,15 @@ class Survey:
     def names(self) -> list[str]:
         """Of models and adapters, without opening a file."""
         return sorted([*self.models, *(self.pairs.names() if self.pairs else ())])
+
+    def clashes(self) -> dict[str, list[str]]:
+        """Names that several models or adapters would have, each with the names that they have instead."""
+        plain = {name: plain_name(found) for name, found in self.models.items()}
+        plain |= self.pairs.plain_names() if self.pairs else {}
+        wanted: dict[str, list[str]] = {}
+        for name in sorted(plain):
+            wanted.setdefault(plain[name], []).append(name)
+        return {name: names for name, names in sorted(wanted.items()) if len(names) > 1}
 
     def adapters(self) -> dict[str, ModelCard | Skipped]:
         """Each with its base, or why it has none. Looks at files: call it in a thread."""

@@ -73,11 +73,11 @@ def test_all_tells_what_was_skipped_and_where_it_looked(home, run):
 
 def test_as_json(home, run):
     found = json.loads(run("discover", "--json"))
-    assert set(found) == {"models"}
+    assert set(found) == {"models", "clashes"}
     by_name = {row["name"]: row for row in found["models"]}
     assert by_name["small:latest"]["aliases"] == ["small"]
     everything = json.loads(run("discover", "--all", "--json"))
-    assert set(everything) == {"models", "skipped", "searched"}
+    assert set(everything) == {"models", "clashes", "skipped", "searched"}
     assert any(row["path"].endswith("broken.gguf") for row in everything["skipped"])
     assert {row["source"] for row in everything["searched"]} >= {"huggingface", "lmstudio", "ollama"}
 

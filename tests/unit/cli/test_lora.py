@@ -62,3 +62,26 @@ def test_list_shows_pairs_and_why_others_have_no_base(run, monkeypatch, pair, tm
     assert "robot" in run("list", "--short")[1].split()
     out = run("discover", "--all")[1]
     assert "r is 0, expected a whole number above 0" in out
+
+
+def test_lists_show_bases_and_what_several_would_be_called(run, monkeypatch, pair, tmp_path):
+    monkeypatch.setenv("SHIMMY_AUTO_DISCOVER", str(tmp_path))
+    monkeypatch.setenv("SHIMMY_PLUGINS__DISABLED", "source-python-packages")
+    base = "llama_spm"
+    for name in ("one/final", "two/final", f"three/{base}"):
+        shutil.copytree(LORA / "llama_spm_qk", tmp_path / name)
+    listing = json.loads(run("list", "--json")[1])
+    bases = {row["name"]: row["base"] and row["base"]["name"] for row in listing["models"]}
+    adapters = ("one/final", "robot", f"three/{base}", "two/final")
+    assert bases == {base: None} | dict.fromkeys(adapters, base)
+    clashes = {"final": ["one/final", "two/final"], base: [base, f"three/{base}"]}
+    assert listing["clashes"] == json.loads(run("discover", "--json")[1])["clashes"] == clashes
+    for command in ("list", "discover"):
+        table = run(command)[1].splitlines()
+        [row] = [line.split() for line in table if " robot " in f" {line} "]
+        assert row[-2:] == [base, str(pair)]
+        assert table[0].split()[-2:] == ["BASE", "PATH"]
+        assert table[-2:] == [
+            "Several are called 'final': one/final, two/final.",
+            f"Several are called {base!r}: {base}, three/{base}.",
+        ]
