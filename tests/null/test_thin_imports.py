@@ -5,8 +5,19 @@ import sys
 
 import pytest
 
-HEAVY = {"numpy", "wgpu", "llvmlite", "quart", "jinja2", "tokenizers", "hypercorn", "gguf", "safetensors"}
-SETTINGS = {"pydantic", "pydantic_settings"}
+HEAVY = {
+    "numpy",
+    "wgpu",
+    "llvmlite",
+    "quart",
+    "jinja2",
+    "tokenizers",
+    "hypercorn",
+    "gguf",
+    "safetensors",
+    "pydantic",
+}
+SETTINGS = {"msgspec", "tomllib"}
 
 
 def modules_after(code: str) -> set[str]:
