@@ -68,13 +68,13 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
     let tx = li % ${tile.across}u;
     let ty = li / ${tile.across}u;
     let row = at.y * ${tile.rows}u;
-    let column = at.x * ${tile.columns}u;
+    let column = at.x * ${tile.width(epilogue)}u;
 # call(u, e, guard) each(quads * tile.rows, tile.workgroup)
     let x_row${u} = tile_x_row(row + ${e} / ${quads}u);
     var x${u}: vec4<f32>;
 # endcall
 # call(u, e, guard) each(tile.columns, tile.workgroup)
-    let w_row${u} = tile_matrix_row(column + ${e});
+    let w_row${u} = tile_matrix_row(column, ${e});
     var w${u}: array<vec4<f32>, 8>;
 # endcall
 # for i, j in tile.results
@@ -120,6 +120,11 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
 # endfor
     }
 # for i, j in tile.results
+# if epilogue != "swiglu"
     tile_store(row + ty + ${i * tile.down}u, column + tx + ${j * tile.across}u, sum${i}_${j});
+# elif j < tile.each_columns // 2
+    tile_store(row + ty + ${i * tile.down}u, column + tx + ${j * tile.across}u,
+        silu(sum${i}_${j}) * sum${i}_${j + tile.each_columns // 2});
+# endif
 # endfor
 }

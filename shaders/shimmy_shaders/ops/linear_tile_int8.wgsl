@@ -83,7 +83,7 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
     let tx = li % ${tile.across}u;
     let ty = li / ${tile.across}u;
     let row = at.y * ${tile.rows}u;
-    let column = at.x * ${tile.columns}u;
+    let column = at.x * ${tile.width(epilogue)}u;
 # call(u, e, guard) each(2 * tile.rows, tile.workgroup)
     let x_at${u} = tile_x_row(row + ${e} / 2u) * ${2 * blocks}u + ${e} % 2u;
     var xq${u}: vec4<u32>;
@@ -93,7 +93,7 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
     var xd${u}: vec2<u32>;
 # endcall
 # call(u, e, guard) each(tile.columns, tile.workgroup)
-    let w_row${u} = tile_matrix_row(column + ${e});
+    let w_row${u} = tile_matrix_row(column, ${e});
     var words${u}: array<u32, 8>;
 # for g in range(groups)
     var scale${u}_${g}: vec2<f32>;
@@ -153,6 +153,11 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
         workgroupBarrier();
     }
 # for i, j in tile.results
+# if epilogue != "swiglu"
     tile_store(row + ty + ${i * tile.down}u, column + tx + ${j * tile.across}u, sum${i}_${j});
+# elif j < tile.each_columns // 2
+    tile_store(row + ty + ${i * tile.down}u, column + tx + ${j * tile.across}u,
+        silu(sum${i}_${j}) * sum${i}_${j + tile.each_columns // 2});
+# endif
 # endfor
 }

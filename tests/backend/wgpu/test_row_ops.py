@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -40,13 +41,15 @@ def rows_in(gpu: Gpu, buffer, rows: int, width: int) -> F32:
     return found[:rows]
 
 
-@pytest.mark.parametrize("rows", [1, 3, 70])
+@pytest.mark.parametrize("subgroups", [True, False])
+@pytest.mark.parametrize("rows", [1, 70])
 @pytest.mark.parametrize(("width", "groups"), [(1, 1), (48, 1), (576, 1), (2048, 1), (64, 9), (100, 3)])
-def test_rms_norm(gpu: Gpu, rows: int, width: int, groups: int) -> None:
+def test_rms_norm(gpu: Gpu, rows: int, width: int, groups: int, subgroups: bool) -> None:
     x, weight = normal(rows, groups, width), normal(width)
     size, step = step_of(rows)
     y = result(gpu, rows, groups * width)
-    run_kernel(gpu, rms_norm(COMPOSER, gpu, width, EPS, groups), size, [x, weight, y, step])
+    facts = gpu if subgroups else SimpleNamespace(subgroup=0, limits=gpu.limits)
+    run_kernel(gpu, rms_norm(COMPOSER, facts, width, EPS, groups), size, [x, weight, y, step])
     expected = reference.rms_norm(x, weight=weight, eps=EPS).reshape(rows, -1)
     assert_close(rows_in(gpu, y, rows, groups * width), expected)
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.device import Gpu
 from shimmy_plugins.backends.wgpu.kernel import Kernel, Size
 from shimmy_plugins.backends.wgpu.layouts import AffineLayout, GpuLayout
+
+#: What becomes of a product: it is y, it is added to y, or, of a matrix whose first half of rows are those of
+#: gate and the others those of up, y is silu(gate) * up.
+Epilogue: TypeAlias = Literal["store", "add", "swiglu"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,10 @@ class Tile:
         """Row and column of each result of an invocation: ``down`` and ``across`` apart from the next."""
         return list(product(range(self.each_rows), range(self.each_columns)))
 
+    def width(self, epilogue: Epilogue) -> int:
+        """Columns of y that come of it."""
+        return self.columns // 2 if epilogue == "swiglu" else self.columns
+
     @property
     def float_bytes(self) -> int:
         """Workgroup memory of a product in F32."""
@@ -63,24 +71,26 @@ def linear_tile(
     columns: int,
     *,
     precision: Literal["f32", "int8"],
-    epilogue: Literal["store", "add"] = "store",
+    epilogue: Epilogue = "store",
     bias: bool = False,
     late: bool = False,
     tile: Tile | None = None,
 ) -> Kernel:
-    """y = x @ weight.T, or y += it, for a matrix of ``rows`` times ``columns``.
+    """The product of a phase's rows with a matrix of ``rows`` times ``columns``, and what becomes of it.
 
     Bindings: the parts of the weights, [bias], x, y, step; in int8 instead of x what
     :func:`~shimmy_plugins.backends.wgpu.ops.quantize.quantize` makes of it: xq, xd. Matrices of floats
-    are multiplied in F32. ``late``: only rows whose logits are wanted, y has those of the whole step.
+    are multiplied in F32. ``swiglu`` takes no bias. ``late``: only rows whose logits are wanted, y has those
+    of the whole step.
     """
     int8 = precision == "int8" and isinstance(layout, AffineLayout)
     tile = tile or (_INT8_TILE if int8 else float_tile(gpu))
     kind = "int8" if int8 else "f32"
+    width = rows // 2 if epilogue == "swiglu" else rows
     source = composer.compose(
         f"shimmy/ops/linear_tile_{kind}.wgsl",
         layout=layout,
-        matrix_rows=rows,
+        width=width,
         columns=columns,
         epilogue=epilogue,
         bias=bias,
@@ -90,7 +100,7 @@ def linear_tile(
 
     def grid(size: Size) -> tuple[int, int, int]:
         count = size.outputs if late else size.rows
-        return -(-rows // tile.columns), -(-count // tile.rows), 1
+        return -(-width // tile.width(epilogue)), -(-count // tile.rows), 1
 
     return Kernel(f"linear_tile {kind} {layout.name} {rows}x{columns}", source, grid)
 
@@ -99,13 +109,14 @@ def linear_tile(
 _INT8_TILE = Tile(64, 64, 8, 8)
 
 
-#: For products in F32, the best first: 48, 16 and 12 KiB.
-FLOAT_TILES = (
+#: For products in F32, the best first: 48, 24 and 16 KiB.
+_FLOAT_TILES = (
     Tile(64, 128, 8, 8),
+    Tile(64, 128, 8, 8, chunk=16),
     Tile(64, 64, 8, 8, chunk=16),
 )
 
 
 def float_tile(gpu: Gpu) -> Tile:
     """The best tile that a workgroup of this GPU has memory for."""
-    return next(tile for tile in FLOAT_TILES if tile.float_bytes <= gpu.limits.workgroup_memory)
+    return next(tile for tile in _FLOAT_TILES if tile.float_bytes <= gpu.limits.workgroup_memory)
