@@ -21,5 +21,8 @@ fn score_of(product: ${scores}) -> ${scores} {
 # endif
 }
 
-// Where the positions of a block are in the cached keys, and values, of a head.
-fn cache_row(block: u32, kv_head: u32) -> u32 { return (block * ${kv_heads}u + kv_head) * ${block_tokens}u; }
+// Which row of the cached keys, and values, a position of a sequence has.
+fn cache_row(slot: u32, kv_head: u32, position: u32) -> u32 {
+    let block = step_block(slot, position / ${block_tokens}u);
+    return (block * ${kv_heads}u + kv_head) * ${block_tokens}u + position % ${block_tokens}u;
+}

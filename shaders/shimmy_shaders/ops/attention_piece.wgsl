@@ -1,7 +1,7 @@
 // Attention of generated rows over pieces of their context. A workgroup has a row, a piece of ${piece} positions and
-// ${heads} heads that share keys and values. It leaves sums of weighted values, the largest score, and the sum of
-// the weights, which are relative to that score.
-// The piece with the row's own position makes its key and value; nobody else reads these from the cache now.
+// ${heads} heads that share keys and values. For each head it leaves the sum of weighted values, the largest score,
+// and the sum of weights, which are exponentials of scores less the largest.
+// The workgroups of the piece with the row's own position make its key and value; others do not look for them.
 @group(0) @binding(0) var<storage, read> q: array<f32>;
 @group(0) @binding(1) var<storage, read> k: array<f32>;
 @group(0) @binding(2) var<storage, read> v: array<f32>;
@@ -49,31 +49,28 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     let start = piece * ${piece}u;
     let own = piece == position / ${piece}u;
     let slot = step_slot(row);
-    // A table ends with the block of the row's position.
-    var rows: array<u32, ${piece // block_tokens}>;
-# for i in range(piece // block_tokens)
-    rows[${i}] = cache_row(step_block(slot, min(start / ${block_tokens}u + ${i}u, position / ${block_tokens}u)), kv_head);
-# endfor
 
-    // The cache is read first, as that takes longest.
-    let near = li / ${lanes}u;
+    // The cache is read first, as that takes longest. Tables end with the block of the row's position.
+    let near = start + li / ${lanes}u;
     let lane = li % ${lanes}u;
-    let key_row = rows[near / ${block_tokens}u] + near % ${block_tokens}u;
-    let cached = start + near >= seen && start + near < position;
+    let key_row = cache_row(slot, kv_head, min(near, position));
 # for i in range(k_each)
     var key${i} = vec4(0.0);
-    if (cached && ${i * lanes}u + lane < ${k_chunks}u) { key${i} = keys_chunk(key_row, ${i * lanes}u + lane); }
+    if (near >= seen && near < position && ${i * lanes}u + lane < ${k_chunks}u) {
+        key${i} = keys_chunk(key_row, ${i * lanes}u + lane);
+    }
 # endfor
     let column = li % ${columns}u;
     let column_set = column / ${v_chunks}u;
     let column_chunk = column % ${v_chunks}u;
     let group = li / ${columns}u;
-    let group_start = group * ${positions}u;
-    let group_rows = rows[min(group_start, ${piece - 1}u) / ${block_tokens}u] + group_start % ${block_tokens}u;
+    // Its positions lie within a block.
+    let group_start = start + group * ${positions}u;
+    let value_row = cache_row(slot, kv_head, min(group_start, position));
 # macro read_value(i)
     var value${i} = vec4(0.0);
-    if (group < ${groups}u && start + group_start + ${i}u >= seen && start + group_start + ${i}u < position) {
-        value${i} = values_chunk(group_rows + ${i}u, column_chunk);
+    if (group < ${groups}u && group_start + ${i}u >= seen && group_start + ${i}u < position) {
+        value${i} = values_chunk(value_row + ${i}u, column_chunk);
     }
 # endmacro
 # if early
@@ -89,8 +86,7 @@ ${read_value(i)}
         if (c < ${k_chunks}u) { queries[i] = q_chunk(row, head, c, position); }
     }
     if (own) {
-        let near = position % ${piece}u;
-        let to = rows[near / ${block_tokens}u] + near % ${block_tokens}u;
+        let to = cache_row(slot, kv_head, position);
         for (var c = li; c < ${k_chunks}u; c += ${threads}u) {
             own_key[c] = k_kept(row, kv_head, c, position, to, first_head == 0u);
         }
@@ -100,7 +96,7 @@ ${read_value(i)}
     }
     workgroupBarrier();
 
-    if (start + near == position) {
+    if (near == position) {
 # for i in range(k_each)
         if (${i * lanes}u + lane < ${k_chunks}u) { key${i} = own_key[${i * lanes}u + lane]; }
 # endfor
@@ -160,42 +156,35 @@ ${read_value(i)}
 # if not early
 ${read_value(i)}
 # endif
-    if (start + group_start + ${i}u == position) { value${i} = own_value[column_chunk]; }
-    let weight${i} = weights[min(column_set * ${piece}u + group_start + ${i}u, ${sets * piece - 1}u)];
+    if (group_start + ${i}u == position) { value${i} = own_value[column_chunk]; }
+    let weight${i} = weights[column_set * ${piece}u + min(group * ${positions}u + ${i}u, ${piece - 1}u)];
 # for h in range(in_set)
     sum${h} += weight${i}${part[h]} * value${i};
 # endfor
 # endfor
 
     // The groups' sums are added in pairs.
-# set half = namespace(size=groups // 2)
-# for _ in range(8)
-# if half.size > 0
-# set stride = half.size * columns
-    if (group >= ${half.size}u && group < ${2 * half.size}u) {
+    for (var half = ${groups // 2}u; half > 0u; half /= 2u) {
+        let stride = half * ${columns}u;
+        if (group >= half && group < 2u * half) {
 # for h in range(in_set)
 # for i in range(4)
-        exchange[${(4 * h + i) * stride}u + li - ${stride}u] = sum${h}${[".x", ".y", ".z", ".w"][i]};
+            exchange[${4 * h + i}u * stride + li - stride] = sum${h}[${i}];
 # endfor
 # endfor
-    }
-    workgroupBarrier();
-    if (group < ${half.size}u) {
+        }
+        workgroupBarrier();
+        if (group < half) {
 # for h in range(in_set)
-        sum${h} += vec4(
+            sum${h} += vec4(
 # for i in range(4)
-            exchange[${(4 * h + i) * stride}u + li],
+                exchange[${4 * h + i}u * stride + li],
 # endfor
-        );
+            );
 # endfor
+        }
+        workgroupBarrier();
     }
-    workgroupBarrier();
-# set half.size = half.size // 2
-# endif
-# endfor
-# if groups == 1
-    workgroupBarrier();
-# endif
 
     if (group == 0u) {
         var top = tops[column_set * 8u];

@@ -60,9 +60,8 @@ var<workgroup> exchange: array<vec4<f32>, ${threads}>;
 fn ${cache}_near(slot: u32, kv_head: u32, start: u32, i: u32, last: u32) -> vec4<f32> {
     let at = start + i / ${chunks}u;
     if (i >= ${keys * chunks}u || at > last) { return vec4(0.0); }
-    // The tile lies within a block.
-    let row = cache_row(step_block(slot, start / ${block_tokens}u), kv_head) + at % ${block_tokens}u;
-    return ${cache}_chunk(row, i % ${chunks}u);
+    // A tile lies within a block.
+    return ${cache}_chunk(cache_row(slot, kv_head, start) + i / ${chunks}u, i % ${chunks}u);
 }
 
 fn place_${name}(i: u32, four: vec4<f32>) {

@@ -20,12 +20,11 @@
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) li: u32) {
     let row = wg.y;
     let position = step_position(row);
-    let block = step_block(step_slot(row), position / ${block_tokens}u);
     let i = wg.x * ${threads}u + li;
     let head = i / ${k_chunks + v_chunks}u;
     let c = i % ${k_chunks + v_chunks}u;
     if (head >= ${kv_heads}u) { return; }
-    let to = cache_row(block, head) + position % ${block_tokens}u;
+    let to = cache_row(step_slot(row), head, position);
     if (c < ${k_chunks}u) {
         _ = k_kept(row, head, c, position, to, true);
     } else {

@@ -19,15 +19,13 @@ from tests.backend.wgpu.kernels import COMPOSER
 
 HALF = Rotation(64, "half")
 CASES = [
-    *[Case(heads, kv_heads) for heads, kv_heads in [(4, 4), (4, 2), (9, 3), (5, 1), (16, 1), (26, 2)]],
-    *[Case(6, 2, dim, dim) for dim in (8, 80, 96, 128)],
-    *[Case(2, 1, 10, 140), Case(6, 3, 48, 16), Case(3, 3, 7, 33)],
-    *[Case(6, 2, 20, 20, window=window) for window in (1, 5, 64, 65, 100, 1000)],
-    *[Case(6, 2, 20, 20, softcap=2.0), Case(4, 1, window=70, softcap=0.5)],
-    *[Case(rope=Rotation(32, "interleaved")), Case(6, 2, 20, 20, rope=Rotation(6, "half"))],
-    *[Case(merged=False, rope=HALF), Case(9, 3, 80, 80, merged=False, kv_type="f16")],
-    *[Case(rope=HALF, kv_type=kv_type) for kv_type in KV_TYPES],
-    *[Case(6, 2, 20, 36, kv_type=kv_type, window=90) for kv_type in KV_TYPES],
+    *[Case(heads, kv_heads) for heads, kv_heads in [(4, 4), (9, 3), (5, 1), (26, 2)]],
+    *[Case(6, 2, dim, dim) for dim in (8, 80, 128)],
+    *[Case(8, 1, 8, 264), Case(2, 1, 10, 140), Case(3, 3, 7, 33)],
+    *[Case(6, 2, 20, 20, window=window) for window in (1, 64, 65, 100)],
+    *[Case(6, 2, 20, 20, softcap=2.0), Case(6, 2, 20, 20, rope=Rotation(6, "half"))],
+    *[Case(rope=Rotation(32, "interleaved")), Case(rope=HALF, merged=False)],
+    *[Case(6, 2, 20, 36, window=90, rope=Rotation(20, "half"), kv_type=kv_type) for kv_type in KV_TYPES],
 ]
 #: Relative to a row's norm.
 TOLERANCE = 1e-5
@@ -92,8 +90,7 @@ def test_heads_beyond_the_memory_of_workgroups(gpu: Gpu) -> None:
         attention_tile(COMPOSER, small, case.shape(), "f32")
 
 
-@pytest.mark.parametrize("kv_type", KV_TYPES)
-@pytest.mark.parametrize("window", [None, 50])
+@pytest.mark.parametrize(("window", "kv_type"), [(None, "f32"), (50, "f16"), (None, "q8_0")])
 def test_chunks_of_a_prompt_do_not_matter(gpu: Gpu, window: int | None, kv_type: str) -> None:
     """Any chunking, and any neighbours in a tile, give a row the same bits."""
     case = Case(6, 2, 20, 20, window=window, rope=Rotation(20, "half"), kv_type=kv_type)
@@ -112,9 +109,8 @@ def test_chunks_of_a_prompt_do_not_matter(gpu: Gpu, window: int | None, kv_type:
         np.testing.assert_array_equal(other, rows[2])
 
 
-@pytest.mark.parametrize("window", [None, 50])
-def test_generated_rows_beside_others_have_the_same_bits(gpu: Gpu, window: int | None) -> None:
-    case = Case(window=window, rope=HALF)
+def test_generated_rows_beside_others_have_the_same_bits(gpu: Gpu) -> None:
+    case = Case(window=100, rope=HALF)
     alone, together = Layer(gpu, case, 9), Layer(gpu, case, 9)
     lengths = [0, 1, 31, 63, 64, 100, 127, 128, 140]
     for layer in (alone, together):

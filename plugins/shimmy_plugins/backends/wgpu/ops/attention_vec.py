@@ -13,6 +13,7 @@ from shimmy.errors import GraphError
 from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.device import Gpu
 from shimmy_plugins.backends.wgpu.kernel import Kernel, Size
+from shimmy_plugins.backends.wgpu.kvcache import BLOCK_TOKENS
 from shimmy_plugins.backends.wgpu.ops.attention import AttentionShape, shares_of
 
 #: Positions in a piece.
@@ -95,7 +96,7 @@ class _Share:
 
     @property
     def groups(self) -> int:
-        """Groups of positions whose values are added separately: a power of two; 0: heads are too large."""
+        """Groups of positions whose values are added apart: a power of two, 0 if heads are too large."""
         return min(1 << (_THREADS // (self.sets * self.shape.v_chunks)).bit_length() >> 1, PIECE)
 
     @property
@@ -108,6 +109,11 @@ class _Share:
         """Numbers that invocations pass to each other: parts of scores, half of the groups' sums."""
         sums = self.groups // 2 * self.sets * self.shape.v_chunks * self.in_set * 4
         return max(self.sets * self.in_set * _THREADS, sums)
+
+    @property
+    def possible(self) -> bool:
+        """Whether each group's positions lie within a block."""
+        return self.groups * BLOCK_TOKENS >= PIECE
 
     @property
     def memory(self) -> int:
@@ -123,7 +129,7 @@ def _share(shape: AttentionShape, memory: int) -> _Share:
         shares, heads = shares_of(shape.per_kv, most)
         sets = -(-heads // 4)
         share = _Share(shape, shares, sets, -(-heads // sets))
-        if share.groups and share.memory <= memory:
+        if share.possible and share.memory <= memory:
             return share
     raise GraphError(
         f"attention with heads of {shape.head_dim} and {shape.v_dim} numbers needs more workgroup memory "
