@@ -26,10 +26,12 @@ def markdown() -> str:
 
 def command_markdown(name: str) -> str:
     """A command's own options as a Markdown table, and below them the settings it takes as flags."""
+    import typer
+
     from shimmy.cli.app import build
 
     group = build()
-    command = group if name == "shimmy" else group.get_command(None, name)
+    command = group if name == "shimmy" else group.get_command(typer.Context(group), name)
     shown = [each for each in command.params if not getattr(each, "hidden", False)]
     flags = {info.flag for info in settings_table().values()}
     own = [each for each in shown if each.opts[0].partition("/")[0] not in flags]

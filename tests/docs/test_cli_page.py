@@ -23,7 +23,7 @@ LINES = [
 ]
 
 
-@pytest.mark.parametrize("name", ["shimmy", *COMMANDS])
+@pytest.mark.parametrize("name", ["shimmy", *COMMANDS, "gpu-info"])
 def test_the_options_are_those_of_the_command(name):
     start = f"<!-- Generated: python -m shimmy.cli.docs {name} -->\n"
     generated = page(PAGE).partition(start)[2].partition("\n<!-- End")[0]

@@ -64,10 +64,8 @@ class Adapter:
 
 
 def list_adapters() -> list[Adapter]:
-    """The machine's adapters, best first. OpenGL is asked only where nothing else shows a GPU: it is slow."""
-    found = _ask(native.MODERN_APIS)
-    if all(adapter.facts.software for adapter in found):
-        found += _ask(native.OPENGL)
+    """The machine's adapters, best first. OpenGL, which is slow to ask, counts where nothing else is."""
+    found = _ask(native.MODERN_APIS) or _ask(native.OPENGL)
     cards = merged([adapter.facts for adapter in found])
     return [replace(found[place], facts=facts) for place, facts in cards]
 

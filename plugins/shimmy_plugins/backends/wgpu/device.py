@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.resources import files
 from typing import Any
 
 import numpy as np
@@ -40,17 +41,6 @@ UPLOAD_BYTES = 64 << 20
 #: Offsets of slices that are bound are multiples of this, on every GPU.
 ALIGNMENT = 256
 _USAGE = int(BufferUsage.STORAGE | BufferUsage.COPY_SRC | BufferUsage.COPY_DST)
-_SUBGROUP_PROBE = """
-@group(0) @binding(0) var<storage, read_write> found: array<u32, 2>;
-@compute @workgroup_size(256)
-fn main(@builtin(subgroup_size) lanes: u32, @builtin(local_invocation_index) index: u32) {
-    let sum = subgroupAdd(1u);
-    if (index == 0u) {
-        found[0] = lanes;
-        found[1] = sum;
-    }
-}
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +203,10 @@ class Gpu:
         """
         return self._timer.seconds(calls)
 
+    def elapsed(self, calls: Sequence[Call]) -> float:
+        """The GPU's seconds for all calls, with nothing in between. Raises like :meth:`seconds`."""
+        return self._timer.elapsed(calls)
+
     def close(self) -> None:
         """Free everything; no method may be called afterwards."""
         self.run(())
@@ -271,7 +265,8 @@ class Gpu:
     def _probe_subgroup(self) -> int:
         """Lanes of a subgroup as a kernel sees them: adapters only tell a range, 4 to 128."""
         try:
-            pipeline = self.pipeline(_SUBGROUP_PROBE, "subgroup probe")
+            source = files("shimmy_shaders").joinpath("measure", "subgroup.wgsl").read_text("utf-8")
+            pipeline = self.pipeline(source, "subgroup probe")
         except EngineError:
             return 0
         found = self.buffer(8, "subgroup probe")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from wgpu import BufferUsage
 
 from shimmy.errors import EngineError
@@ -45,12 +46,17 @@ class Timer:
             found += self._measure(calls[start : start + _CALLS])
         return found
 
+    def elapsed(self, calls: Sequence[Call]) -> float:
+        """The time from the first call's start to the last one's end."""
+        encoder = self._steps.encoder()
+        self._record_pass(encoder, calls, 0)
+        first, last = self._ticks(encoder, 2)
+        return int(last - first) * float(self._period)
+
     def _measure(self, calls: Sequence[Call]) -> list[float]:
         encoder = self._steps.encoder()
         count = self._record_between(encoder, calls) if self._between else self._record_passes(encoder, calls)
-        lib.wgpuCommandEncoderResolveQuerySet(encoder, self._queries, 0, count, self._buffer.handle, 0)
-        (data,) = self._steps.send(encoder, [self._buffer.slice(0, 8 * count)]).wait()
-        ticks = np.frombuffer(data, np.uint64).astype(np.int64)
+        ticks = self._ticks(encoder, count)
         spans = np.diff(ticks) if self._between else ticks[1::2] - ticks[::2]
         return [float(span) * self._period for span in spans]
 
@@ -65,16 +71,27 @@ class Timer:
         return len(calls) + 1
 
     def _record_passes(self, encoder: Handle, calls: Sequence[Call]) -> int:
+        for number, call in enumerate(calls):
+            self._record_pass(encoder, [call], 2 * number)
+        return 2 * len(calls)
+
+    def _record_pass(self, encoder: Handle, calls: Sequence[Call], query: int) -> None:
+        """A pass whose begin and end are entries ``query`` and the next."""
         descriptor = ffi.new("WGPUComputePassDescriptor *")
         writes = ffi.new("WGPUPassTimestampWrites *")
         writes.querySet = self._queries
+        writes.beginningOfPassWriteIndex, writes.endOfPassWriteIndex = query, query + 1
         descriptor.timestampWrites = writes
-        for number, call in enumerate(calls):
-            writes.beginningOfPassWriteIndex, writes.endOfPassWriteIndex = 2 * number, 2 * number + 1
-            running = lib.wgpuCommandEncoderBeginComputePass(encoder, descriptor)
+        running = lib.wgpuCommandEncoderBeginComputePass(encoder, descriptor)
+        for call in calls:
             _dispatch(running, call)
-            _end(running)
-        return 2 * len(calls)
+        _end(running)
+
+    def _ticks(self, encoder: Handle, count: int) -> NDArray[np.int64]:
+        """The first entries of the queries, once the step that ``encoder`` holds has ended."""
+        lib.wgpuCommandEncoderResolveQuerySet(encoder, self._queries, 0, count, self._buffer.handle, 0)
+        (data,) = self._steps.send(encoder, [self._buffer.slice(0, 8 * count)]).wait()
+        return np.frombuffer(data, np.uint64).astype(np.int64)
 
 
 def _dispatch(running: Handle, call: Call) -> None:
