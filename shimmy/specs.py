@@ -74,6 +74,9 @@ class TokenizerSpec:
 
     model: str
     load: Callable[[], TokenizerFactory]
+    pre_tokenizer: Callable[[Mapping[str, Any]], str | None] | None = None
+    """The value of ``tokenizer.ggml.pre`` for the content of a ``tokenizer.json``, None if there is none;
+    for folders that are converted, so that other programs can use the files."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ class FolderModel:
 
     def __init__(self, folder: ModelFolder, plugins: Plugins) -> None:
         self.folder = folder
+        self._tokenizers = plugins.tokenizers
         self.spec, self.reading = _claimed(folder, plugins)
         self.architecture = self.spec.names[0]
         self._config_path = folder.path / CONFIG
@@ -92,8 +93,8 @@ class FolderModel:
         named = {gguf: recommended.get(key) for key, gguf in _SAMPLING.items()}
         sampling = {key: value for key, value in named.items() if _is_number(value)}
         vocabulary = self.config_metadata.get(f"{self.architecture}.vocab_size")
-        texts = tokenizer_metadata(self.folder, vocabulary) | template_metadata(self.folder)
-        return {**self.config_metadata, **sampling, **texts}
+        tokens = tokenizer_metadata(self.folder, vocabulary, self._tokenizers)
+        return {**self.config_metadata, **sampling, **tokens, **template_metadata(self.folder)}
 
     @cached_property
     def rotation(self) -> Rotation | None:

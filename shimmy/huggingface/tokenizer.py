@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from shimmy.errors import TokenizerError
 from shimmy.huggingface.folder import (
@@ -21,8 +21,12 @@ from shimmy.huggingface.folder import (
     TOKENIZER_CONFIG,
     ModelFolder,
 )
-from shimmy.text.tokenizer import HUGGINGFACE_JSON
+from shimmy.text.tokenizer import HUGGINGFACE_JSON, PRE_TOKENIZER
 from shimmy.text.vocabulary import PREFIX, TokenType
+
+if TYPE_CHECKING:
+    from shimmy.registry import Registry
+    from shimmy.specs import TokenizerSpec
 
 #: Roles of tokens in tokenizer_config.json -> GGUF keys.
 _ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
@@ -31,12 +35,15 @@ _FURTHER_ENDS = ("eot", "eom")
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
-def tokenizer_metadata(folder: ModelFolder, rows: int | None) -> dict[str, Any]:
+def tokenizer_metadata(
+    folder: ModelFolder, rows: int | None, kinds: Registry[TokenizerSpec]
+) -> dict[str, Any]:
     """The ``tokenizer.*`` keys but chat templates.
 
     Args:
         folder: where the files are.
         rows: tokens the model has; those up to there without a text are unused.
+        kinds: know how GGUF calls a way to cut words.
 
     Raises:
         TokenizerError: the folder has no tokenizer, or one of a kind not known here.
@@ -48,7 +55,11 @@ def tokenizer_metadata(folder: ModelFolder, rows: int | None) -> dict[str, Any]:
     settings = folder.json_if_any(SPECIAL_TOKENS) | folder.json_if_any(TOKENIZER_CONFIG)
     try:
         vocabulary = _Vocabulary(folder.json(TOKENIZER), settings, numbers, rows)
-        return {**vocabulary.metadata(), HUGGINGFACE_JSON: folder.text(TOKENIZER)}
+        metadata = {**vocabulary.metadata(), HUGGINGFACE_JSON: folder.text(TOKENIZER)}
+        recognize = kinds.get(vocabulary.kind).pre_tokenizer if vocabulary.kind in kinds else None
+        if recognize and (name := recognize(vocabulary.content)):
+            metadata[PRE_TOKENIZER] = name
+        return metadata
     except TokenizerError as error:
         raise TokenizerError(f"{path}: {error.message}", hint=error.hint) from None
     except (KeyError, TypeError, AttributeError, ValueError) as error:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from shimmy import hookimpl
 from shimmy.specs import TokenizerSpec
@@ -14,10 +14,16 @@ if TYPE_CHECKING:
 
 @hookimpl
 def register_tokenizers(register: Callable[[TokenizerSpec], None]) -> None:
-    register(TokenizerSpec(model="gpt2", load=_load))
+    register(TokenizerSpec(model="gpt2", load=_load, pre_tokenizer=_pre_tokenizer))
 
 
 def _load() -> TokenizerFactory:
     from shimmy_plugins.tokenizers.bpe import make_tokenizer
 
     return make_tokenizer
+
+
+def _pre_tokenizer(content: Mapping[str, Any]) -> str | None:
+    from shimmy_plugins.tokenizers.recognized import pre_tokenizer_name
+
+    return pre_tokenizer_name(content)

@@ -22,13 +22,13 @@ class PreTokenizer:
     """Whether BOS is added when the file does not say."""
 
 
-_DIGIT = r"\p{N}"
+DIGIT = r"\p{N}"
 _THREE_DIGITS = r"\p{N}{1,3}"
 #: Groups of three counted from the right, as people write them: 12 345.
 _THOUSANDS = r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))"
 
 # Case by case: a case-insensitive match would take the long s (U+017F) for an s.
-_CONTRACTIONS = r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]"
+CONTRACTIONS = r"'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]"
 _LETTERS = r"[^\r\n\p{L}\p{N}]?\p{L}+"
 _SIGNS = r" ?[^\s\p{L}\p{N}]+[\r\n]*"
 _LINE_ENDS = r"\s*[\r\n]+"
@@ -52,7 +52,7 @@ _HAN = r"\p{Han}"
 def _gpt4_words(
     digits: str,
     *,
-    contractions: str = _CONTRACTIONS,
+    contractions: str = CONTRACTIONS,
     letters: str = _LETTERS,
     signs: str = _SIGNS,
     line_ends: str = _LINE_ENDS,
@@ -62,7 +62,7 @@ def _gpt4_words(
     return "|".join(filter(None, [contractions, letters, digits, signs, line_ends, spaces]))
 
 
-def _gpt4o_words(digits: str, *, contractions: str = _CONTRACTIONS, without: str = "") -> str:
+def _gpt4o_words(digits: str, *, contractions: str = CONTRACTIONS, without: str = "") -> str:
     """GPT-4o's words: capitals, small letters, a contraction; ``without`` excludes some letters."""
     exclusion = f"&&[^{without}]" if without else ""
     upper = rf"[\p{{Lu}}\p{{Lt}}\p{{Lm}}\p{{Lo}}\p{{M}}{exclusion}]"
@@ -97,12 +97,12 @@ _CASED = (
     "\U0001e900-\U0001e943"
 )
 
-_GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _BLOOM_WORDS = " ?[^(\\s|.,!?\u2026\u3002\uff0c\u3001\u0964\u06d4\u060c)]+"
-_QWEN2_WORDS = _gpt4_words(_DIGIT)
+_QWEN2_WORDS = _gpt4_words(DIGIT)
 _LLAMA3_WORDS = _gpt4_words(_THREE_DIGITS)
 
-_DEFAULT = PreTokenizer((r"[\p{P}$+<=>^~|]+", _GPT2_WORDS, r"\p{N}+", r"[0-9][0-9][0-9]"))
+_DEFAULT = PreTokenizer((r"[\p{P}$+<=>^~|]+", GPT2_WORDS, r"\p{N}+", r"[0-9][0-9][0-9]"))
 
 #: Names that mean the same, with what they mean.
 _FAMILIES: tuple[tuple[str, PreTokenizer], ...] = (
@@ -110,13 +110,13 @@ _FAMILIES: tuple[tuple[str, PreTokenizer], ...] = (
     (
         "gpt-2 phi-2 mpt olmo jais trillion granite-docling exaone4 gigachat a.x-4.0 mellum modern-bert "
         "roberta-bpe jina-es jina-de jina-v1-en jina-v2-es jina-v2-de jina-v2-code",
-        PreTokenizer((_GPT2_WORDS,)),
+        PreTokenizer((GPT2_WORDS,)),
     ),
     (
         "starcoder refact command-r smollm codeshell exaone minerva-7b mellum2",
-        PreTokenizer((_DIGIT, _GPT2_WORDS)),
+        PreTokenizer((DIGIT, GPT2_WORDS)),
     ),
-    ("falcon", PreTokenizer((r"[\p{P}$+<=>^~|`]+", _GPT2_WORDS, r"[0-9][0-9][0-9]"))),
+    ("falcon", PreTokenizer((r"[\p{P}$+<=>^~|`]+", GPT2_WORDS, r"[0-9][0-9][0-9]"))),
     (
         "llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano",
         PreTokenizer((_LLAMA3_WORDS,), ignore_merges=True, add_bos=True),
@@ -131,27 +131,27 @@ _FAMILIES: tuple[tuple[str, PreTokenizer], ...] = (
         PreTokenizer(
             (
                 _gpt4_words(
-                    _DIGIT,
+                    DIGIT,
                     letters=r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+",
                     signs=r" ?[^\s\p{L}\p{M}\p{N}]+[\r\n]*",
                 ),
             )
         ),
     ),
-    ("ufakzeka", PreTokenizer((_gpt4_words(_DIGIT, contractions=""),))),
+    ("ufakzeka", PreTokenizer((_gpt4_words(DIGIT, contractions=""),))),
     ("laguna", PreTokenizer((_LINES, _QWEN2_WORDS))),
     ("minicpm5", PreTokenizer((_THREE_DIGITS, _gpt4_words(r"\p{N}+")), ignore_merges=True)),
-    ("seed-coder", PreTokenizer((_gpt4_words(_DIGIT, signs=r" ?[^\s\p{L}\p{N}\r\n]+"),))),
+    ("seed-coder", PreTokenizer((_gpt4_words(DIGIT, signs=r" ?[^\s\p{L}\p{N}\r\n]+"),))),
     (
         "bailingmoe bailingmoe2 llada-moe",
-        PreTokenizer((_gpt4_words(_DIGIT, line_ends=r"\s*[\r\n]"),)),
+        PreTokenizer((_gpt4_words(DIGIT, line_ends=r"\s*[\r\n]"),)),
     ),
     (
         "exaone-moe",
         PreTokenizer(
             (
                 _gpt4_words(
-                    _DIGIT,
+                    DIGIT,
                     letters=r"[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+",
                     signs=r" ?[^\s\p{L}\p{N}]+[\r\n/]?",
                     line_ends=r"\s*[\r\n]",
@@ -173,7 +173,7 @@ _FAMILIES: tuple[tuple[str, PreTokenizer], ...] = (
     ),
     ("gpt-4o llama4 kanana2 talkie minimax-m2", PreTokenizer((_gpt4o_words(_THREE_DIGITS),))),
     ("granite-embed-multi-97m", PreTokenizer((_gpt4o_words(_THREE_DIGITS),), ignore_merges=True)),
-    ("tekken", PreTokenizer((_gpt4o_words(_DIGIT, contractions=""),), ignore_merges=True, add_bos=True)),
+    ("tekken", PreTokenizer((_gpt4o_words(DIGIT, contractions=""),), ignore_merges=True, add_bos=True)),
     (
         "tiny_aya cohere2moe",
         PreTokenizer((r"\d{1,3}(?=(?:\d{3})*\b)", _gpt4o_words(_THREE_DIGITS))),
@@ -181,7 +181,7 @@ _FAMILIES: tuple[tuple[str, PreTokenizer], ...] = (
     ("kimi-k2", PreTokenizer((rf"{_HAN}+", _gpt4o_words(_THREE_DIGITS, without=_HAN)))),
     (
         "youtu",
-        PreTokenizer((_KOREAN_CHINESE_JAPANESE, _gpt4o_words(_DIGIT)), ignore_merges=True),
+        PreTokenizer((_KOREAN_CHINESE_JAPANESE, _gpt4o_words(DIGIT)), ignore_merges=True),
     ),
     (
         "deepseek-llm",
@@ -196,7 +196,7 @@ _FAMILIES: tuple[tuple[str, PreTokenizer], ...] = (
             )
         ),
     ),
-    ("deepseek-coder", PreTokenizer((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _CHINESE, _DIGIT))),
+    ("deepseek-coder", PreTokenizer((r"[\r\n]", r"\s?\p{L}+", r"\s?\p{P}+", _CHINESE, DIGIT))),
     (
         "deepseek-v3 hunyuan-dense hy_v4 joyai-llm",
         PreTokenizer((_THREE_DIGITS, _CHINESE_JAPANESE, _deepseek_words())),
@@ -208,13 +208,13 @@ _FAMILIES: tuple[tuple[str, PreTokenizer], ...] = (
                 _THREE_DIGITS,
                 _CHINESE_JAPANESE,
                 _deepseek_words(signs=r" ?[\p{P}\p{S}]+", line_ends=r"[\r\n]"),
-                _DIGIT,
+                DIGIT,
             )
         ),
     ),
     ("afmoe", PreTokenizer((_THOUSANDS, _ASIAN, _deepseek_words()))),
     ("poro-chat bloom gpt3-finnish", PreTokenizer((_BLOOM_WORDS,))),
-    ("viking", PreTokenizer((_BLOOM_WORDS, _DIGIT))),
+    ("viking", PreTokenizer((_BLOOM_WORDS, DIGIT))),
     ("superbpe", PreTokenizer((r"\p{N}+", r"(?=(\d{3})+(?!\d))"))),
     (
         "chameleon",
@@ -223,9 +223,9 @@ _FAMILIES: tuple[tuple[str, PreTokenizer], ...] = (
                 r"<sentinel:[0-9]+>",
                 r"(IMGIMG)((A|B|C|D|E|F|G|H|I){1,4})Z",
                 r"([\t\n]|    |  )",
-                _DIGIT,
+                DIGIT,
                 r"[\p{P}!-/:-@\[-`{-~]",
-                _GPT2_WORDS,
+                GPT2_WORDS,
             ),
             add_bos=True,
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unicodedata import is_normalized
 
 import numpy as np
 import pytest
@@ -14,8 +15,16 @@ from shimmy.gguf.reader import open_gguf
 from shimmy.huggingface.folder import ModelFolder
 from shimmy.huggingface.model import FolderModel
 from shimmy.text.chat import chat_template_of
-from shimmy.text.tokenizer import MARK, Tokenizer, load_tokenizer, tokenizer_kind
+from shimmy.text.tokenizer import (
+    HUGGINGFACE_JSON,
+    MARK,
+    PRE_TOKENIZER,
+    Tokenizer,
+    load_tokenizer,
+    tokenizer_kind,
+)
 from shimmy.text.vocabulary import TokenType
+from shimmy_plugins.tokenizers.recognized import pre_tokenizer_name
 from tests.folders import FOLDER, NAMES, all_plugins, change_json, copy, reference
 from tests.unit.huggingface.conftest import MakeConverter
 
@@ -70,6 +79,52 @@ def test_control_tokens_of_users_stay_texts(tokenizers: dict[str, Tokenizer]):
         marked = tokenizer.encode(f"a<|im{MARK}_end|>b", add_special=False, parse_special=True)
         assert marked == tokenizer.encode("a<|im_end|>b", add_special=False)
         assert "<|im_end|>" in tokenizer.control_texts
+
+
+@pytest.mark.parametrize(("name", "pre"), [("llama3", "llama-bpe"), ("qwen2", "qwen2")])
+def test_other_programs_find_how_words_are_cut(name: str, pre: str):
+    metadata = metadata_of(FOLDER / name)
+    assert metadata[PRE_TOKENIZER] == pre
+    # As they read the file: without the tokenizer.json in it.
+    del metadata[HUGGINGFACE_JSON]
+    tokenizer = load_tokenizer(metadata, all_plugins().tokenizers)
+    texts = [case for case in reference(name)["texts"] if is_normalized("NFC", case["text"])]
+    assert len(texts) > 5
+    for case in texts:
+        assert tokenizer.encode(case["text"], add_special=False) == case["plain"]
+
+
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
+LAST = {**BYTES, "use_regex": False}
+DIGITS = {"type": "Digits", "individual_digits": True}
+WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+"
+)
+
+
+def split(behavior: str = "Isolated", invert: bool = False) -> dict[str, Any]:
+    return {"type": "Split", "pattern": {"Regex": WORDS}, "behavior": behavior, "invert": invert}
+
+
+@pytest.mark.parametrize(
+    ("steps", "pre"),
+    [
+        ([BYTES], "gpt-2"),
+        ([DIGITS, BYTES], "starcoder"),
+        ([split(), LAST], "qwen2"),
+        ([split("Removed", True), LAST], "qwen2"),
+        ([split("Removed", False), LAST], None),
+        ([split(), DIGITS, LAST], None),
+        ([split(), {**LAST, "add_prefix_space": True}], None),
+        ([split()], None),
+        ([], None),
+    ],
+)
+def test_ways_to_cut_words(steps: list[dict[str, Any]], pre: str | None):
+    content = {"model": {}, "normalizer": None, "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps}}
+    assert pre_tokenizer_name(content) == pre
+    assert pre_tokenizer_name({**content, "normalizer": {"type": "Lowercase"}}) is None
 
 
 def test_roles_of_tokens(tokenizers: dict[str, Tokenizer]):
