@@ -7,7 +7,6 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -124,7 +123,7 @@ def find_model(settings: Settings, plugins: Plugins, name: str | None) -> ModelC
     except ModelNotFoundError:
         if not (path := Path(name).expanduser()).exists():
             raise
-    return Catalog(replace(settings, base_gguf=path.absolute()), plugins).default()
+    return Catalog(settings.model_copy(update={"base_gguf": path.absolute()}), plugins).default()
 
 
 def _given(parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
-import pydantic
 import typer
+from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 
 from shimmy.cli.common import SERVING, bootstrap, settings_options
 from shimmy.cli.output import print_json, print_table
 from shimmy.plugins import Plugins
-from shimmy.settings import Origin, Secret, Settings, settings_table
+from shimmy.settings import Origin, Settings, settings_table
 from shimmy.settings.sources import PLUGIN_TABLES, default_files, table_name
 
 SECRET = "****"  # noqa: S105 - what is shown instead of one
@@ -64,9 +64,9 @@ def _file_in_use(settings: Settings) -> Path | None:
 
 def _plain(value: Any) -> Any:
     """The value as JSON takes it, secrets hidden wherever they are."""
-    if isinstance(value, Secret | pydantic.Secret | pydantic.SecretStr | pydantic.SecretBytes):
+    if isinstance(value, Secret | SecretStr | SecretBytes):
         return SECRET
-    if isinstance(value, pydantic.BaseModel):
+    if isinstance(value, BaseModel):
         return {name: _plain(field) for name, field in value}
     if isinstance(value, dict):
         return {str(name): _plain(item) for name, item in value.items()}

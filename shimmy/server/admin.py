@@ -40,4 +40,4 @@ def check_admin(request: Request, settings: Settings) -> None:
 
 def _key(settings: Settings) -> bytes:
     """The admin key; empty if there is none."""
-    return settings.admin_key.reveal().strip().encode() if settings.admin_key else b""
+    return settings.admin_key.get_secret_value().strip().encode() if settings.admin_key else b""

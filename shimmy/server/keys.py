@@ -80,8 +80,8 @@ def key_ring(settings: Settings) -> KeyRing | None:
     """The keys that the settings ask for; None: requests need no key."""
     if settings.api_key is None and settings.api_key_file is None:
         return None
-    key = settings.api_key.reveal() if settings.api_key else None
-    admin = settings.admin_key.reveal() if settings.admin_key else None
+    key = settings.api_key.get_secret_value() if settings.api_key else None
+    admin = settings.admin_key.get_secret_value() if settings.admin_key else None
     return KeyRing(key, settings.api_key_file, admin)
 
 

@@ -7,7 +7,7 @@ import logging
 import reprlib
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import msgspec
@@ -90,7 +90,7 @@ class SamplingDefaults:
 def sampling_defaults(metadata: Mapping[str, Any], settings: Settings) -> SamplingDefaults:
     """The defaults of a model: the settings win over what its file recommends."""
     known = {name: _recommended(metadata, key, kind) for name, (key, kind) in _IN_FILES.items()}
-    known |= {name: value for name, value in asdict(settings.sampling).items() if value is not None}
+    known |= {name: value for name, value in settings.sampling if value is not None}
     return SamplingDefaults(**{name: value for name, value in known.items() if value is not None})
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pydantic import BaseModel, ValidationError
+
 from shimmy.errors import ConfigError, did_you_mean
-from shimmy.settings.model import Settings, settings_table
+from shimmy.settings.model import Settings
 from shimmy.settings.sources import table_name
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from shimmy.plugins import Plugins
 
 
@@ -24,7 +24,7 @@ def check_plugin_settings(settings: Settings, plugins: Plugins) -> dict[str, Bas
     """
     if settings.engine_backend != "auto":
         _check_registered(settings, "engine_backend", settings.engine_backend, plugins.backends.names())
-    if settings.quantize != settings_table()["quantize"].default:
+    if settings.quantize != Settings.model_fields["quantize"].default:
         _check_writable(settings, plugins)
     for name in settings.frontends or ():
         _check_registered(settings, "frontends", name, plugins.frontends.names())
@@ -52,9 +52,6 @@ def check_base(settings: Settings) -> None:
 
 
 def _plugin_table(settings: Settings, name: str, model: type[BaseModel]) -> BaseModel:
-    # Here, for most servers have no plugin with settings, and 10 MB less.
-    from pydantic import ValidationError
-
     try:
         return model.model_validate(settings.plugins.settings.get(name, {}))
     except ValidationError as error:

@@ -7,17 +7,36 @@ file, ``settings.max_ctx``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, reduce
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from msgspec import Meta
+from annotated_types import Interval
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from shimmy.errors import ConfigError
 from shimmy.plugins import PluginChoice
-from shimmy.settings.sources import DEFAULT, Origin
-from shimmy.settings.table import SettingInfo, describe, setting
-from shimmy.settings.values import BindAddress, Bytes, Secret, split_address
+from shimmy.settings.sources import (
+    DEFAULT,
+    EnvironmentSource,
+    FileSource,
+    Origin,
+    flag_arguments,
+)
+from shimmy.settings.table import PREFIX, SettingInfo, describe, takes_auto
+from shimmy.settings.values import BindAddress, Bytes, UserPath, split_address
 
 LOOPBACK = "127.0.0.1"
 #: Flags that are not simply the key with hyphens.
@@ -31,6 +50,9 @@ FLAGS = {
     "sampling.min_p": "--min-p",
     "sampling.repeat_penalty": "--repeat-penalty",
 }
+#: Values of earlier servers of this name, and what became of them.
+OBSOLETE_VALUES = {("engine_backend", "llama"): "shimmy brings its own engines now; use 'auto'."}
+_OBSOLETE = "obsolete"
 
 
 class Address(NamedTuple):
@@ -40,140 +62,212 @@ class Address(NamedTuple):
     port: int | None
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PluginTables:
+class PluginTables(BaseModel):
     """The ``[plugins]`` table."""
 
-    enabled: tuple[str, ...] | None = setting(None, "Load only these plugins.")
-    disabled: tuple[str, ...] = setting((), "Never import these plugins.")
-    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    enabled: tuple[str, ...] | None = Field(default=None, description="Load only these plugins.")
+    disabled: tuple[str, ...] = Field(default=(), description="Never import these plugins.")
+    settings: dict[str, dict[str, Any]] = {}
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SamplingTable:
+class SamplingTable(BaseModel):
     """The ``[sampling]`` table: what a request gets that does not say."""
 
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = setting(
-        None, "Temperature of requests that name none."
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    temperature: Annotated[float, Interval(ge=0, le=2)] | None = Field(
+        default=None, description="Temperature of requests that name none."
     )
-    top_p: Annotated[float, Meta(ge=0, le=1)] | None = setting(
-        None, "Share of probability that requests draw from which do not say."
+    top_p: Annotated[float, Interval(ge=0, le=1)] | None = Field(
+        default=None, description="Share of probability that requests draw from which do not say."
     )
-    top_k: Annotated[int, Meta(ge=0, le=1_000_000)] | None = setting(
-        None, "Number of tokens that requests draw from which do not say; 0 is all."
+    top_k: Annotated[int, Interval(ge=0, le=1_000_000)] | None = Field(
+        default=None, description="Number of tokens that requests draw from which do not say; 0 is all."
     )
-    min_p: Annotated[float, Meta(ge=0, le=1)] | None = setting(
-        None, "Least probability, relative to the likeliest token, likewise."
+    min_p: Annotated[float, Interval(ge=0, le=1)] | None = Field(
+        default=None, description="Least probability, relative to the likeliest token, likewise."
     )
-    repeat_penalty: Annotated[float, Meta(ge=0.01, le=10)] | None = setting(
-        None, "Penalty on tokens seen before, likewise; 1 is none."
+    repeat_penalty: Annotated[float, Interval(ge=0.01, le=10)] | None = Field(
+        default=None, description="Penalty on tokens seen before, likewise; 1 is none."
     )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
+class Settings(BaseSettings):
     """The core's settings. Frozen; :meth:`origin` tells where each value came from.
 
-    Fields without a text are no settings: nobody finds them in flags or documentation. Made from values
-    that are right already; :func:`shimmy.settings.load_settings` takes what people write.
+    Fields without a description are no settings: nobody finds them in flags or documentation.
     """
 
-    config: Path | None = None
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=PREFIX,
+        env_nested_delimiter="__",
+        # plugins, settings, NAME and KEY, which may hold the delimiter itself.
+        env_nested_max_split=3,
+    )
+
+    config: UserPath | None = None
     """The file that ``--config`` or ``SHIMMY_CONFIG`` names."""
-    origins: Mapping[str, Origin] = field(default_factory=dict)
+    origins: dict[str, Origin] = {}
     """Where given values came from, by key."""
 
-    host: str = setting(LOOPBACK, "Address to listen on.")
-    port: Annotated[int, Meta(ge=1, le=65535)] | Literal["auto"] = setting(
-        "auto", "Port to listen on; auto takes 11435, else the next free one."
+    host: str = Field(default=LOOPBACK, description="Address to listen on.")
+    port: Annotated[int, Interval(ge=1, le=65535)] | Literal["auto"] = Field(
+        default="auto", description="Port to listen on; auto takes 11435, else the next free one."
     )
-    bind_address: BindAddress | None = setting(
-        None, "Host and port in one; wins over both unless they come from a stronger source."
+    bind_address: BindAddress | None = Field(
+        default=None,
+        description="Host and port in one; wins over both unless they come from a stronger source.",
     )
-    allowed_hosts: tuple[str, ...] = setting(
-        (), "Names a request's Host header may have besides this machine's loopback ones."
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(), description="Names a request's Host header may have besides this machine's loopback ones."
     )
-    allowed_origins: tuple[str, ...] = setting((), "Web origins whose pages may call the server.")
-    api_key: Secret | None = setting(None, "Requests must carry this key as a bearer token.")
-    api_key_file: Path | None = setting(None, "A file that holds the key instead; one key per line.")
-    strict: bool = setting(False, "Refuse requests with fields nobody knows.")
-    base_gguf: Path | None = setting(None, "The model file, or folder, to serve by default.")
-    model_paths: tuple[Path, ...] = setting((), "Model files, and folders to search for them.")
-    models_dir: Path | None = setting(None, "One more folder to search for models.")
-    auto_discover: Path | None = setting(None, "A trainer's output folder to search for models and adapters.")
-    lora_gguf: Path | None = setting(
-        None, "The LoRA adapter to serve by default: a folder, or one of its files."
+    allowed_origins: tuple[str, ...] = Field(
+        default=(), description="Web origins whose pages may call the server."
     )
-    lora_dirs: tuple[Path, ...] = setting(
-        (), "Folders from which clients with the admin key may load adapters."
+    api_key: SecretStr | None = Field(
+        default=None, description="Requests must carry this key as a bearer token."
     )
-    admin_key: Secret | None = setting(None, "Lets clients from other machines load and unload adapters.")
-    served_model_name: tuple[str, ...] = setting(
-        (), "Further names: of the default model, or MODEL=NAME of another."
+    api_key_file: UserPath | None = Field(
+        default=None, description="A file that holds the key instead; one key per line."
     )
-    frontends: tuple[str, ...] | None = setting(None, "Serve only these APIs.")
-    strict_plugins: bool = setting(False, "Stop when a plugin fails to load.")
-    engine_backend: str = setting("auto", "The compute engine, by its registered name.")
-    precision: Literal["auto", "f32", "int8"] = setting(
-        "auto", "Arithmetic of quantised weights; auto is the engine's fastest: int8 on the CPU."
+    strict: bool = Field(default=False, description="Refuse requests with fields nobody knows.")
+    base_gguf: UserPath | None = Field(
+        default=None, description="The model file, or folder, to serve by default."
     )
-    gpu: str = setting(
-        "auto", "The GPU that computes, by its index or a part of its name in `shimmy gpu-info`."
+    model_paths: tuple[UserPath, ...] = Field(
+        default=(), description="Model files, and folders to search for them."
     )
-    gpu_memory: Bytes | None = setting(
-        None, "Memory of the GPU that a model may take; auto is what is free, if that is known."
+    models_dir: UserPath | None = Field(default=None, description="One more folder to search for models.")
+    auto_discover: UserPath | None = Field(
+        default=None, description="A trainer's output folder to search for models and adapters."
     )
-    threads: Annotated[int, Meta(ge=1, le=256)] | None = setting(
-        None, "CPU threads that compute; auto is the physical cores the process may use."
+    lora_gguf: UserPath | None = Field(
+        default=None, description="The LoRA adapter to serve by default: a folder, or one of its files."
     )
-    instructions: Literal["auto", "avx2"] = setting(
-        "auto", "CPU instructions used at most; auto uses the best there are."
+    lora_dirs: tuple[UserPath, ...] = Field(
+        default=(), description="Folders from which clients with the admin key may load adapters."
     )
-    quantize: str = setting("f16", "Type that the weights of Hugging Face folders are converted to.")
-    max_ctx: Annotated[int, Meta(ge=512, le=131072)] | None = setting(
-        None, "Longest context of a sequence, in tokens."
+    admin_key: SecretStr | None = Field(
+        default=None, description="Lets clients from other machines load and unload adapters."
     )
-    rope_scale: Annotated[float, Meta(ge=1, le=1024)] | None = setting(
-        None, "Factor by which positions are stretched beyond the native context."
+    served_model_name: tuple[str, ...] = Field(
+        default=(), description="Further names: of the default model, or MODEL=NAME of another."
     )
-    chat_template: str | None = setting(
-        None, "A template family or a Jinja file, instead of the models' own."
+    frontends: tuple[str, ...] | None = Field(default=None, description="Serve only these APIs.")
+    strict_plugins: bool = Field(default=False, description="Stop when a plugin fails to load.")
+    engine_backend: str = Field(default="auto", description="The compute engine, by its registered name.")
+    precision: Literal["auto", "f32", "int8"] = Field(
+        default="auto",
+        description="Arithmetic of quantised weights; auto is the engine's fastest: int8 on the CPU.",
     )
-    pre_tokenizer: str | None = setting(
-        None, "The pre-tokenizer of BPE vocabularies, instead of what the file names."
+    gpu: str = Field(
+        default="auto",
+        description="The GPU that computes, by its index or a part of its name in `shimmy gpu-info`.",
     )
-    kv_type: Literal["f32", "f16", "q8_0"] = setting(
-        "f32", "Type of the KV cache: f16 takes half the memory, q8_0 about a quarter."
+    gpu_memory: Bytes | None = Field(
+        default=None,
+        description="Memory of the GPU that a model may take; auto is what is free, if that is known.",
     )
-    kv_memory: Bytes | None = setting(None, "Memory for the KV cache of a model.")
-    prefix_cache: bool = setting(True, "Keep what prompts that begin alike have in common, in the KV cache.")
-    prefix_cache_memory: Bytes | None = setting(
-        None, "Memory that may stay filled for it; auto is a quarter of kv_memory."
+    threads: Annotated[int, Interval(ge=1, le=256)] | None = Field(
+        default=None, description="CPU threads that compute; auto is the physical cores the process may use."
     )
-    packed_cache: bool = setting(
-        False, "Keep packed weights on disk: later starts map them, processes share them."
+    instructions: Literal["auto", "avx2"] = Field(
+        default="auto", description="CPU instructions used at most; auto uses the best there are."
     )
-    packed_cache_size: Bytes | None = setting(
-        None, "Disk that they may take, longest unused ones go first; auto is 32 GiB."
+    quantize: str = Field(
+        default="f16", description="Type that the weights of Hugging Face folders are converted to."
     )
-    max_sequences: Annotated[int, Meta(ge=1, le=1024)] = setting(
-        32, "Sequences a model computes at a time; further requests wait."
+    max_ctx: Annotated[int, Interval(ge=512, le=131072)] | None = Field(
+        default=None, description="Longest context of a sequence, in tokens."
     )
-    step_tokens: Annotated[int, Meta(ge=1, le=8192)] = setting(
-        128, "Most tokens that one step of the engine computes."
+    rope_scale: Annotated[float, Interval(ge=1, le=1024)] | None = Field(
+        default=None, description="Factor by which positions are stretched beyond the native context."
     )
-    max_adapters: Annotated[int, Meta(ge=1, le=256)] = setting(
-        8, "LoRA adapters of a model in memory at a time; the longest unused one goes."
+    chat_template: str | None = Field(
+        default=None, description="A template family or a Jinja file, instead of the models' own."
     )
-    max_lora_rank: Annotated[int, Meta(ge=1, le=1024)] = setting(
-        256, "Highest rank of an adapter that is loaded."
+    pre_tokenizer: str | None = Field(
+        default=None, description="The pre-tokenizer of BPE vocabularies, instead of what the file names."
     )
-    lora_memory: Bytes = setting(2 << 30, "Memory for the adapters of a model together.")
-    watch: bool = setting(False, "Take new checkpoints, adapters and models while the server runs.")
-    max_loaded_models: Annotated[int, Meta(ge=1, le=64)] = setting(1, "Models in memory at a time.")
-    log_level: Literal["debug", "info", "warning", "error"] = setting("info", "Least severity logged.")
-    sampling: SamplingTable = field(default_factory=SamplingTable)
-    plugins: PluginTables = field(default_factory=PluginTables)
+    kv_type: Literal["f32", "f16", "q8_0"] = Field(
+        default="f32", description="Type of the KV cache: f16 takes half the memory, q8_0 about a quarter."
+    )
+    kv_memory: Bytes | None = Field(default=None, description="Memory for the KV cache of a model.")
+    prefix_cache: bool = Field(
+        default=True, description="Keep what prompts that begin alike have in common, in the KV cache."
+    )
+    prefix_cache_memory: Bytes | None = Field(
+        default=None, description="Memory that may stay filled for it; auto is a quarter of kv_memory."
+    )
+    packed_cache: bool = Field(
+        default=False, description="Keep packed weights on disk: later starts map them, processes share them."
+    )
+    packed_cache_size: Bytes | None = Field(
+        default=None, description="Disk that they may take, longest unused ones go first; auto is 32 GiB."
+    )
+    max_sequences: Annotated[int, Interval(ge=1, le=1024)] = Field(
+        default=32, description="Sequences a model computes at a time; further requests wait."
+    )
+    step_tokens: Annotated[int, Interval(ge=1, le=8192)] = Field(
+        default=128, description="Most tokens that one step of the engine computes."
+    )
+    max_adapters: Annotated[int, Interval(ge=1, le=256)] = Field(
+        default=8, description="LoRA adapters of a model in memory at a time; the longest unused one goes."
+    )
+    max_lora_rank: Annotated[int, Interval(ge=1, le=1024)] = Field(
+        default=256, description="Highest rank of an adapter that is loaded."
+    )
+    lora_memory: Bytes = Field(default=2 << 30, description="Memory for the adapters of a model together.")
+    watch: bool = Field(
+        default=False, description="Take new checkpoints, adapters and models while the server runs."
+    )
+    max_loaded_models: Annotated[int, Interval(ge=1, le=64)] = Field(
+        default=1, description="Models in memory at a time."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severity logged."
+    )
+    sampling: SamplingTable = SamplingTable()
+    plugins: PluginTables = PluginTables()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        *_args: PydanticBaseSettingsSource,
+        **_kwargs: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Strongest first: flags are given as arguments."""
+        table = settings_table()
+        return init_settings, EnvironmentSource(settings_cls, table), FileSource(settings_cls, table)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explain(cls, given: dict[str, Any], validate: ModelWrapValidatorHandler[Settings]) -> Settings:
+        """What pydantic finds wrong becomes an error that tells where the value came from."""
+        try:
+            return validate(given)
+        except ValidationError as error:
+            raise _config_error(error, given) from None
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _spellings(cls, value: Any, info: ValidationInfo) -> Any:
+        """``auto`` may stand for None, True is no number, and some values are obsolete."""
+        name = info.field_name or ""
+        annotation = cls.model_fields[name].annotation
+        if value == "auto" and takes_auto(annotation):
+            return None
+        if isinstance(value, bool) and annotation is not bool:
+            raise ValueError("a truth value")
+        if isinstance(value, str) and (advice := OBSOLETE_VALUES.get((name, value))):
+            raise PydanticCustomError(_OBSOLETE, advice)
+        return value
 
     def origin(self, key: str) -> Origin:
         """Where the value of ``key`` (``max_ctx``, ``plugins.disabled``) came from."""
@@ -202,3 +296,36 @@ def settings_table() -> Mapping[str, SettingInfo]:
         | describe(SamplingTable, FLAGS, "sampling.")
         | describe(PluginTables, FLAGS, "plugins.")
     )
+
+
+def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = None) -> Settings:
+    """The settings in force. ``flags`` are by key (``max_ctx``, ``plugins.disabled``); None is not given.
+
+    Raises:
+        ConfigError: an unknown key or variable, a value of wrong type or out of range.
+    """
+    return Settings(**flag_arguments(flags or {}, config, settings_table()))
+
+
+def _config_error(error: ValidationError, given: Mapping[str, Any]) -> ConfigError:
+    """pydantic's findings as one line per setting: value, source, what was expected."""
+    lines: dict[str, str] = {}
+    for problem in error.errors():
+        # Behind the key come list positions and the members of unions.
+        parts = [str(part) for part in problem["loc"]]
+        key = next((key for key in (".".join(parts[:2]), parts[0]) if key in settings_table()), parts[0])
+        origin = given.get("origins", {}).get(key, DEFAULT)
+        lines[key] = f"{key} is {_shown(given, key)} (from {origin}){_reason(problem, key)}"
+    return ConfigError("\n".join(lines.values()), param=next(iter(lines)))
+
+
+def _shown(given: Mapping[str, Any], key: str) -> str:
+    if key in settings_table() and settings_table()[key].is_secret:
+        return "a secret not shown here"
+    return repr(reduce(lambda table, name: table[name], key.split("."), given))
+
+
+def _reason(problem: ErrorDetails, key: str) -> str:
+    if problem["type"] == _OBSOLETE or key not in settings_table():
+        return f": {problem['msg']}"
+    return f"; expected {settings_table()[key].expected}."

@@ -1,28 +1,35 @@
-"""The sources of settings: flags, variables, the file. Unknown names are refused, lists are given as
-text, paths lie beside the file that names them, and every value has an origin.
+"""The sources of settings, where pydantic-settings alone does not do: unknown names are refused,
+lists are given as text, paths lie beside the file that names them, and every value has an origin.
 
-A source hands over values by dotted key, as in errors: ``max_ctx``, ``plugins.disabled``,
-``plugins.settings.NAME.KEY``.
+A source hands over nested tables as the model takes them, and under ``origins`` where each value
+came from, by key. Keys are dotted, as in errors: ``max_ctx``, ``plugins.disabled``,
+``plugins.settings.NAME.KEY``. The library merges both alike, so values and origins cannot differ.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
+
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    TomlConfigSettingsSource,
+)
 
 from shimmy.caches import VARIABLE as CACHE_VARIABLE
 from shimmy.errors import ConfigError, did_you_mean
-from shimmy.settings.table import PREFIX, SettingInfo, Shape, variable_name
+from shimmy.settings.table import PREFIX, SettingInfo, Shape, shape_of, variable_name
 
 CONFIG_VARIABLE = "SHIMMY_CONFIG"
-#: Which file is read: no setting, for the file cannot say so itself.
-CONFIG_KEY = "config"
-#: Variables that are not read here: they act before, or beside, the reading of settings.
-OTHER_VARIABLES = frozenset({CACHE_VARIABLE, "SHIMMY_TRACE_HOOKS"})
+#: Variables that are no settings: they act before, or beside, the reading of settings.
+OTHER_VARIABLES = frozenset({CONFIG_VARIABLE, CACHE_VARIABLE, "SHIMMY_TRACE_HOOKS"})
 FILE_NAME = "shimmy.toml"
 PLUGIN_TABLES = "plugins.settings."
 
@@ -50,99 +57,105 @@ class Origin:
 DEFAULT = Origin(Source.DEFAULT, "default")
 
 
-@dataclass(frozen=True, slots=True)
-class Given:
-    """A value as somebody gave it."""
-
-    value: Any
-    origin: Origin
-
-
-Table: TypeAlias = Mapping[str, SettingInfo]
-
-
-def from_flags(flags: Mapping[str, Any], config: Path | None, table: Table) -> dict[str, Given]:
-    """What flags say, by key; None and what is empty is not given. ``config`` is that of ``--config``."""
-    given = {} if config is None else {CONFIG_KEY: Given(config, Origin(Source.FLAG, "--config"))}
+def flag_arguments(
+    flags: Mapping[str, Any], config: Path | None, table: Mapping[str, SettingInfo]
+) -> dict[str, Any]:
+    """Flags by key as the arguments of the settings model; None and what is empty is not given."""
+    values: dict[str, Any] = {} if config is None else {"config": config}
+    origins = {key: Origin(Source.FLAG, "--config") for key in values}
     for key, value in flags.items():
         if value is not None and value not in ("", (), []):
-            given[key] = Given(_listed(value, key, table), Origin(Source.FLAG, table[key].flag))
-    return given
+            is_list = table[key].shape in (Shape.NAMES, Shape.PATHS)
+            values[key] = _entries(value, table[key].shape) if is_list else value
+            origins[key] = Origin(Source.FLAG, table[key].flag)
+    return _nested(values) | {"origins": origins}
 
 
-def from_environment(table: Table) -> dict[str, Given]:
-    """What ``SHIMMY_*`` variables say: only capitals count, and empty ones are not given.
+class EnvironmentSource(EnvSettingsSource):
+    """``SHIMMY_*`` variables: only capitals, none unknown, lists in text instead of JSON."""
 
-    Raises:
-        ConfigError: there is no setting of such a name.
-    """
-    keys = {CONFIG_VARIABLE: CONFIG_KEY, **{info.variable: key for key, info in table.items()}}
-    given = {}
-    for variable, text in os.environ.items():
-        if variable.startswith(PREFIX) and text and variable not in OTHER_VARIABLES:
-            key = _key_of(variable, keys)
-            given[key] = Given(_listed(text, key, table), Origin(Source.ENVIRONMENT, variable))
-    return given
+    def __init__(self, model: type[BaseSettings], table: Mapping[str, SettingInfo]) -> None:
+        super().__init__(model)
+        self._keys = {CONFIG_VARIABLE: "config", **{info.variable: key for key, info in table.items()}}
+        self._given = {
+            variable: text
+            for variable, text in os.environ.items()
+            if variable.startswith(PREFIX) and text and variable not in OTHER_VARIABLES - {CONFIG_VARIABLE}
+        }
+        # The library, which folds all names to lower case, would take ``shimmy_port`` for SHIMMY_PORT.
+        self.env_vars = {variable.lower(): text for variable, text in self._given.items()}
 
+    def __call__(self) -> dict[str, Any]:
+        origins = {self._key(variable): Origin(Source.ENVIRONMENT, variable) for variable in self._given}
+        return super().__call__() | {"origins": origins}
 
-def from_file(named: Given | None, table: Table) -> dict[str, Given]:
-    """What the file that is named says, else the nearest ``shimmy.toml`` that exists.
+    def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> list[str]:  # noqa: ARG002
+        return _entries(value, shape_of(field.annotation))
 
-    Raises:
-        ConfigError: the named file does not exist; it is no TOML; it has a key that is no setting.
-    """
-    file = _file(named)
-    if file is None:
-        return {}
-    import tomllib
-
-    try:
-        tables = tomllib.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file} cannot be read as TOML: {error}") from None
-    origin = Origin(Source.FILE, str(file))
-    return {key: Given(_value(key, value, file, table), origin) for key, value in _flat(tables)}
-
-
-def _key_of(variable: str, keys: Mapping[str, str]) -> str:
-    plugin_prefix = variable_name(PLUGIN_TABLES)
-    if variable.startswith(plugin_prefix):
-        # The name of the key may hold the delimiter itself.
-        name, separator, key = variable.removeprefix(plugin_prefix).lower().partition("__")
-        if separator:
-            return f"{PLUGIN_TABLES}{name}.{key}"
-    if variable not in keys:
-        raise ConfigError(
-            f"the environment has {variable}, but there is no such setting.",
-            hint=did_you_mean(variable, keys),
-            param=variable,
-        )
-    return keys[variable]
+    def _key(self, variable: str) -> str:
+        plugin_prefix = variable_name(PLUGIN_TABLES)
+        if variable.startswith(plugin_prefix):
+            table, separator, name = variable.removeprefix(plugin_prefix).lower().partition("__")
+            if separator:
+                return f"{PLUGIN_TABLES}{table}.{name}"
+        if variable not in self._keys:
+            raise ConfigError(
+                f"the environment has {variable}, but there is no such setting.",
+                hint=did_you_mean(variable, self._keys),
+                param=variable,
+            )
+        return self._keys[variable]
 
 
-def _file(named: Given | None) -> Path | None:
-    if named is None:
-        return next((file for file in default_files() if file.is_file()), None)
-    file = Path(named.value).expanduser()
-    if not file.is_file():
-        raise ConfigError(
-            f"the configuration file {str(file)!r} (from {named.origin}) does not exist.",
-            hint="Name an existing TOML file, or leave it out to use the defaults.",
-        )
-    return file
+class FileSource(PydanticBaseSettingsSource):
+    """``shimmy.toml``, read by the library when stronger sources have said which one it is."""
 
+    def __init__(self, model: type[BaseSettings], table: Mapping[str, SettingInfo]) -> None:
+        super().__init__(model)
+        self._table = table
 
-def _value(key: str, value: Any, file: Path, table: Table) -> Any:
-    """The value of a known key; relative paths are meant from where the file lies."""
-    if _is_plugin_value(key):
+    def __call__(self) -> dict[str, Any]:
+        file = self._file()
+        if file is None:
+            return {}
+        try:
+            # The raw data: the source itself would let MAX_CTX pass for max_ctx.
+            tables = TomlConfigSettingsSource(self.settings_cls, file).toml_data
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{file} cannot be read as TOML: {error}") from None
+        values = {key: self._value(key, value, file) for key, value in _flat(tables)}
+        return _nested(values) | {"origins": dict.fromkeys(values, Origin(Source.FILE, str(file)))}
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        raise NotImplementedError("the file is read as a whole")
+
+    def _file(self) -> Path | None:
+        """The file to read: the one that is named, else the nearest shimmy.toml that exists."""
+        named = self.current_state.get("config")
+        if named is None:
+            return next((file for file in default_files() if file.is_file()), None)
+        file = Path(named).expanduser()
+        if not file.is_file():
+            origin = self.current_state.get("origins", {}).get("config", DEFAULT)
+            raise ConfigError(
+                f"the configuration file {str(file)!r} (from {origin}) does not exist.",
+                hint="Name an existing TOML file, or leave it out to use the defaults.",
+            )
+        return file
+
+    def _value(self, key: str, value: Any, file: Path) -> Any:
+        """The value of a known key; relative paths are meant from where the file lies."""
+        if _is_plugin_value(key):
+            return value
+        if key not in self._table:
+            raise ConfigError(
+                f"{key!r} in {file} is no setting.", hint=did_you_mean(key, self._table), param=key
+            )
+        if self._table[key].shape is Shape.PATH:
+            return _beside(file, value)
+        if self._table[key].shape is Shape.PATHS and isinstance(value, list):
+            return [_beside(file, entry) for entry in value]
         return value
-    if key not in table:
-        raise ConfigError(f"{key!r} in {file} is no setting.", hint=did_you_mean(key, table), param=key)
-    if table[key].shape is Shape.PATH:
-        return _beside(file, value)
-    if table[key].shape is Shape.PATHS and isinstance(value, list):
-        return [_beside(file, entry) for entry in value]
-    return value
 
 
 def default_files() -> Iterator[Path]:
@@ -173,6 +186,18 @@ def _flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
             yield key, value
 
 
+def _nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by dotted key -> the tables the models take."""
+    root: dict[str, Any] = {}
+    for key, value in values.items():
+        *tables, name = key.split(".", 3)
+        table = root
+        for part in tables:
+            table = table.setdefault(part, {})
+        table[name] = value
+    return root
+
+
 def _is_plugin_value(key: str) -> bool:
     """Whether ``key`` lies in some plugin's table; the plugin's own model checks it later."""
     return key.startswith(PLUGIN_TABLES) and "." in key.removeprefix(PLUGIN_TABLES)
@@ -182,11 +207,8 @@ def _beside(file: Path, path: Any) -> Any:
     return file.parent / Path(path).expanduser() if isinstance(path, str) else path
 
 
-def _listed(given: Any, key: str, table: Table) -> Any:
+def _entries(given: str | Iterable[object], shape: Shape) -> list[str]:
     """A list in text: ``a,b`` for names; the system's separator and ``;`` for paths. Flags may repeat."""
-    shape = table[key].shape if key in table else Shape.TEXT
-    if shape not in (Shape.NAMES, Shape.PATHS):
-        return given
     texts = [given] if isinstance(given, str) else map(str, given)
     separator = os.pathsep if shape is Shape.PATHS else ","
     entries = (entry.strip() for text in texts for entry in text.replace(separator, ";").split(";"))

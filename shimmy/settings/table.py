@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Union, get_args, get_origin
 
-from msgspec import Meta
+from annotated_types import Interval
+from pydantic import SecretStr
 
-from shimmy.settings.values import BindAddress, Bytes, Secret
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 PREFIX = "SHIMMY_"
 
@@ -28,20 +30,18 @@ class Shape(Enum):
 _EXPECTED_SHAPES = {Shape.PATH: "a path", Shape.PATHS: "a list of paths", Shape.NAMES: "a list of names"}
 
 
-def setting(default: Any, text: str) -> Any:
-    """A documented field of a settings model."""
-    return field(default=default, metadata={"help": text})
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """Says, inside an ``Annotated`` type, what values it takes, where the type alone does not."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
 class SettingInfo:
-    """One setting in all its spellings.
-
-    ``hint`` is the type of its values; ``default`` and ``expected`` are texts for people.
-    """
+    """One setting in all its spellings; ``default`` and ``expected`` are texts for people."""
 
     key: str
-    hint: Any
     flag: str
     variable: str
     default: str
@@ -52,25 +52,24 @@ class SettingInfo:
     is_secret: bool
 
 
-def describe(model: type, flags: Mapping[str, str], prefix: str = "") -> dict[str, SettingInfo]:
-    """The documented fields of the dataclass ``model`` by key; ``flags`` holds the irregular flag names."""
+def describe(model: type[BaseModel], flags: Mapping[str, str], prefix: str = "") -> dict[str, SettingInfo]:
+    """The documented fields of ``model`` by key; ``flags`` holds the irregular flag names."""
     table = {}
-    hints = get_type_hints(model, include_extras=True)
-    for each in fields(model):
-        if "help" not in each.metadata:
+    for name, field in model.model_fields.items():
+        if not field.description:
             continue
-        key, hint = prefix + each.name, hints[each.name]
+        key = prefix + name
+        hint = field.rebuild_annotation()
         table[key] = SettingInfo(
             key=key,
-            hint=hint,
             flag=flags.get(key, "--" + key.replace("_", "-")),
             variable=variable_name(key),
-            default=_default(each.default, hint),
+            default=_default(field.default, hint),
             expected=_expected(hint),
-            help=each.metadata["help"],
+            help=field.description,
             shape=shape_of(hint),
             is_switch=hint is bool,
-            is_secret=Secret in _members(hint),
+            is_secret=any(_bare(member) is SecretStr for member in _members(hint)),
         )
     return table
 
@@ -90,9 +89,7 @@ def shape_of(hint: Any) -> Shape:
 
 def takes_auto(hint: Any) -> bool:
     """Whether the type is a number or None, None meaning that shimmy finds one by itself."""
-    return NoneType in get_args(hint) and any(
-        _bare(member) in (int, float, Bytes) for member in _members(hint)
-    )
+    return NoneType in get_args(hint) and any(_bare(member) in (int, float) for member in _members(hint))
 
 
 def _default(value: object, hint: Any) -> str:
@@ -120,19 +117,20 @@ def _expected(hint: Any) -> str:
     return " or ".join(texts)
 
 
-def _range(number: type, bounds: Meta) -> str:
+def _range(number: type, bounds: Interval) -> str:
     kind = "a whole number" if number is int else "a number"
+    if bounds.gt is not None:
+        return f"{kind} above {bounds.gt} and up to {bounds.le}"
     return f"{kind} from {bounds.ge} to {bounds.le}"
 
 
 def _expected_of(member: Any) -> str:
     if get_origin(member) is Annotated:
         bare, *extras = get_args(member)
-        bounds = next((extra for extra in extras if isinstance(extra, Meta)), None)
-        return _range(bare, bounds) if bounds else _expected_of(bare)
+        told = next((extra.text for extra in extras if isinstance(extra, Expected)), None)
+        bounds = next((extra for extra in extras if isinstance(extra, Interval)), None)
+        return told or (_range(bare, bounds) if bounds else None) or _expected_of(bare)
     if get_origin(member) is Literal:
         *others, last = map(str, get_args(member))
         return f"{', '.join(others)} or {last}" if others else last
-    if member in (Bytes, BindAddress):
-        return str(member.EXPECTED)
     return _EXPECTED_SHAPES.get(shape_of(member)) or ("true or false" if member is bool else "a text")

@@ -10,7 +10,7 @@ import pytest
 from shimmy import hookspecs
 from shimmy.events import RequestFinished
 from shimmy.plugins import PluginChoice, load_plugins
-from shimmy.settings import check_plugin_settings, load_settings
+from shimmy.settings import Settings, check_plugin_settings
 from tests.docs.pages import page, snippets
 
 PAGE = "plugins.md"
@@ -50,7 +50,7 @@ def test_the_example_does_what_the_page_says(monkeypatch):
     exec(code, vars(module))
     plugins = load_plugins(PluginChoice(enabled=()), extra=[module])
     monkeypatch.setenv("SHIMMY_PLUGINS__SETTINGS__REQUESTS__LONG_AFTER", "4")
-    assert check_plugin_settings(load_settings(), plugins)["requests"].model_dump() == {"long_after": 4}
+    assert check_plugin_settings(Settings(), plugins)["requests"].model_dump() == {"long_after": 4}
     plugins.server_started(SimpleNamespace(plugins=plugins))
     for tokens in (4, 5):
         plugins.request_finished(RequestFinished("1", "openai", "m", 3, tokens, "stop", 0.1, 0.2))

@@ -5,19 +5,8 @@ import sys
 
 import pytest
 
-HEAVY = {
-    "numpy",
-    "wgpu",
-    "llvmlite",
-    "quart",
-    "jinja2",
-    "tokenizers",
-    "hypercorn",
-    "gguf",
-    "safetensors",
-    "pydantic",
-}
-SETTINGS = {"msgspec", "tomllib"}
+HEAVY = {"numpy", "wgpu", "llvmlite", "quart", "jinja2", "tokenizers", "hypercorn", "gguf", "safetensors"}
+SETTINGS = {"pydantic", "pydantic_settings"}
 
 
 def modules_after(code: str) -> set[str]:

@@ -15,7 +15,7 @@ from shimmy import hookimpl
 from shimmy.errors import OutOfMemoryError, WorkerDiedError
 from shimmy.plugins import load_plugins
 from shimmy.server import app as app_module
-from shimmy.settings import Secret, Settings
+from shimmy.settings import Settings
 from tests.serve.fake_engine import FakeServer, chat
 
 CHAT, COMPLETIONS, GENERATE = "/v1/chat/completions", "/v1/completions", "/api/generate"
@@ -140,12 +140,12 @@ def test_strangers_are_refused_in_the_same_shape() -> None:
 @pytest.mark.parametrize("path", [CHAT, COMPLETIONS, GENERATE, "/metrics", "/ws/generate", "/nowhere"])
 def test_whoever_has_no_key_is_refused_in_the_same_shape(path: str) -> None:
     """Whatever there is behind the door, or not."""
-    server = FakeServer(settings=Settings(api_key=Secret("right")))
+    server = FakeServer(settings=Settings(api_key="right"))
     check(server, "POST", path, 401, "invalid_api_key", json={})
 
 
 def test_watching_needs_no_key() -> None:
-    server = FakeServer(settings=Settings(api_key=Secret("right")))
+    server = FakeServer(settings=Settings(api_key="right"))
     assert request(server, "GET", "/health")[0] == 200
 
 

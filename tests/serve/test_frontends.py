@@ -14,7 +14,7 @@ from shimmy.errors import PluginError, RequestError, ShimmyError
 from shimmy.events import RequestFinished, RequestStarted
 from shimmy.plugins import PluginChoice, load_plugins
 from shimmy.server.context import ServerContext
-from shimmy.settings import Secret, Settings
+from shimmy.settings import Settings
 from shimmy.specs import FrontendSpec
 from tests.serve.fake_engine import FakeServer, chat
 
@@ -169,7 +169,7 @@ def _statuses(server: FakeServer, *paths: str) -> list[int]:
 def test_only_the_chosen_apis_are_served_and_what_watches_over_them() -> None:
     paths = ("/v1/models", "/api/models", "/ws/generate", "/health")
     assert _statuses(FakeServer(), *paths) == [200, 200, 426, 200]
-    chosen = FakeServer(settings=Settings(frontends=("openai",)))
+    chosen = FakeServer(settings=Settings(frontends=["openai"]))
     assert _statuses(chosen, *paths) == [200, 404, 404, 200]
     blind = load_plugins(PluginChoice(disabled=("frontend-ops",)))
     assert _statuses(FakeServer(plugins=blind), *paths) == [200, 200, 426, 404]
@@ -185,7 +185,7 @@ def test_apis_that_are_not_served_are_not_loaded() -> None:
             register(FrontendSpec("unwanted", ("POST /v1/completions",), load))
 
     plugins = load_plugins(extra=[Unwanted()])
-    server = FakeServer(settings=Settings(frontends=("openai",)), plugins=plugins)
+    server = FakeServer(settings=Settings(frontends=["openai"]), plugins=plugins)
     assert _statuses(server, "/v1/models") == [200]
 
 
@@ -196,7 +196,5 @@ def test_a_third_party_s_routes_need_a_key_unless_it_says_otherwise() -> None:
             routes = ("GET /shout/{name}",)
             register(FrontendSpec("shouting", routes, Shouting, public=("GET /shout/echo",)))
 
-    server = FakeServer(
-        "echo", "two", settings=Settings(api_key=Secret("k")), plugins=load_plugins(extra=[Plugin()])
-    )
+    server = FakeServer("echo", "two", settings=Settings(api_key="k"), plugins=load_plugins(extra=[Plugin()]))
     assert _statuses(server, "/shout/echo", "/shout/two") == [200, 401]

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 
 from shimmy.errors import AdapterError
-from shimmy.settings import Secret, Settings
+from shimmy.settings import Settings
 from tests.serve.fake_engine import FakeServer
 from tests.serve.lora_client import REMOTE, Client, make_server, run
 
@@ -187,7 +188,7 @@ def test_other_machines_are_not_told_of_folders(server: FakeServer, tmp_path: Pa
 
 @contextmanager
 def admin_key(server: FakeServer, key: str) -> Iterator[None]:
-    object.__setattr__(server.context, "settings", Settings(admin_key=Secret(key)))
+    object.__setattr__(server.context, "settings", Settings(admin_key=SecretStr(key)))
     yield
 
 

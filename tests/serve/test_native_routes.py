@@ -11,7 +11,7 @@ import pytest
 
 from shimmy.errors import EngineError
 from shimmy.server.reply import IGNORED_HEADER, SEED_HEADER
-from shimmy.settings import SamplingTable, Settings
+from shimmy.settings import Settings
 from tests.serve.fake_engine import CONTEXT, FakeServer
 
 PATH = "/api/generate"
@@ -245,7 +245,7 @@ def test_unknown_fields_are_told() -> None:
 
 
 def test_defaults_of_file_and_settings() -> None:
-    server = FakeServer(settings=Settings(sampling=SamplingTable(top_p=0.5)))
+    server = FakeServer(settings=Settings(sampling={"top_p": 0.5}))
     server.metadata = {"general.sampling.temp": 0.6, "general.sampling.top_p": 0.9}
     ask_all(server, {"prompt": "hi"}, {"prompt": "hi", "temperature": 0})
     found = [(sampling.temperature, sampling.top_p) for sampling in server.engine.samplings]

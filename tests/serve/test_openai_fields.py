@@ -9,7 +9,7 @@ import pytest
 from quart.typing import TestClientProtocol as Client
 
 from shimmy.server.reply import IGNORED_HEADER
-from shimmy.settings import SamplingTable, Settings
+from shimmy.settings import Settings
 from tests.serve.fake_engine import FakeServer, chat
 from tests.serve.test_openai_routes import CHAT, ask, with_client
 
@@ -77,7 +77,7 @@ def test_strict_servers_refuse_unknown_fields_only() -> None:
 
 
 def test_defaults_of_file_settings_and_request() -> None:
-    server = FakeServer(settings=Settings(sampling=SamplingTable(top_p=0.5)))
+    server = FakeServer(settings=Settings(sampling={"top_p": 0.5}))
     server.metadata = {
         "general.sampling.temp": 0.6,
         "general.sampling.top_p": 0.9,

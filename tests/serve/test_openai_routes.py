@@ -16,7 +16,7 @@ from shimmy.engine.protocol import TokenEvent
 from shimmy.errors import EngineError
 from shimmy.server.generation import Piece
 from shimmy.server.sampling import choice_seed
-from shimmy.settings import SamplingTable, Settings
+from shimmy.settings import Settings
 from shimmy_plugins.frontends.openai.render import TEXT, new_answer
 from tests.serve.fake_engine import CONTEXT, ByteTokenizer, FakeServer, chat, facts
 
@@ -273,7 +273,7 @@ def test_models(tmp_path: Path) -> None:
 
 
 def test_a_model_that_is_loaded_tells_its_defaults() -> None:
-    server = FakeServer(settings=Settings(sampling=SamplingTable(top_k=7)))
+    server = FakeServer(settings=Settings(sampling={"top_k": 7}))
 
     async def get(client: Client) -> tuple[Any, Any]:
         before = await (await client.get("/v1/models/echo")).get_json()

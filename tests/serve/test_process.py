@@ -16,7 +16,7 @@ import pytest
 from tests.serve.server_process import MODEL, ServerProcess, server_process, wait_for
 
 #: The server's modules must do without these: they are the worker's, or for rare occasions.
-HEAVY = ("numpy", "llvmlite", "wgpu", "prometheus_client", "gguf", "rich", "pydantic")
+HEAVY = ("numpy", "llvmlite", "wgpu", "prometheus_client", "gguf", "rich")
 
 
 #: Settings of a server that finds no model.

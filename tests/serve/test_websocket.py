@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from shimmy.errors import EngineError
-from shimmy.settings import Secret, Settings
+from shimmy.settings import Settings
 from shimmy_plugins.frontends.websocket.connection import MOST_RUNNING
 from tests.serve.fake_engine import FakeServer, eventually, fetch
 from tests.serve.ws_client import RefusedError, WebSocketClient, websocket
@@ -274,7 +274,7 @@ def test_strangers_are_refused() -> None:
 
 
 def test_keys() -> None:
-    settings = Settings(api_key=Secret("right"))
+    settings = Settings(api_key="right")
     offered = base64.urlsafe_b64encode(b"right").decode().rstrip("=")
     status, body = _open(settings)
     assert (status, body["code"]) == (401, "invalid_api_key")

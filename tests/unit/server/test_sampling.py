@@ -18,7 +18,7 @@ from shimmy.server.sampling import (
     choose_sampling,
     sampling_defaults,
 )
-from shimmy.settings import SamplingTable, Settings
+from shimmy.settings import Settings
 
 NEUTRAL = SamplingDefaults()
 
@@ -50,7 +50,7 @@ def test_files_written_by_converters(tmp_path: Path) -> None:
 
 def test_settings_win_over_files() -> None:
     metadata = {"general.sampling.temp": 0.7, "general.sampling.top_k": 20}
-    found = sampling_defaults(metadata, Settings(sampling=SamplingTable(temperature=0.0, min_p=0.1)))
+    found = sampling_defaults(metadata, Settings(sampling={"temperature": 0.0, "min_p": 0.1}))
     assert (found.temperature, found.top_k, found.min_p) == (0.0, 20, 0.1)
 
 
