@@ -11,9 +11,9 @@ from shimmy.caches import cache_folder
 from shimmy.discovery.cards import CardReader, FileFacts
 from shimmy.discovery.records import FoundAdapter, FoundModel, Skipped
 from shimmy.errors import ModelError
+from shimmy.gguf.card import ModelCard
 
 if TYPE_CHECKING:
-    from shimmy.gguf.card import ModelCard
     from shimmy.lora.pairing import Candidate
     from shimmy.plugins import Plugins
     from shimmy.settings import Settings
@@ -47,10 +47,10 @@ class Judge:
 
         candidates = []
         for name, found, facts in self._read_all(models):
-            if facts.card is not None:
-                judged = self._judge(name, found, facts)
-                problem = judged.reason if isinstance(judged, Skipped) else None
-                candidates.append(Candidate(replace(facts.card, name=name, source=found.source), problem))
+            judged = self._judge(name, found, facts)
+            problem = judged.reason if isinstance(judged, Skipped) else None
+            card = facts.card or _blank_card(found.path)
+            candidates.append(Candidate(replace(card, name=name, source=found.source), problem))
         return sorted(candidates, key=lambda candidate: candidate.problem is not None)
 
     def unusable(self, models: Mapping[str, FoundModel]) -> list[Skipped]:
@@ -88,6 +88,11 @@ class Judge:
         from shimmy.huggingface.card import folder_card
 
         return folder_card(path, self._settings.quantize, self._plugins)
+
+
+def _blank_card(path: Path) -> ModelCard:
+    """Of a file or folder that says nothing of itself which can be understood."""
+    return ModelCard("", path, "", 0, "unknown", None, None, None, has_chat_template=False)
 
 
 def _card_memory() -> Path:

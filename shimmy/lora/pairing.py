@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from shimmy.errors import AdapterError, ModelError
+from shimmy.errors import AdapterError, GGUFError, ModelError
 from shimmy.gguf.parts import model_stem
 from shimmy.gguf.reader import open_gguf, peek_gguf
 from shimmy.huggingface.folder import ModelFolder
@@ -36,10 +36,13 @@ class Candidate:
 
     @cached_property
     def metadata(self) -> Mapping[str, Any]:
-        """Of a folder of Hugging Face's, which has none yet, only the architecture."""
+        """Of a folder of Hugging Face's, which has none yet, the architecture; empty of a broken file."""
         if self.card.path.is_dir():
             return {"general.architecture": self.card.architecture}
-        return peek_gguf(self.card.path)[0]
+        try:
+            return peek_gguf(self.card.path)[0]
+        except GGUFError:
+            return {}
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -103,7 +106,7 @@ def check_base(adapter: Adapter, base: ModelCard, others: Callable[[], Sequence[
 def misfit(adapter: Adapter, candidate: Candidate) -> str | None:
     """Why an adapter does not fit a base, by names and shapes of its modules; None if it does."""
     try:
-        architecture = str(candidate.metadata["general.architecture"])
+        architecture = str(candidate.metadata.get("general.architecture"))
         if adapter.architecture not in (None, architecture):
             return f"its architecture is {architecture!r}, the adapter's {adapter.architecture!r}."
         for module, found, expected in _differences(adapter, candidate, architecture):
@@ -172,9 +175,18 @@ def _fitting(adapter: Adapter, candidates: Sequence[Candidate]) -> list[Candidat
     usable = [candidate for candidate in candidates if candidate.problem is None]
     folders = [candidate for candidate in usable if candidate.card.path.is_dir()]
     for kind in ([each for each in usable if each not in folders], folders):
-        if fitting := [candidate for candidate in kind if misfit(adapter, candidate) is None]:
+        if fitting := [candidate for candidate in kind if _has_shapes(adapter, candidate)]:
             return fitting
     return []
+
+
+def _has_shapes(adapter: Adapter, candidate: Candidate) -> bool:
+    """Whether a base has the adapter's shapes. Of a folder none may be known: then nothing speaks for it."""
+    if misfit(adapter, candidate) is not None:
+        return False
+    return not candidate.card.path.is_dir() or any(
+        map(_folder_shapes(adapter, candidate.card), adapter.modules)
+    )
 
 
 def _fits(fitting: Sequence[Candidate]) -> str | None:
@@ -201,7 +213,7 @@ def _which(adapter: Adapter, fitting: Sequence[Candidate]) -> str:
 def _none(adapter: Adapter, candidates: Sequence[Candidate]) -> str:
     trained = f"it was trained on {adapter.base!r}, and " if adapter.base else ""
     for candidate in candidates:
-        if candidate.problem and misfit(adapter, candidate) is None:
+        if candidate.problem and _has_shapes(adapter, candidate):
             return f"{trained}{candidate.card.name!r} has its shapes, but {candidate.problem}"
     shapes = ((name, _needed(module)) for name, module in adapter.modules.items())
     name, shape = next(((name, shape) for name, shape in shapes if shape), ("", None))

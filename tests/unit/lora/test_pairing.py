@@ -9,20 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from shimmy.discovery.catalog import Catalog
 from shimmy.errors import AdapterError, ConfigError, ModelError
-from shimmy.gguf.reader import open_gguf
-from shimmy.gguf.writer import RawTensor, write_gguf
-from shimmy.huggingface.folder import ModelFolder
-from shimmy.lora.adapter import Adapter, Floats, Module, Part
-from shimmy.lora.pairing import Candidate, comparable, misfit
+from shimmy.lora.pairing import comparable
 from shimmy.plugins import PluginChoice, Plugins, load_plugins
-from shimmy.settings import Settings
 from tests.backend.test_lora_zoo import SMOLLM2
-from tests.folders import FOLDER
+from tests.unit.lora.training import QK, ROBOT, base, catalog, copy, pairs, reasons
 from tests.zoo import LORA, model_path
-
-QK, ROBOT = LORA / "llama_spm_qk", LORA / "llama_spm_robot"
 
 
 @pytest.mark.parametrize(
@@ -47,43 +39,6 @@ def test_comparable_names(written: str, means: str) -> None:
 def plugins() -> Plugins:
     """All but the source that would find the demo's model."""
     return load_plugins(PluginChoice(disabled=("source-python-packages",)))
-
-
-def copy(adapter: Path, to: Path, **config: object) -> Path:
-    shutil.copytree(adapter, to)
-    file = to / "adapter_config.json"
-    file.write_text(json.dumps({**json.loads(file.read_text()), **config}))
-    return to
-
-
-def base(path: Path, name: str = "Zoo tiny llama spm") -> Path:
-    """A copy of the zoo's model, called otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open_gguf(model_path("llama_spm.f16")) as file:
-        raw = {
-            tensor: RawTensor(bytes(file.raw(tensor, _spec(info.ggml_id))), info.ggml_id, info.shape)
-            for tensor, info in file.tensors.items()
-        }
-        write_gguf(path, {**file.metadata, "general.name": name, "general.size_label": "3M"}, raw)
-    return path
-
-
-def _spec(ggml_id: int):
-    from tests.lora import PLUGINS
-
-    return next(spec for spec in PLUGINS.quant_types if spec.ggml_id == ggml_id)
-
-
-def catalog(plugins: Plugins, **settings: object) -> Catalog:
-    return Catalog(Settings(**settings), plugins)
-
-
-def pairs(found: Catalog) -> dict[str, str]:
-    return {card.name: card.base.name for card in found.models() if card.base}
-
-
-def reasons(found: Catalog) -> dict[str, str]:
-    return {row.path.name: row.reason for row in found.skipped if row.path}
 
 
 def test_a_folder_of_experiments(tmp_path: Path, plugins: Plugins) -> None:
@@ -152,49 +107,6 @@ def test_an_adapter_that_names_no_base(tmp_path: Path, plugins: Plugins, said: s
     base(tmp_path / "beta.gguf", "Beta")
     why = reasons(catalog(plugins, auto_discover=tmp_path))["mine"]
     assert "('alpha', 'beta'), and its files do not say which one is meant" in why
-
-
-def test_a_base_that_is_there_and_cannot_be_used(tmp_path: Path, plugins: Plugins) -> None:
-    """Its architecture is known by name, but no plugin computes it."""
-    base(tmp_path / "other.gguf", "Other")
-    whole = base(tmp_path / "mistral.gguf", "Mistral").read_bytes()
-    (tmp_path / "mistral.gguf").write_bytes(whole.replace(b"llama", b"xlnet"))
-    copy(LORA / "smol_pirate", tmp_path / "by_name", base_model_name_or_path="mistralai/Mistral")
-    copy(QK, tmp_path / "better", base_model_name_or_path="mistralai/Mistral")
-    why = reasons(catalog(plugins, auto_discover=tmp_path))
-    problem = "'mistral' has the name of its base, but no plugin provides its architecture 'xlnet'."
-    assert why["by_name"].endswith(problem)
-    assert why["better"].endswith(f"{problem} It fits 'other'.")
-
-
-def test_whole_matrices_and_tied_heads_must_fit(tmp_path: Path, plugins: Plugins) -> None:
-    candidate = Candidate(catalog(plugins, base_gguf=SMOLLM2).default())
-    wide, tied = Part("w", (576, 1536), _never), Part("b", (100, 2), _never)
-    for module, problem in {
-        Module(weight=wide): "'lm_head' is 49152 x 576 there, and 576 x 1536 in the adapter.",
-        Module(Part("a", (2, 576), _never), tied): "'lm_head' is 49152 x 576 there, and 100 x 576",
-    }.items():
-        found = misfit(Adapter(tmp_path, "PEFT", {"lm_head": module}), candidate)
-        assert found is not None
-        assert problem in found
-    fits = Module(Part("a", (2, 576), _never), Part("b", (49152, 2), _never))
-    assert misfit(Adapter(tmp_path, "PEFT", {"lm_head": fits}), candidate) is None
-
-
-def test_a_folder_must_fit_too(tmp_path: Path, plugins: Plugins) -> None:
-    """Weights of Hugging Face's are compared before anything is converted."""
-    shutil.copytree(FOLDER / "llama3", tmp_path / "tiny")
-    shape = ModelFolder(tmp_path / "tiny").tensors["model.layers.0.self_attn.q_proj.weight"].shape
-    candidate = Candidate(catalog(plugins, base_gguf=tmp_path / "tiny").default())
-    for rows, problem in ((shape[0], None), (shape[0] + 1, f"is {shape[0]} x {shape[1]} there")):
-        module = Module(Part("a", (2, shape[1]), _never), Part("b", (rows, 2), _never))
-        adapter = Adapter(tmp_path, "PEFT", {"model.layers.0.self_attn.q_proj": module})
-        found = misfit(adapter, candidate)
-        assert (found is None) if problem is None else (problem in (found or ""))
-
-
-def _never() -> Floats:
-    raise AssertionError("a weight was read")
 
 
 def test_checkpoints(tmp_path: Path, plugins: Plugins) -> None:
