@@ -21,47 +21,39 @@ ${weights.bindings(layout, "w", 0)}
 ${weights.functions(layout, "w", columns)}
 # include "shimmy/common/tile.wgsl"
 
-// Of two blocks: codes of all rows, 16 columns, then the other 16; scales.
+# set scale_type = "vec2<f32>" if zero is none else "f32"
+// Of two blocks: all rows of 16 columns, then of the other 16.
 var<workgroup> x_codes: array<array<vec4<u32>, ${tile.rows}>, 4>;
-var<workgroup> x_scales: array<array<f32, ${tile.rows}>, 2>;
+var<workgroup> x_scales: array<array<f32, ${tile.rows}>, 4>;
 var<workgroup> w_codes: array<array<vec4<u32>, ${tile.columns}>, 4>;
-var<workgroup> w_scales: array<array<vec2<f32>, ${tile.columns}>, ${2 * groups}>;
+var<workgroup> w_scales: array<array<${scale_type}, ${tile.columns}>, ${2 * groups}>;
 # if zero != 0
-// Sums of the codes of x in a group${"" if zero is none else ", times -%d, the code of weight 0" % zero}.
-var<workgroup> x_sums: array<array<i32, ${tile.rows}>, ${2 * groups}>;
+// Sums of the codes of x${"" if zero is none else ", times -%d: less the code of weight 0" % zero}.
+var<workgroup> x_sums: array<array<i32, ${tile.rows}>, 4>;
 # endif
 
 # macro load(block)
 # call(u, e, guard) each(2 * tile.rows, tile.workgroup)
     xq${u} = xq[x_at${u} + 2u * ${block}];
-# endcall
-# call(u, e, guard) each(tile.rows, tile.workgroup)
-    xd${u} = xd[xd_at${u} + ${block}];
+    xd${u} = xd[x_at${u} / 2u + ${block}];
 # endcall
 # call(u, e, guard) each(tile.columns, tile.workgroup)
     words${u} = w_words(w_row${u}, ${block});
 # for g in range(groups)
-    scale${u}_${g} = w_scale(w_row${u}, ${block} * ${groups}u + ${g}u);
+    scale${u}_${g} = w_scale(w_row${u}, ${block} * ${groups}u + ${g}u)${"" if zero is none else ".x"};
 # endfor
 # endcall
 # endmacro
 
 # macro store(half)
 # call(u, e, guard) each(2 * tile.rows, tile.workgroup)
-    ${guard}{ x_codes[2u * ${half} + ${e} % 2u][${e} / 2u] = xq${u}; }
-# endcall
-# call(u, e, guard) each(tile.rows, tile.workgroup)
     ${guard}{
-        x_scales[${half}][${e}] = bitcast<f32>(xd${u}.x);
+        let part = 2u * ${half} + ${e} % 2u;
+        x_codes[part][${e} / 2u] = xq${u};
+        x_scales[part][${e} / 2u] = bitcast<f32>(xd${u}.x);
 # if zero != 0
-        let both = bitcast<i32>(xd${u}.y);
-        let sums = vec2<i32>(extractBits(both, 0u, 16u), both >> 16u)${"" if zero is none else " * %d" % -zero};
-# if groups == 2
-        x_sums[2u * ${half}][${e}] = sums.x;
-        x_sums[2u * ${half} + 1u][${e}] = sums.y;
-# else
-        x_sums[${half}][${e}] = sums.x + sums.y;
-# endif
+        let sum = extractBits(bitcast<i32>(xd${u}.y), ${e} % 2u * 16u, 16u);
+        x_sums[part][${e} / 2u] = sum${"" if zero is none else " * %d" % -zero};
 # endif
     }
 # endcall
@@ -87,16 +79,13 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
 # call(u, e, guard) each(2 * tile.rows, tile.workgroup)
     let x_at${u} = tile_x_row(row + ${e} / 2u) * ${2 * blocks}u + ${e} % 2u;
     var xq${u}: vec4<u32>;
-# endcall
-# call(u, e, guard) each(tile.rows, tile.workgroup)
-    let xd_at${u} = tile_x_row(row + ${e}) * ${blocks}u;
     var xd${u}: vec2<u32>;
 # endcall
 # call(u, e, guard) each(tile.columns, tile.workgroup)
     let w_row${u} = tile_matrix_row(column, ${e});
     var words${u}: array<u32, 8>;
 # for g in range(groups)
-    var scale${u}_${g}: vec2<f32>;
+    var scale${u}_${g}: ${scale_type};
 # endfor
 # endcall
 # for i, j in tile.results
@@ -114,7 +103,8 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
         {
 # if zero != 0
 # for i in range(tile.each_rows)
-        let x_sum${i} = x_sums[now * ${groups}u + ${g}u][ty + ${i * tile.down}u];
+        let x_sum${i} = x_sums[2u * now + ${g}u][ty + ${i * tile.down}u]
+            ${"" if groups == 2 else "+ x_sums[2u * now + 1u][ty + %du]" % (i * tile.down)};
 # endfor
 # endif
 # for i, j in tile.results
@@ -139,12 +129,14 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
         let w_scale${j} = w_scales[now * ${groups}u + ${g}u][tx + ${j * tile.across}u];
 # endfor
 # for i in range(tile.each_rows)
-        let x_scale${i} = x_scales[now][ty + ${i * tile.down}u];
+        let x_scale${i} = x_scales[2u * now + ${g}u][ty + ${i * tile.down}u];
 # endfor
 # for i, j in tile.results
-        sum${i}_${j} = fma(x_scale${i} * f32(dot${i}_${j}), w_scale${j}.x, sum${i}_${j});
 # if zero is none
+        sum${i}_${j} = fma(x_scale${i} * f32(dot${i}_${j}), w_scale${j}.x, sum${i}_${j});
         sum${i}_${j} = fma(x_scale${i} * f32(x_sum${i}), w_scale${j}.y, sum${i}_${j});
+# else
+        sum${i}_${j} = fma(x_scale${i} * f32(dot${i}_${j}), w_scale${j}, sum${i}_${j});
 # endif
 # endfor
         }

@@ -20,9 +20,6 @@
 # include "shimmy/common/reduce.wgsl"
 ${rms.rms_factor(columns, norm, workgroup)}
 # endif
-# if swiglu
-# include "shimmy/common/silu.wgsl"
-# endif
 var<workgroup> largest: array<u32, ${workgroup}>;
 var<workgroup> sums: array<i32, ${workgroup}>;
 
@@ -30,7 +27,7 @@ var<workgroup> sums: array<i32, ${workgroup}>;
 fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) li: u32) {
     let row = at.x;
     if (row >= step_rows()) { return; }
-    let source = row * ${2 * columns if swiglu else columns}u;
+    let source = row * ${columns}u;
 # if norm is not none
     let factor = rms_factor(source, li);
 # endif
@@ -43,10 +40,6 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
             v = vec4<f32>(x[source + i], x[source + i + 1u], x[source + i + 2u], x[source + i + 3u]);
 # if norm is not none
             v *= factor * vec4<f32>(weight[i], weight[i + 1u], weight[i + 2u], weight[i + 3u]);
-# elif swiglu
-            let up = source + ${columns}u + i;
-            v = vec4<f32>(silu(v.x), silu(v.y), silu(v.z), silu(v.w))
-                * vec4<f32>(x[up], x[up + 1u], x[up + 2u], x[up + 3u]);
 # endif
         }
         largest[li] = magnitude(v);

@@ -44,10 +44,10 @@ class Found:
     """(rows, blocks, 2)."""
 
 
-def run(gpu: Gpu, columns: int, x: F32, weight: F32 | None = None, *, swiglu: bool = False) -> Found:
+def run(gpu: Gpu, columns: int, x: F32, weight: F32 | None = None) -> Found:
     rows = len(x)
     size, step = step_of(rows)
-    kernel = quantize(COMPOSER, gpu, columns, None if weight is None else EPS, swiglu=swiglu)
+    kernel = quantize(COMPOSER, gpu, columns, None if weight is None else EPS)
     xq = gpu.buffer(rows * code_bytes(columns), "xq")
     xd = gpu.buffer(rows * scale_bytes(columns), "xd")
     run_kernel(gpu, kernel, size, [x, *([] if weight is None else [weight]), xq, xd, step])
@@ -77,12 +77,6 @@ def test_rows_normed_before(gpu: Gpu, columns: int) -> None:
     rng = np.random.default_rng(2)
     x, weight = (rng.normal(size=shape).astype(np.float32) for shape in ((6, columns), (columns,)))
     check(run(gpu, columns, x, weight), reference.rms_norm(x, weight=weight, eps=EPS))
-
-
-@pytest.mark.parametrize("columns", [16, 1536])
-def test_swiglu_of_halves_before(gpu: Gpu, columns: int) -> None:
-    x = np.random.default_rng(3).normal(0, 3, (6, 2 * columns)).astype(np.float32)
-    check(run(gpu, columns, x, swiglu=True), reference.swiglu(x[:, :columns], x[:, columns:]))
 
 
 def test_halves_round_to_even(gpu: Gpu) -> None:

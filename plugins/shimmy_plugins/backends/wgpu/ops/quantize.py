@@ -22,23 +22,18 @@ def scale_bytes(columns: int) -> int:
     return -(-columns // BLOCK) * 8
 
 
-def quantize(
-    composer: Composer, gpu: Gpu, columns: int, norm: float | None = None, *, swiglu: bool = False
-) -> Kernel:
+def quantize(composer: Composer, gpu: Gpu, columns: int, norm: float | None = None) -> Kernel:
     """Bindings: x, [weight of the norm], xq, xd, step; ``columns`` is a multiple of 4.
 
     ``xq``: array<vec4<u32>> (rows, 2 * blocks), 16 codes each, those past the last column 0. ``xd``:
     array<vec2<u32>> (rows, blocks): the scale as a float; the sums of the codes of the first and of the last
-    16 columns as two int16. ``norm``: x is RMS-normed before, with this eps. ``swiglu``: x is rows of
-    ``columns`` of gate, then as many of up, and what is quantised is silu(gate) * up. Only one of both.
+    16 columns as two int16. ``norm``: x is RMS-normed before, with this eps.
     """
     assert columns % 4 == 0
-    assert not (swiglu and norm is not None)
     source = composer.compose(
         "shimmy/ops/quantize.wgsl",
         columns=columns,
         norm=norm,
-        swiglu=swiglu,
         workgroup=max(workgroup_for(gpu, columns // 4), _LEAST_WORKGROUP),
         subgroup=gpu.subgroup,
     )
