@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
 
 from shimmy.errors import OutOfMemoryError, PluginError
 from shimmy.gguf.weights import Weights
+from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.device import Buffer, Gpu, Slice
-from shimmy_plugins.backends.wgpu.layouts import WORD, GpuLayout, layout_of
+from shimmy_plugins.backends.wgpu.layouts import WORD, AffineLayout, GpuLayout, layout_of
 from shimmy_plugins.backends.wgpu.packing import pack
+from shimmy_plugins.backends.wgpu.unpacking import Unpacker, Unpacking, unpacking
 
 #: Largest buffer that weights share: large enough for few of them, small enough to waste little in the last.
 ARENA_BYTES = 512 << 20
@@ -37,9 +43,13 @@ class GpuMatrix:
 class GpuWeights:
     """Matrices and vectors of a model, loaded when they are first asked for."""
 
-    def __init__(self, gpu: Gpu, weights: Weights) -> None:
+    def __init__(self, gpu: Gpu, weights: Weights, composer: Composer | None = None) -> None:
+        """With a composer the GPU takes blocks apart itself, if their type says how; else NumPy does."""
         self._gpu = gpu
         self._weights = weights
+        self._unpacker = Unpacker(gpu, composer) if composer else None
+        self._unpackings: dict[tuple[int, GpuLayout], Unpacking | None] = {}
+        """By the identity of the quant type."""
         self._layouts: dict[str, GpuLayout] = {}
         self._matrices: dict[tuple[str, ...], GpuMatrix] = {}
         self._vectors: dict[str, Slice] = {}
@@ -86,14 +96,40 @@ class GpuWeights:
         matrix = GpuMatrix(layout, rows, columns, slices)
         first = 0
         for name in names:
-            self._upload(name, matrix, first)
+            self._fill(name, matrix, first)
             first += self._shape(name)[0]
         return matrix
 
-    def _upload(self, name: str, matrix: GpuMatrix, first: int) -> None:
+    def _fill(self, name: str, matrix: GpuMatrix, first: int) -> None:
         """Fill the rows from ``first`` on with a tensor."""
+        how = self._unpacking(name)
+        if self._unpacker and how:
+            rows = self._shape(name)[0]
+            self._unpacker.fill(how, matrix.slices, first, rows, partial(self._blocks, name))
+        else:
+            self._pack(name, matrix, first)
+        self._weights.release(name)
+
+    def _unpacking(self, name: str) -> Unpacking | None:
+        """How the GPU takes a tensor's blocks apart, if it can."""
+        quant, layout = self._weights.unpacked_type(name), self._layout(name)
+        if quant is None or not isinstance(layout, AffineLayout):
+            return None
+        key = (id(quant), layout)
+        if key not in self._unpackings:
+            self._unpackings[key] = unpacking(quant, layout)
+        return self._unpackings[key]
+
+    def _blocks(self, name: str, rows: slice) -> NDArray[np.uint8]:
+        """(blocks, bytes of a block); those read before go back to the system."""
+        self._weights.release(name)
+        return self._weights.blocks(name, rows)
+
+    def _pack(self, name: str, matrix: GpuMatrix, first: int) -> None:
+        """Fill rows by NumPy."""
         parts = list(zip(matrix.layout.parts, matrix.slices, strict=True))
-        for done, rows in enumerate(_slices(self._shape(name)[0], matrix.columns)):
+        step = max(SLICE_ELEMENTS // matrix.columns, 1)
+        for done, rows in enumerate(_slices(self._shape(name)[0], step)):
             run = self._weights.run_layout(name, rows)
             if (found := layout_of(run)) != matrix.layout:
                 raise PluginError(
@@ -106,7 +142,6 @@ class GpuWeights:
                 self._gpu.upload(place, words, at)
             if done % _RELEASE == _RELEASE - 1:
                 self._weights.release(name)
-        self._weights.release(name)
 
     def _layout(self, name: str) -> GpuLayout:
         if name not in self._layouts:
@@ -158,8 +193,7 @@ class _Arena:
         return place
 
 
-def _slices(rows: int, columns: int) -> Iterator[slice]:
-    """All rows, some at a time."""
-    step = max(SLICE_ELEMENTS // columns, 1)
+def _slices(rows: int, step: int) -> Iterator[slice]:
+    """All rows, so many at a time."""
     for start in range(0, rows, step):
         yield slice(start, min(start + step, rows))

@@ -1,0 +1,66 @@
+// Blocks of a file, ${block_bytes} bytes for ${unpacking.columns} columns, into the parts of a run layout: an invocation for each block.
+
+# set sources = unpacking.sources
+@group(0) @binding(0) var<storage, read> blocks: array<u32>;
+// How many rows there are in `blocks`, of how many blocks each, and which row of the matrix is the first.
+@group(0) @binding(1) var<storage, read> place: array<u32, 3>;
+# for source in sources
+@group(0) @binding(${2 + loop.index0}) var<storage, read_write> ${source.part.name}: array<u32>;
+# endfor
+
+// Four bytes from any byte on; the buffer has more than its blocks, so that nothing is read past it.
+fn load(at: u32) -> u32 {
+    let low = blocks[at / 4u];
+    let high = blocks[at / 4u + 1u];
+    let bits = at % 4u * 8u;
+    return select((low >> bits) | (high << (32u - bits)), low, bits == 0u);
+}
+// Four bytes of 0 or 1, of the lowest four bits.
+fn spread(bits: u32) -> u32 { return ((bits & 0xfu) * 0x00204081u) & 0x01010101u; }
+// Two bytes of `a` and of `b`, in turn.
+fn pairs(a: u32, b: u32) -> u32 {
+    return (a & 0xffu) | ((b & 0xffu) << 8u) | ((a & 0xff00u) << 8u) | ((b & 0xff00u) << 16u);
+}
+
+@compute @workgroup_size(${workgroup})
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    let row_blocks = place[1];
+    if (id.x / row_blocks >= place[0]) { return; }
+    let at = id.x * ${block_bytes}u;
+    let row = place[2] + id.x / row_blocks;
+    let block = id.x % row_blocks;
+# for step in unpacking.steps
+# set a = "v%d" % step.a
+# set b = "v%d" % step.b
+    let v${loop.index0} = ${{
+        "load": "load(at + %du)" % step.number,
+        "right": "%s >> %du" % (a, step.number),
+        "left": "%s << %du" % (a, step.number),
+        "and": "%s & 0x%08xu" % (a, step.number),
+        "xor": "%s ^ 0x%08xu" % (a, step.number),
+        "or": "%s | %s" % (a, b),
+        "bits": "spread(%s >> %du)" % (a, step.number),
+        "pairs": "pairs(%s >> %du, %s >> %du)" % (a, step.number, b, step.number),
+    }[step.kind]};
+# endfor
+# for source in sources
+# set name = source.part.name
+# for word in source.words
+    ${name}[(row * row_blocks + block) * ${source.words | length}u + ${loop.index0}u] = v${word};
+# endfor
+# if source.halves
+# set signs = source.halves[0].sign + source.halves[-1].sign * 65536
+    let low_${name} = load(at + ${source.halves[0].at}u) & 0xffffu;
+# if source.halves | length == 2
+    ${name}[row * row_blocks + block] = (low_${name} | (load(at + ${source.halves[1].at}u) << 16u)) ^ ${signs}u;
+# else
+    // A word has the halves of two blocks; the first of them writes it.
+    if (block % 2u == 0u) {
+        let high = (load(at + ${block_bytes + source.halves[0].at}u) << 16u) ^ ${signs - signs % 65536}u;
+        ${name}[row * ((row_blocks + 1u) / 2u) + block / 2u] =
+            (low_${name} ^ ${signs % 65536}u) | select(0u, high, block + 1u < row_blocks);
+    }
+# endif
+# endif
+# endfor
+}
