@@ -1,15 +1,27 @@
-"""The one definition of sampling: logits and parameters to a token, the same on every engine.
+"""The one definition of sampling: logits and parameters to a token, the same bits on every engine.
 
 Order: logit_bias, repeat/presence/frequency penalties, temperature, top_k, top_p, min_p, draw.
-Ties go to the lower id. The draw inverts the cumulative probability, in order of token id, at a
-uniform number that depends on (seed, index of the generated token) alone: a counter-based
-generator (Philox4x32-10, Salmon et al. 2011), so no state travels and any engine can repeat it.
+
+Scores are F32. What follows is integers, so that no engine's exp or order of additions matters. A score
+lies ``(largest - score) * (65536 log2(e) / temperature)`` steps below the largest: one subtraction and one
+product in F32, rounded towards zero to an integer. Its *weight* is 2^31 * 2^(-steps / 65536), by a table
+and a shift: an integer, 2^31 for the largest score. So a probability is within 1.1e-5 of itself, but for
+what is below 2^-31 of the largest one: that is lost, all together less than vocabulary * 2^-31.
+
+- top_k keeps the largest scores, of equal ones the lower ids.
+- top_p keeps the largest weights, of equal ones the lower ids: as few as reach ``top_p`` of the sum.
+- min_p keeps the weights of at least ``min_p`` of 2^31.
+- The draw takes the first id at which the running sum of weights, in order of id, exceeds
+  floor(word * sum / 2^32). The word depends on (seed, index of the generated token) alone: a counter-based
+  generator (Philox4x32-10, Salmon et al. 2011), so no state travels and any engine can repeat it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +30,49 @@ from shimmy.engine.protocol import Sampling
 
 #: Below it the likeliest token is taken: F32 would tell no others from impossible ones.
 LEAST_TEMPERATURE = 1e-5
+#: Steps to half the weight, as a power of two.
+STEP_BITS = 16
+#: The weight of the largest score, as a power of two.
+WEIGHT_BITS = 31
+#: From so many steps on the weight is 0.
+STEPS = (WEIGHT_BITS + 1) << STEP_BITS
+#: Places of which the sum is taken before any running sum.
+_PART = 256
+#: Scores whose steps stay in a cache; large arrays also cost a page fault for every 1024 of them.
+_CACHED = 16384
 _MASK = 0xFFFFFFFF
 F32 = NDArray[np.float32]
+U32 = NDArray[np.uint32]
+
+
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """What becomes of a row's scores, in numbers that every engine computes with."""
+
+    scale: np.float32
+    """Steps per unit of score; 0: the largest score is taken."""
+    top_k: int
+    """How many scores are kept; 0: all."""
+    top_p: int
+    """The share of the sum of weights that is kept, in 2^-32; 2^32: all."""
+    min_weight: int
+    word: int
+    """32 random bits."""
+
+    @classmethod
+    def of(cls, params: Sampling, index: int) -> Cuts:
+        """For the generated token ``index``."""
+        scale = np.float32(0.0)
+        if params.temperature >= LEAST_TEMPERATURE:
+            # By a power of two, so that it is rounded as without.
+            scale = np.float32(math.log2(math.e) / params.temperature) * np.float32(1 << STEP_BITS)
+        return cls(
+            scale=scale,
+            top_k=params.top_k,
+            top_p=round(params.top_p * 2**32),
+            min_weight=math.ceil(params.min_p * 2**WEIGHT_BITS),
+            word=philox(params.seed, index),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +111,13 @@ def philox(seed: int, index: int) -> int:
     return c0
 
 
-def uniform(seed: int, index: int) -> np.float32:
-    """A multiple of 2^-24 in [0, 1): exact in F32 on every device."""
-    return np.float32((philox(seed, index) >> 8) * 2.0**-24)
+@cache
+def powers() -> U32:
+    """(65536,) the weights of the steps to half the weight: floor(a * b / 2^31) of two tables of 256."""
+    high = [round(2 ** (WEIGHT_BITS - i / 256)) for i in range(256)]
+    low = [round(2 ** (WEIGHT_BITS - i / 65536)) for i in range(256)]
+    products: NDArray[np.uint64] = np.multiply.outer(np.array(high, np.uint64), np.array(low, np.uint64))
+    return (products >> np.uint64(WEIGHT_BITS)).astype(np.uint32).ravel()
 
 
 def choose(logits: F32, row: RowSampling) -> Chosen:
@@ -70,7 +127,8 @@ def choose(logits: F32, row: RowSampling) -> Chosen:
     best_id = int(np.argmax(scores))
     if not np.isfinite(scores[best_id]):  # argmax stops at the first NaN
         return Chosen(-1)
-    token = best_id if p.temperature < LEAST_TEMPERATURE else _draw(scores, row)
+    greedy = p.temperature < LEAST_TEMPERATURE
+    token = best_id if greedy else _draw(scores, scores[best_id], Cuts.of(p, row.index))
     if p.logprobs is None:
         return Chosen(token)
     logprobs = log_softmax(logits)
@@ -108,31 +166,59 @@ def _penalised(logits: F32, row: RowSampling) -> F32:
     return scores
 
 
-def _draw(scores: F32, row: RowSampling) -> int:
-    p = row.params
-    ids = _largest(scores, p.top_k) if 0 < p.top_k < len(scores) else None
-    kept = scores if ids is None else scores[ids]
-    weights = np.exp((kept - kept.max()) / np.float32(p.temperature))
-    if p.top_p < 1.0:
-        # The smallest set of most probable tokens that reaches top_p; at least one.
-        order = np.lexsort((np.arange(len(weights)) if ids is None else ids, -weights))
-        reached = np.cumsum(weights[order], dtype=np.float64) - weights[order]
-        count = int(np.searchsorted(reached, p.top_p * float(weights.sum(dtype=np.float64)), side="left"))
-        order = order[: max(count, 1)]
-        ids = order if ids is None else ids[order]
-        weights = weights[order]
-    if p.min_p > 0.0:
-        keep = weights >= np.float32(p.min_p)  # the largest weight is 1
-        ids = np.flatnonzero(keep) if ids is None else ids[keep]
-        weights = weights[keep]
-    if ids is not None:
-        by_id = np.argsort(ids)
-        ids, weights = ids[by_id], weights[by_id]
-    cumulative = np.cumsum(weights, dtype=np.float64)
-    at = float(uniform(p.seed, row.index)) * cumulative[-1]
-    position = int(np.searchsorted(cumulative, at, side="right"))
-    position = min(position, len(weights) - 1)
+def _draw(scores: F32, best: np.float32, cuts: Cuts) -> int:
+    ids = np.sort(_largest(scores, cuts.top_k)) if 0 < cuts.top_k < len(scores) else None
+    weights = _weights(scores if ids is None else scores[ids], best, cuts.scale)
+    if cuts.top_p < 2**32:
+        _keep_top(weights, cuts.top_p)
+    if cuts.min_weight:
+        weights[weights < cuts.min_weight] = 0
+    position = _drawn(weights, cuts.word)
     return position if ids is None else int(ids[position])
+
+
+def _drawn(weights: U32, word: int) -> int:
+    """The first place at which the running sum exceeds ``word`` / 2^32 of the sum."""
+    parts = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), _PART), dtype=np.int64))
+    at = int(parts[-1]) * word >> 32
+    part = int(np.searchsorted(parts, at, side="right"))
+    at -= int(parts[part - 1]) if part else 0
+    start = part * _PART
+    running = np.cumsum(weights[start : start + _PART], dtype=np.int64)
+    return start + int(np.searchsorted(running, at, side="right"))
+
+
+def _weights(scores: F32, best: np.float32, scale: np.float32) -> U32:
+    """2^31 for ``best`` and less for lower scores; 0 for -inf."""
+    weights = np.empty(len(scores), np.uint32)
+    for start in range(0, len(scores), _CACHED):
+        part = slice(start, start + _CACHED)
+        with np.errstate(over="ignore"):  # infinitely many steps are many
+            steps = best - scores[part]
+            steps *= scale
+        whole = np.minimum(steps, np.float32(STEPS), out=steps).astype(np.uint32)
+        powers().take(whole & ((1 << STEP_BITS) - 1), out=weights[part], mode="clip")
+        weights[part] >>= whole >> STEP_BITS  # by 32: 0
+    return weights
+
+
+def _keep_top(weights: U32, share: int) -> None:
+    """Make all weights 0 but the largest ones, as few as reach ``share`` / 2^32 of their sum, or one.
+
+    Only those are sorted that are about as large as the least of them: weights fall into bins by the
+    upper 14 bits of their F32 form, which ascend as they do. Sums in F64 are exact up to 2^53.
+    """
+    bins = (weights.astype(np.float32).view(np.uint32) >> 18).astype(np.intp)
+    running = np.cumsum(np.bincount(bins, weights)[::-1])
+    target = max(-(-int(running[-1]) * share >> 32), 1)
+    above = int(np.searchsorted(running, target))
+    last = len(running) - 1 - above
+    missing = target - (int(running[above - 1]) if above else 0)
+    members = np.flatnonzero(bins == last)
+    order = members[np.argsort(~weights[members], kind="stable")]
+    count = int(np.searchsorted(np.cumsum(weights[order], dtype=np.int64), missing)) + 1
+    weights[bins < last] = 0
+    weights[order[count:]] = 0
 
 
 def _largest(values: F32, count: int) -> NDArray[np.int64]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from decimal import Decimal, localcontext
 
 import numpy as np
 import pytest
 
 from shimmy.engine.protocol import Sampling
-from shimmy.engine.sampling import RowSampling, choose, philox, uniform
+from shimmy.engine.sampling import Cuts, RowSampling, choose, philox, powers
 
 
 def pick(
@@ -38,10 +39,8 @@ def test_every_bit_of_seed_and_index_counts() -> None:
     assert philox(1 << 40, 3) != philox(0, 3)
 
 
-def test_uniform_is_in_range_and_even() -> None:
-    values = np.array([uniform(5, n) for n in range(4000)])
-    assert values.min() >= 0
-    assert values.max() < 1
+def test_words_are_even() -> None:
+    values = np.array([philox(5, n) for n in range(4000)]) / 2**32
     assert abs(values.mean() - 0.5) < 0.02
     counts, _ = np.histogram(values, 10, (0, 1))
     assert counts.min() > 320
@@ -71,6 +70,96 @@ def test_frequencies_follow_the_softmax() -> None:
         assert counts[token] / 4000 == pytest.approx(math.exp(logit) / total, abs=0.03)
 
 
+def by_definition(scores: np.ndarray, cuts: Cuts) -> int:
+    """The token, by the words of the module's docstring, one number after another."""
+    best = scores.max()
+    steps = [(best - s) * cuts.scale for s in scores]
+    weights = [int(powers()[int(s) & 0xFFFF]) >> (int(s) >> 16) if s < 32 << 16 else 0 for s in steps]
+    kept = sorted(range(len(scores)), key=lambda i: (-scores[i], i))[: cuts.top_k or None]
+    if cuts.top_p < 2**32:
+        total = sum(weights[i] for i in kept)
+        reached, top = 0, []
+        for i in sorted(kept, key=lambda i: (-weights[i], i)):
+            if top and reached * 2**32 >= cuts.top_p * total:
+                break
+            reached += weights[i]
+            top.append(i)
+        kept = top
+    kept = sorted(i for i in kept if weights[i] >= cuts.min_weight)
+    at = cuts.word * sum(weights[i] for i in kept) >> 32
+    for i in kept:
+        if at < weights[i]:
+            return i
+        at -= weights[i]
+    raise AssertionError("the sum was reached before")
+
+
+def test_every_choice_is_that_of_the_definition() -> None:
+    rng = np.random.default_rng(1)
+    seen = Counter()
+    for n in range(1500):
+        scores = rng.normal(0, rng.choice([0.01, 1, 4, 30]), rng.integers(1, 600)).astype(np.float32)
+        if n % 3 == 0:
+            scores = np.round(scores * 2) / np.float32(2)  # ties
+        if n % 5 == 0:
+            scores[rng.random(len(scores)) < 0.3] = -np.inf
+            scores[0] = 0
+        params = Sampling(
+            temperature=float(rng.choice([0.01, 0.3, 1.0, 2.0])),
+            top_k=int(rng.choice([0, 1, 2, 17, 5000])),
+            top_p=float(rng.choice([0, 1e-9, 0.5, 0.9, 0.9999, 1])),
+            min_p=float(rng.choice([0, 1e-6, 0.05, 0.9, 1])),
+            seed=n,
+        )
+        token = choose(scores, RowSampling(params, n, {}, {})).token
+        assert token == by_definition(scores, Cuts.of(params, n)), params
+        seen[token] += 1
+    assert len(seen) > 100
+
+
+def test_weights_halve_in_65536_steps() -> None:
+    """The table is exact: no entry depends on how a machine rounds powers."""
+    assert powers().shape == (65536,)
+    assert powers()[0] == 2**31
+    with localcontext(prec=40):
+        for tables in (range(256), range(0, 65536, 256)):
+            for i in tables:
+                exact = Decimal(2) ** (31 - Decimal(i) / 65536)
+                assert int(powers()[i]) == round(exact)
+                assert abs(exact % 1 - Decimal("0.5")) > Decimal("1e-5"), "a hair from rounding otherwise"
+    relative = powers() / 2.0 ** (31 - np.arange(65536) / 65536)
+    assert abs(relative - 1).max() < 3e-9
+
+
+def test_probabilities_are_those_of_the_softmax() -> None:
+    """Chi-square of 20,000 draws over a vocabulary of 49,152 with rare and likely tokens."""
+    rng = np.random.default_rng(3)
+    logits = rng.normal(0, 3, 49152).astype(np.float32)
+    exact = np.exp(logits.astype(np.float64) - logits.max())
+    exact /= exact.sum()
+    cuts = Cuts.of(Sampling(), 0)
+    steps = ((logits.max() - logits) * cuts.scale).astype(np.int64)
+    weights = powers()[steps & 0xFFFF].astype(np.int64) >> (steps >> 16)
+    found = weights / weights.sum()
+    assert abs(found / exact - 1)[weights > 2**12].max() < 2.5e-4
+    assert abs(found / exact - 1)[weights > 2**20].max() < 1.1e-5
+    assert abs(found - exact).sum() < 49152 / 2**31 + 1.1e-5
+    running = np.cumsum(weights)
+    drawn = [int(running[-1]) * philox(17, n) >> 32 for n in range(20_000)]
+    tokens = np.searchsorted(running, drawn, side="right")
+    # Likely tokens are bins of their own, of the others about as many as make up a fortieth.
+    order = np.argsort(-exact)
+    bins = np.unique((np.cumsum(exact[order]) * 39.999).astype(int), return_inverse=True)[1]
+    bin_of = np.empty(len(order), np.int64)
+    bin_of[order] = bins
+    expected = np.bincount(bins, exact[order]) * len(drawn)
+    counts = np.bincount(bin_of[tokens], minlength=len(expected))
+    assert expected.min() > 5
+    assert len(expected) == 37
+    # 36 degrees of freedom: more than this once in 1,000 seeds.
+    assert (((counts - expected) ** 2) / expected).sum() < 68.0
+
+
 def test_temperature_flattens() -> None:
     assert draws([0.0, 2.0], temperature=4.0)[0] > draws([0.0, 2.0], temperature=1.0)[0] * 2
 
@@ -85,6 +174,13 @@ def test_top_p_keeps_the_smallest_set_that_reaches_it() -> None:
     assert set(draws(logits, top_p=0.79)) == {0, 1}
     assert set(draws(logits, top_p=0.81)) == {0, 1, 2}
     assert set(draws(logits, top_p=0.0)) == {0}
+
+
+def test_top_p_is_reached_by_equality_and_of_equal_weights_the_lower_ids_are_kept() -> None:
+    assert set(draws([1.0] * 4, top_p=0.5)) == {0, 1}
+    assert set(draws([1.0] * 4, top_p=0.5 + 1e-9)) == {0, 1, 2}
+    assert set(draws([0.0, 1.0, 1.0, 1.0], top_p=0.5)) == {1, 2}
+    assert set(draws([-math.inf, 3.0], top_p=0.9999)) == {1}
 
 
 def test_top_p_after_top_k_is_renormalised() -> None:
@@ -129,6 +225,14 @@ def test_logprobs_are_those_of_the_raw_logits() -> None:
 def test_nan_logits_choose_nothing() -> None:
     assert pick([0.0, math.nan], temperature=0.0) == -1
     assert pick([math.nan, math.nan]) == -1
+    assert pick([-math.inf, -math.inf]) == -1
+    assert pick([1.0, math.inf]) == -1
+
+
+def test_impossible_tokens_are_never_chosen() -> None:
+    assert set(draws([-math.inf, 0.0, -3.4e38, 3.0, -math.inf], temperature=2.0)) == {1, 3}
+    assert pick([5.0]) == 0
+    assert pick([3.4e38, -3.4e38]) == 0
 
 
 def test_logits_are_not_changed() -> None:
