@@ -11,7 +11,7 @@ from shimmy.engine.choice import choose_backend
 from shimmy.engine.context import Context, check_positions, choose_context, fit_context
 from shimmy.engine.engine import Engine
 from shimmy.engine.machine import available_memory, usable_cores
-from shimmy.engine.plan import Limits, Progress
+from shimmy.engine.plan import Limits, Plan, Progress
 from shimmy.engine.protocol import PROTOCOL_VERSION, EngineSettings, Ready
 from shimmy.gguf.card import read_card
 from shimmy.gguf.params import read_params
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 #: Share of the memory that is free after loading the weights which the KV cache may grow into.
 KV_SHARE = 0.5
+#: The same on a device, whose memory nothing else is expected to want; the rest is for adapters.
+DEVICE_KV_SHARE = 0.8
 #: Share of the KV cache that may stay filled for prompts to come.
 PREFIX_SHARE = 0.25
 #: Bytes on disk that packed weights may take unless a setting says otherwise.
@@ -80,7 +82,7 @@ def load_engine(
         packed_cache=(settings.packed_cache_size or PACKED_CACHE_SIZE) if settings.packed_cache else 0,
     )
     plan = backend.compile(graph, weights, limits, progress)
-    kv_memory = settings.kv_memory or int(max(available_memory() - plan.mapped_bytes, 0) * KV_SHARE)
+    kv_memory = settings.kv_memory or automatic_kv_memory(plan)
     engine = Engine(
         plan,
         context=fit_context(plan, wanted, kv_memory),
@@ -103,6 +105,13 @@ def load_engine(
     )
     base = Base(card.architecture, architecture, params, graph, weights)
     return Loaded(engine, ready, file.path, base)
+
+
+def automatic_kv_memory(plan: Plan) -> int:
+    """Bytes that the KV cache may grow into unless a setting says otherwise."""
+    if plan.device_memory is not None:
+        return int(plan.device_memory * DEVICE_KV_SHARE)
+    return int(max(available_memory() - plan.mapped_bytes, 0) * KV_SHARE)
 
 
 def fit_adapter(

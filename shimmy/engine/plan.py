@@ -102,6 +102,8 @@ class Plan(Protocol):
     """Memory held by weights."""
     mapped_bytes: int
     """Part of it that is mapped from files, so that the system counts it as free."""
+    device_memory: int | None
+    """Memory left where the KV cache lies, once the plan is compiled; None: it is the machine's."""
     kv_type: str
     """What keys and values are stored as: ``limits.kv_type``."""
     block_tokens: int

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
 import weakref
+from pathlib import Path
+from textwrap import dedent
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ import pytest
 from shimmy.errors import EngineError, OutOfMemoryError
 from shimmy_plugins.backends.wgpu.adapters import Adapter
 from shimmy_plugins.backends.wgpu.device import Buffer, Call, Gpu, Slice
+from shimmy_plugins.backends.wgpu.native import NULL, Errors, ffi, lib, set_text
 
 #: value = value * 2 + 1 of every element.
 STEP = """
@@ -146,6 +151,18 @@ def test_each_call_is_timed(gpu: Gpu, between: bool, count: int, monkeypatch: py
     assert gpu.read(buffer, np.uint32, 1) == [2 ** min(count, 32) - 1]
 
 
+def test_a_program_is_timed_at_its_sizes(gpu: Gpu):
+    if "timestamp-query" not in gpu.features:
+        pytest.skip("the adapter cannot")
+    buffer, call = stepping(gpu, 256)
+    program = gpu.program([call, call])
+    program.sizes[:] = [(4, 1, 1), (0, 1, 1)]
+    assert len(gpu.seconds([program, call])) == 3
+    assert gpu.read(buffer, np.uint32, 1) == [3]
+    assert gpu.elapsed([program]) >= 0
+    assert gpu.read(buffer, np.uint32, 1) == [7]
+
+
 def test_longer_calls_take_longer(gpu: Gpu):
     if "timestamp-query" not in gpu.features:
         pytest.skip("the adapter cannot")
@@ -226,7 +243,9 @@ def test_the_budget_holds(adapter: Adapter):
         match=r"second of 2\.0 MiB .* it may take 3\.0 MiB \(gpu_memory\), 2\.0 MiB are in use",
     ):
         gpu.buffer(2 << 20, "second")
+    assert gpu.free == 1 << 20
     first.destroy()
+    assert gpu.free == 3 << 20
     gpu.buffer(2 << 20, "second")
     gpu.close()
 
@@ -257,3 +276,69 @@ def test_destroyed_buffers_are_refused(gpu: Gpu):
     ):
         with pytest.raises(EngineError, match="values"):
             use()
+
+
+# -- a device that is gone ------------------------------------------------------------------------
+
+
+def lose(errors: Errors, reason: int, message: str) -> None:
+    """Let the library report that a device is lost."""
+    descriptor, view = ffi.new("WGPUDeviceDescriptor *"), ffi.new("WGPUStringView *")
+    errors.install(descriptor)
+    _memory = set_text(view[0], message)
+    descriptor.deviceLostCallbackInfo.callback(NULL, reason, view[0], NULL, NULL)
+
+
+def test_a_lost_device_is_an_error_from_then_on():
+    errors = Errors("Voodoo")
+    errors.check("adding")
+    lose(errors, lib.WGPUDeviceLostReason_Unknown, "too hot")
+    for _ in range(2):
+        with pytest.raises(EngineError, match="the GPU Voodoo was lost while adding: too hot. .*starts anew"):
+            errors.check("adding")
+
+
+def test_a_device_that_is_closed_is_not_lost():
+    errors = Errors("Voodoo")
+    lose(errors, lib.WGPUDeviceLostReason_Destroyed, "")
+    errors.check("adding")
+
+
+def test_memory_that_runs_out_is_told_as_that():
+    errors = Errors("Voodoo")
+    descriptor, view = ffi.new("WGPUDeviceDescriptor *"), ffi.new("WGPUStringView *")
+    errors.install(descriptor)
+    _memory = set_text(view[0], "Not enough memory left.")
+    descriptor.uncapturedErrorCallbackInfo.callback(NULL, lib.WGPUErrorType_OutOfMemory, view[0], NULL, NULL)
+    with pytest.raises(OutOfMemoryError, match="Voodoo has no memory left, adding: Not enough memory left."):
+        errors.check("adding")
+    errors.check("adding")
+
+
+@pytest.mark.parametrize("use", ["gpu.run([call])", "gpu.read(buffer, 'u4')", "gpu.buffer(4, 'more')"])
+def test_whoever_uses_a_device_that_is_gone_ends(adapter: Adapter, use: str):
+    """The library may end the process: so a worker ends, too, and is started anew."""
+    code = f"""
+        from shimmy_plugins.backends.wgpu.adapters import list_adapters
+        from shimmy_plugins.backends.wgpu.native import lib
+        from shimmy_plugins.backends.wgpu.device import Gpu
+        from tests.backend.wgpu.test_device import stepping
+        gpu = Gpu(list_adapters()[0])
+        buffer, call = stepping(gpu)
+        gpu.run([call])
+        lib.wgpuDeviceDestroy(gpu._device)
+        {use}
+        print("still here")
+    """
+    root = Path(__file__).parents[3]
+    ended = subprocess.run(
+        [sys.executable, "-c", dedent(code)],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.returncode != 0
+    assert "still here" not in ended.stdout
+    assert "EngineError" in ended.stderr or "panicked" in ended.stderr

@@ -37,6 +37,7 @@ class FakePlan:
     description = "fake"
     weight_bytes = 0
     mapped_bytes = 0
+    device_memory: int | None = None
     kv_type = "f32"
     block_tokens = 4
     block_bytes = 1

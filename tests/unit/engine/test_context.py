@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from shimmy.engine.context import Context, check_positions, choose_context, fit_context
+from shimmy.engine.load import automatic_kv_memory
 from shimmy.engine.protocol import PROTOCOL_VERSION, EngineSettings, Ready
 from shimmy.errors import ConfigError, GGUFError, OutOfMemoryError
 from shimmy.graph.builder import Graph
@@ -196,3 +197,13 @@ def ready(context: int, scaling: RopeScaling = PLAIN) -> Ready:
 )
 def test_the_context_in_words(context: int, scaling: RopeScaling, text: str) -> None:
     assert ready(context, scaling).context_text == text
+
+
+def test_the_kv_cache_takes_a_share_of_the_memory_it_lies_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shimmy.engine.load.available_memory", lambda: 1000)
+    plan = FakePlan()
+    assert automatic_kv_memory(plan) == 500
+    plan.mapped_bytes = 200
+    assert automatic_kv_memory(plan) == 400
+    plan.device_memory = 100
+    assert automatic_kv_memory(plan) == 80

@@ -55,6 +55,7 @@ class CpuPlan:
         self.precision = "int8" if lowered.quantized else "f32"
         self.weight_bytes = lowered.weights.bytes
         self.mapped_bytes = lowered.weights.mapped_bytes
+        self.device_memory: int | None = None
         self.kv_type = lowered.cache.kv_type
         self.block_bytes = lowered.cache.block_bytes
         self.fallbacks = tuple(lowered.fallbacks)

@@ -44,6 +44,7 @@ class ReferencePlan:
         self.kv_type = kv_type
         self.weight_bytes = sum(F32_BYTES * prod(weights.shape(name)) for name in used)
         self.mapped_bytes = 0
+        self.device_memory: int | None = None
         self.block_bytes = sum(self._kv_bytes(graph, node) for node in graph.nodes if node.op == "attention")
         self._output = graph.output
         self._weights = weights

@@ -79,6 +79,11 @@ class Gpu:
         self.subgroup = self._probe_subgroup() if "subgroup" in self.features else 0
         """Lanes of a subgroup; 0: subgroup functions cannot be used."""
 
+    @property
+    def free(self) -> int | None:
+        """Bytes of the budget that are left; None without one."""
+        return None if self.memory is None else max(self.memory - self.used, 0)
+
     def buffer(self, size: int, label: str) -> Buffer:
         """Memory of at least ``size`` bytes, rounded up to whole words.
 
@@ -195,17 +200,17 @@ class Gpu:
         """Run calls and wait for them."""
         self.submit(work).wait()
 
-    def seconds(self, calls: Sequence[Call]) -> list[float]:
+    def seconds(self, work: Sequence[Call | Program]) -> list[float]:
         """The GPU's time for each call, in a run of all in order; see :class:`.timing.Timer`.
 
         Raises:
             EngineError: the adapter has no timestamp queries.
         """
-        return self._timer.seconds(calls)
+        return self._timer.seconds(work)
 
-    def elapsed(self, calls: Sequence[Call]) -> float:
+    def elapsed(self, work: Sequence[Call | Program]) -> float:
         """The GPU's seconds for all calls, with nothing in between. Raises like :meth:`seconds`."""
-        return self._timer.elapsed(calls)
+        return self._timer.elapsed(work)
 
     def close(self) -> None:
         """Free everything; no method may be called afterwards."""

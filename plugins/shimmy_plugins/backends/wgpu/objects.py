@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shimmy_plugins.backends.wgpu.native import Handle, lib
 
@@ -83,3 +83,15 @@ class Program:
         self.calls = tuple(calls)
         self.sizes: list[Size] = [(call.x, call.y, call.z) for call in self.calls]
         self.handles = [(call.pipeline.handle, call.group.handle) for call in self.calls]
+
+
+def as_calls(work: Iterable[Call | Program]) -> list[Call]:
+    """Each call of ``work``, at the size that it has in its program now."""
+    calls: list[Call] = []
+    for item in work:
+        if isinstance(item, Program):
+            sized = zip(item.calls, item.sizes, strict=True)
+            calls += [replace(call, x=x, y=y, z=z) for call, (x, y, z) in sized]
+        else:
+            calls.append(item)
+    return calls

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from shimmy.errors import EngineError
 from shimmy_plugins.backends.wgpu.native import NULL, Errors, Handle, ffi, lib, owned
-from shimmy_plugins.backends.wgpu.objects import Buffer, Call, Program, Slice
+from shimmy_plugins.backends.wgpu.objects import Buffer, Call, Program, Slice, as_calls
 from shimmy_plugins.backends.wgpu.readback import Ring, Slot
 
 
@@ -103,8 +103,7 @@ class Steps:
             lib.wgpuCommandBufferRelease(self._commands[0])
 
     def _check_alive(self, work: Sequence[Call | Program], read: Sequence[Slice]) -> None:
-        calls = [call for item in work for call in (item.calls if isinstance(item, Program) else (item,))]
-        for piece in (*read, *(piece for call in calls for piece in call.group.slices)):
+        for piece in (*read, *(piece for call in as_calls(work) for piece in call.group.slices)):
             if piece.buffer in self.destroyed:
                 raise EngineError(f"a step uses {piece.buffer}, which is destroyed.")
 

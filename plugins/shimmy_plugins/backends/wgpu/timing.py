@@ -10,7 +10,7 @@ from wgpu import BufferUsage
 
 from shimmy.errors import EngineError
 from shimmy_plugins.backends.wgpu.native import NULL, Errors, Handle, ffi, lib, owned
-from shimmy_plugins.backends.wgpu.objects import Buffer, Call
+from shimmy_plugins.backends.wgpu.objects import Buffer, Call, Program, as_calls
 from shimmy_plugins.backends.wgpu.steps import Steps
 
 #: Calls measured by one submit; a query set has at most 4096 entries.
@@ -39,17 +39,18 @@ class Timer:
         errors.check("making timestamp queries")
         self._buffer = Buffer(handle, 16 * _CALLS, "timestamps", lambda _buffer: None)
 
-    def seconds(self, calls: Sequence[Call]) -> list[float]:
+    def seconds(self, work: Sequence[Call | Program]) -> list[float]:
         """The time from the end of what is before it to the end of each call."""
+        calls = as_calls(work)
         found: list[float] = []
         for start in range(0, len(calls), _CALLS):
             found += self._measure(calls[start : start + _CALLS])
         return found
 
-    def elapsed(self, calls: Sequence[Call]) -> float:
+    def elapsed(self, work: Sequence[Call | Program]) -> float:
         """The time from the first call's start to the last one's end."""
         encoder = self._steps.encoder()
-        self._record_pass(encoder, calls, 0)
+        self._record_pass(encoder, as_calls(work), 0)
         first, last = self._ticks(encoder, 2)
         return int(last - first) * float(self._period)
 
