@@ -1,10 +1,11 @@
-// What attention_piece left of each head, added: one workgroup for a head and a row. Invocations share pieces out
-// by number, and each adds its own in order, so the order is the same whatever other rows there are.
+// What the workgroups of attention_piece left of a head and row, added by one workgroup. Invocations share it out by
+// number, and each adds its own in order, so the order is the same whatever other rows there are.
 @group(0) @binding(0) var<storage, read> partials: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
 @group(0) @binding(2) var<storage, read> step: array<u32>;
 # include "shimmy/common/step.wgsl"
 # include "shimmy/common/context.wgsl"
+# include "shimmy/common/pieces.wgsl"
 # include "shimmy/common/reduce.wgsl"
 
 # set groups = workgroup // v_chunks
@@ -15,9 +16,9 @@ var<workgroup> weights: array<f32, ${groups}>;
 fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) li: u32) {
     let head = wg.x;
     let row = wg.y;
-    let position = step_position(row);
-    let count = position / ${piece}u - first_seen(position) / ${piece}u + 1u;
-    let first = (row * ${heads}u + head) * ${pieces * (v_chunks + 1)}u;
+    let pieces = pieces_of(step_position(row));
+    let count = (pieces.end - pieces.first + pieces.each - 1u) / pieces.each;
+    let first = (row * ${heads}u + head) * ${splits * (v_chunks + 1)}u;
 
     var top = UNSEEN;
     for (var i = li; i < count; i += ${workgroup}u) {
@@ -32,10 +33,10 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     if (group < ${groups}u) {
         for (var i = group; i < count; i += ${groups}u) {
             let at = first + i * ${v_chunks + 1}u;
-            let piece = partials[at + ${v_chunks}u];
-            let share = exp(piece.x - top);
+            let found = partials[at + ${v_chunks}u];
+            let share = exp(found.x - top);
             sum += share * partials[at + c];
-            weight += share * piece.y;
+            weight += share * found.y;
         }
         sums[li] = sum;
         if (c == 0u) { weights[group] = weight; }

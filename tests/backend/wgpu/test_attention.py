@@ -11,6 +11,7 @@ import pytest
 from shimmy.errors import GraphError
 from shimmy.graph.kv import KV_TYPES
 from shimmy_plugins.backends.wgpu.device import Gpu
+from shimmy_plugins.backends.wgpu.ops import attention_vec as vec
 from shimmy_plugins.backends.wgpu.ops.attention_tile import attention_tile
 from shimmy_plugins.backends.wgpu.ops.attention_vec import attention_vec, pieces
 from shimmy_plugins.backends.wgpu.ops.rope import Rotation
@@ -122,6 +123,23 @@ def test_generated_rows_beside_others_have_the_same_bits(gpu: Gpu) -> None:
         order = np.random.default_rng(count).permutation(9)[:count]
         got = together.generated([Part(int(i), lengths[i]) for i in order])
         np.testing.assert_array_equal(got, np.concatenate([expected[i] for i in order]))
+
+
+@pytest.mark.parametrize("window", [None, 170])
+def test_more_pieces_than_workgroups(gpu: Gpu, window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each workgroup goes through several pieces; how many depends on the row alone."""
+    monkeypatch.setattr(vec, "SPLITS", 2)
+    layer, lengths = Layer(gpu, Case(6, 2, 20, 20, window=window, rope=Rotation(20, "half"))), (319, 320, 10)
+    for sequence, length in enumerate(lengths):
+        for start in range(0, length, 64):
+            step = [Part(sequence, start, min(64, length - start))]
+            layer.prompts(step)
+            layer.expected(step)
+    step = [Part(i, length) for i, length in enumerate(lengths)]
+    got = layer.generated(step)
+    assert error(got, layer.expected(step)) <= TOLERANCE
+    for row, part in zip(got, step, strict=True):
+        np.testing.assert_array_equal(layer.generated([part])[0], row)
 
 
 def test_one_overwhelming_position(gpu: Gpu) -> None:

@@ -1,7 +1,8 @@
 """Attention of generated rows: at most one of a sequence, each with all of its context to read.
 
-The context is cut into pieces at fixed positions, so that one row occupies many workgroups, and so that
-what is added to what depends on a row's position alone (flash-decoding: arXiv:2311.01282, section 2.2).
+The context is cut into pieces at fixed positions, which are shared out to as many workgroups as there are
+pieces, up to a limit (flash-decoding: arXiv:2311.01282, section 2.2). What is added to what depends on a
+row's position alone, and what workgroups leave takes a bounded amount of memory.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from shimmy_plugins.backends.wgpu.ops.attention import AttentionShape, shares_of
 
 #: Positions in a piece.
 PIECE = 64
+#: Most workgroups that share a row's pieces out, for each key head; beyond it each has several pieces.
+SPLITS = 64
 _THREADS = 256
 #: Neighbours that share a position's key.
 _LANES = _THREADS // PIECE
@@ -34,13 +37,18 @@ def pieces(shape: AttentionShape, context: int) -> int:
     return count if shape.window is None else min(count, -(-(shape.window - 1) // PIECE) + 1)
 
 
+def splits(shape: AttentionShape, context: int) -> int:
+    """Workgroups that its pieces are shared out to."""
+    return min(pieces(shape, context), SPLITS)
+
+
 def partials_bytes(shape: AttentionShape, rows: int) -> int:
     """Size of the buffer between the kernels, for at most ``rows`` rows."""
-    return rows * shape.heads * pieces(shape, shape.max_ctx) * (shape.v_chunks + 1) * 16
+    return rows * shape.heads * splits(shape, shape.max_ctx) * (shape.v_chunks + 1) * 16
 
 
 def attention_vec(composer: Composer, gpu: Gpu, shape: AttentionShape, kv_type: str) -> tuple[Kernel, Kernel]:
-    """Append k and v of each row to the cache, and attend: results of pieces, then what they make together.
+    """Append k and v of each row to the cache, and attend: to parts of the context, then all together.
 
     Bindings of the first: q, k, v, keys, values, partials, step, and the angle table if ``shape.rope``.
     Of the second: partials, result, step.
@@ -53,7 +61,7 @@ def attention_vec(composer: Composer, gpu: Gpu, shape: AttentionShape, kv_type: 
         **shape.parameters(kv_type),
         "scores": work.scores,
         "piece": PIECE,
-        "pieces": pieces(shape, shape.max_ctx),
+        "splits": splits(shape, shape.max_ctx),
     }
     label = f"{shape.label} {kv_type}"
     first = composer.compose(
@@ -121,7 +129,7 @@ class _Share:
         heads, score = self.sets * self.in_set, 4 * (4 if self.in_set == 3 else self.in_set)
         queries = heads * -(-self.shape.k_chunks // _LANES) * _LANES * 16
         own = (self.shape.k_chunks + self.shape.v_chunks) * 16
-        return queries + own + self.exchange * 4 + self.sets * (PIECE + 16) * score
+        return queries + own + self.exchange * 4 + self.sets * (PIECE + 8 + self.groups) * score
 
 
 def _share(shape: AttentionShape, memory: int) -> _Share:
@@ -140,6 +148,6 @@ def _share(shape: AttentionShape, memory: int) -> _Share:
 
 def _grid(shape: AttentionShape, shares: int) -> Callable[[Size], tuple[int, int, int]]:
     def grid(size: Size) -> tuple[int, int, int]:
-        return pieces(shape, size.context), shape.kv_heads * shares, size.rows
+        return splits(shape, size.context), shape.kv_heads * shares, size.rows
 
     return grid
