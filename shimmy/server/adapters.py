@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -62,57 +62,58 @@ class AdapterPool:
         self._retired: set[ModelCard] = set()
         """Those that only requests from before still use."""
         self._loading = asyncio.Lock()
-        self._gathering = asyncio.Lock()
         self._freed = asyncio.Event()
         self._clock = itertools.count()
 
     @asynccontextmanager
-    async def use(
-        self, base: ServedModel, card: ModelCard, beside: Sequence[Version] = ()
-    ) -> AsyncIterator[Version]:
-        """The current version of an adapter, loaded if need be, kept inside the block.
-
-        ``beside`` are those that the same request has already.
+    async def use(self, base: ServedModel, cards: Sequence[ModelCard]) -> AsyncIterator[list[Version]]:
+        """The current versions of adapters, loaded if need be, kept inside the block.
 
         Raises:
-            AdapterError: it does not fit the base, or its files are broken, or it is too large.
+            RequestError: they are more than may be loaded.
+            AdapterError: one does not fit the base, or its files are broken, or they are too large.
         """
-        version = self._current(base.engine, card)
-        if version is None:
-            async with self._loading:
-                version = self._current(base.engine, card) or await self._load(base, card, beside)
-        version.users += 1
-        version.last_used = next(self._clock)
-        try:
-            yield version
-        finally:
-            version.users -= 1
-            if not version.users:
-                self._freed.set()
-                if not version.is_current:
-                    self._drop(version)
-
-    @asynccontextmanager
-    async def use_all(self, base: ServedModel, cards: Sequence[ModelCard]) -> AsyncIterator[list[Version]]:
-        """Several adapters at once, as ``use`` gives one.
-
-        Raises:
-            RequestError: they are more than may be loaded, or take more memory together.
-            AdapterError: one does not fit the base, or its files are broken.
-        """
-        if (count := len({card.name for card in cards})) > self._most:
+        if len(cards) > self._most:
             raise RequestError(
-                f"the request mixes {count} adapters, but at most {self._most} can be loaded at a time.",
+                f"the request mixes {len(cards)} adapters, but at most {self._most} can be loaded at a time.",
                 hint="Mix fewer, or raise max_adapters.",
                 param="lora",
             )
-        versions: list[Version] = []
-        async with AsyncExitStack() as held:
-            # Two requests that each hold a place the other waits for would wait for ever.
-            async with self._gathering if count > 1 else nullcontext():
-                for card in cards:
-                    versions.append(await held.enter_async_context(self.use(base, card, tuple(versions))))
-            yield versions
+        taken: dict[str, Version] = {}
+        try:
+            if not self._take_loaded(base.engine, cards, taken):
+                # All or none: who waits for others to give way must not keep what these wait for.
+                async with self._loading:
+                    self._take_loaded(base.engine, cards, taken, partly=True)
+                    for card in cards:
+                        if card.name not in taken:
+                            self._take(await self._load(base, card, list(taken.values())), taken)
+            yield [taken[card.name] for card in cards]
+        finally:
+            for version in taken.values():
+                self._give_back(version)
+
+    def _take_loaded(
+        self, engine: Engine, cards: Sequence[ModelCard], taken: dict[str, Version], *, partly: bool = False
+    ) -> bool:
+        """Take those that are loaded, if they are all or ``partly`` is enough; whether they are all."""
+        found = [version for card in cards if (version := self._current(engine, card)) is not None]
+        is_all = len(found) == len(cards)
+        for version in found if is_all or partly else ():
+            self._take(version, taken)
+        return is_all
+
+    def _take(self, version: Version, taken: dict[str, Version]) -> None:
+        version.users += 1
+        version.last_used = next(self._clock)
+        taken[version.card.name] = version
+
+    def _give_back(self, version: Version) -> None:
+        version.users -= 1
+        if not version.users:
+            self._freed.set()
+            if not version.is_current:
+                self._drop(version)
 
     async def replace(self, base: ServedModel, card: ModelCard) -> Version:
         """Read an adapter anew: the next requests get this version, running ones keep theirs."""

@@ -124,7 +124,7 @@ class ModelPool:
         """
         own = [card] if card.base is not None else []
         cards = [*own, *(other for other, _ in mixed)]
-        async with self._use(card.base or card) as model, self.adapters.use_all(model, cards) as versions:
+        async with self._use(card.base or card) as model, self.adapters.use(model, cards) as versions:
             if own:
                 model = _adapted(model, versions[0])
             for version, (_, factor) in zip(versions[len(own) :], mixed, strict=True):

@@ -61,8 +61,8 @@ class ByteTokenizer:
 class FakeEngine:
     """Repeats the prompt, ``step`` tokens at a time.
 
-    ``loading`` and ``prefill`` are gates: close them (``clear``) to hold the engine there. With
-    ``pause_after`` it stops for good after so many steps, and tells by ``paused``.
+    ``loading``, ``prefill`` and ``reading`` (of adapters) are gates: close them (``clear``) to hold it
+    there. With ``pause_after`` it stops for good after so many steps, and tells by ``paused``.
     """
 
     def __init__(self, card: ModelCard) -> None:
@@ -78,9 +78,9 @@ class FakeEngine:
         self.load_error: Exception | None = None
         self.fails: tuple[int, Exception] | None = None
         self.error: ShimmyError | None = None
-        self.loading, self.prefill = asyncio.Event(), asyncio.Event()
-        self.loading.set()
-        self.prefill.set()
+        self.loading, self.prefill, self.reading = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        for gate in (self.loading, self.prefill, self.reading):
+            gate.set()
         self.starts = 0
         self.cancelled = 0
         self.active = 0
@@ -94,11 +94,13 @@ class FakeEngine:
 
     async def load_adapter(self, path: Path) -> AdapterLoaded:
         await asyncio.sleep(0)
+        size = self.adapter_bytes
+        await self.reading.wait()
         if self.adapter_error:
             raise self.adapter_error
         adapter = next(_ids)
         self.adapters.add(adapter)
-        return AdapterLoaded(adapter, rank=8, modules=2, bytes=self.adapter_bytes)
+        return AdapterLoaded(adapter, rank=8, modules=2, bytes=size)
 
     def unload_adapter(self, adapter: int) -> None:
         self.adapters.remove(adapter)

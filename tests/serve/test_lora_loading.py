@@ -164,6 +164,27 @@ def test_mixes_that_wait_for_each_others_places_all_end(server: FakeServer) -> N
     run(server, scenario)
 
 
+def test_a_mix_that_has_a_part_of_what_it_needs_keeps_nobody_waiting(server: FakeServer) -> None:
+    """There is memory for the mix or for the third one, which is being read when the mix comes."""
+
+    async def scenario(client: Client) -> None:
+        await client.load("two", "two")
+        await client.load("one", "one")
+        server.context.models.adapters.end("two")
+        server.engine.adapter_bytes = 800_000
+        server.engine.reading.clear()
+        reading = asyncio.create_task(client.load("three", "three"))
+        await eventually(server.context.models.adapters._loading.locked)
+        server.engine.adapter_bytes = 400_000
+        mix = asyncio.create_task(client.ask("one", lora=[{"name": "two"}]))
+        await asyncio.sleep(0.05)
+        server.engine.reading.set()
+        answers = await asyncio.wait_for(asyncio.gather(reading, mix), 5)
+        assert [status for status, _ in answers] == [200, 200]
+
+    run(server, scenario)
+
+
 def test_a_request_that_waited_does_not_bring_an_unloaded_adapter_back(server: FakeServer) -> None:
     async def scenario(client: Client) -> None:
         for name in ("one", "two", "three"):
