@@ -18,6 +18,8 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 TOKENIZER = "tokenizer.json"
+SENTENCEPIECE = "tokenizer.model"
+ADDED_TOKENS = "added_tokens.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 SPECIAL_TOKENS = "special_tokens_map.json"
 GENERATION_CONFIG = "generation_config.json"
@@ -27,6 +29,8 @@ TEXTS = (
     CONFIG,
     INDEX,
     TOKENIZER,
+    SENTENCEPIECE,
+    ADDED_TOKENS,
     TOKENIZER_CONFIG,
     GENERATION_CONFIG,
     CHAT_TEMPLATE,

@@ -1,7 +1,7 @@
-"""A folder's ``tokenizer.json`` as GGUF metadata.
+"""A folder's tokenizer as GGUF metadata: its ``tokenizer.json``, else its ``tokenizer.model``.
 
-It goes along whole (``tokenizer.huggingface.json`` of the GGUF specification), and is what text is cut
-by: so nothing of it can be misread. The keys of ggml say the same, as far as they can.
+The former goes along whole (``tokenizer.huggingface.json`` of the GGUF specification), and is what text is
+cut by: so nothing of it can be misread. The keys of ggml say the same, as far as they can.
 """
 
 from __future__ import annotations
@@ -14,13 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shimmy.errors import TokenizerError
-from shimmy.huggingface.folder import (
-    GENERATION_CONFIG,
-    SPECIAL_TOKENS,
-    TOKENIZER,
-    TOKENIZER_CONFIG,
-    ModelFolder,
-)
+from shimmy.huggingface.folder import SENTENCEPIECE, TOKENIZER, ModelFolder
+from shimmy.huggingface.roles import Roles
+from shimmy.huggingface.sentencepiece import sentencepiece_metadata
 from shimmy.text.tokenizer import HUGGINGFACE_JSON, PRE_TOKENIZER
 from shimmy.text.vocabulary import PREFIX, TokenType
 
@@ -28,10 +24,6 @@ if TYPE_CHECKING:
     from shimmy.registry import Registry
     from shimmy.specs import TokenizerSpec
 
-#: Roles of tokens in tokenizer_config.json -> GGUF keys.
-_ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
-#: Where further tokens that end an answer go: all that GGUF has keys for.
-_FURTHER_ENDS = ("eot", "eom")
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
@@ -50,11 +42,10 @@ def tokenizer_metadata(
         ModelError: a file cannot be read.
     """
     path = require_tokenizer(folder)
-    generation = folder.json_if_any(GENERATION_CONFIG)
-    numbers = folder.config | {key: value for key, value in generation.items() if value is not None}
-    settings = folder.json_if_any(SPECIAL_TOKENS) | folder.json_if_any(TOKENIZER_CONFIG)
+    if path.name == SENTENCEPIECE:
+        return sentencepiece_metadata(folder, rows)
     try:
-        vocabulary = _Vocabulary(folder.json(TOKENIZER), settings, numbers, rows)
+        vocabulary = _Vocabulary(folder.json(TOKENIZER), Roles.of(folder), rows)
         metadata = {**vocabulary.metadata(), HUGGINGFACE_JSON: folder.text(TOKENIZER)}
         recognize = kinds.get(vocabulary.kind).pre_tokenizer if vocabulary.kind in kinds else None
         if recognize and (name := recognize(vocabulary.content)):
@@ -70,14 +61,14 @@ def tokenizer_metadata(
 
 
 def require_tokenizer(folder: ModelFolder) -> Path:
-    """The path of ``tokenizer.json``. Raises TokenizerError if it is not there."""
-    path = folder.path / TOKENIZER
-    if not path.is_file():
-        raise TokenizerError(
-            f"{folder.path}: has no {TOKENIZER!r}, so text cannot become tokens.",
-            hint="Where it was trained: `AutoTokenizer.from_pretrained(folder).save_pretrained(folder)`.",
-        )
-    return path
+    """The path of ``tokenizer.json``, else of ``tokenizer.model``; TokenizerError if there is neither."""
+    for name in (TOKENIZER, SENTENCEPIECE):
+        if (path := folder.path / name).is_file():
+            return path
+    raise TokenizerError(
+        f"{folder.path}: has no {TOKENIZER!r} and no {SENTENCEPIECE!r}, so text cannot become tokens.",
+        hint="Where it was trained: `AutoTokenizer.from_pretrained(folder).save_pretrained(folder)`.",
+    )
 
 
 @dataclass(frozen=True)
@@ -86,10 +77,7 @@ class _Vocabulary:
 
     content: Mapping[str, Any]
     """``tokenizer.json``."""
-    settings: Mapping[str, Any]
-    """``special_tokens_map.json`` and ``tokenizer_config.json``, which wins."""
-    numbers: Mapping[str, Any]
-    """``config.json`` and ``generation_config.json``."""
+    roles: Roles
     rows: int | None
 
     def metadata(self) -> dict[str, Any]:
@@ -98,7 +86,7 @@ class _Vocabulary:
             "model": self.kind,
             "tokens": self.tokens,
             "token_type": self._types(),
-            **self._ids(),
+            **self.roles.ids(self._by_text, len(self.tokens)),
             "add_bos_token": self._adds("bos"),
             "add_eos_token": self._adds("eos"),
         }
@@ -180,29 +168,12 @@ class _Vocabulary:
             return self.model.get("unk_id")
         return self._by_text.get(self.model.get("unk_token") or "") if self.kind == "llama" else None
 
-    def _ids(self) -> dict[str, int]:
-        """Tokens with a role."""
-        ids = {f"{gguf}_token_id": self._role(role) for role, gguf in _ROLES.items()}
-        ends = [end for end in _as_list(self.numbers.get("eos_token_id")) if end != ids["eos_token_id"]]
-        ids |= {f"{name}_token_id": end for name, end in zip(_FURTHER_ENDS, ends, strict=False)}
-        return {key: token for key, token in ids.items() if token is not None and token < len(self.tokens)}
-
-    def _role(self, role: str) -> int | None:
-        """By its text where the tokenizer's settings give one, else by its number in the model's."""
-        key = f"{role}_token"
-        if key in self.settings:
-            value = self.settings[key]
-            text = value.get("content") if isinstance(value, dict) else value
-            return None if text is None else self._by_text.get(text)
-        return next(iter(_as_list(self.numbers.get(f"{key}_id"))), None)
-
     def _adds(self, role: str) -> bool:
         """Whether a text gets this token at its end."""
-        explicit = self.settings.get(f"add_{role}_token")
-        if isinstance(explicit, bool):
+        if (explicit := self.roles.adds(role)) is not None:
             return explicit
         place = 0 if role == "bos" else -1
-        token = self._role(role)
+        token = self.roles.token(role, self._by_text)
         ends = [template["single"][place] for template in self._parts("post_processor", "TemplateProcessing")]
         return any(
             token is not None and self._by_text.get(end["SpecialToken"]["id"]) == token
@@ -233,8 +204,3 @@ class _Vocabulary:
                 if part.get("type") == kind:
                     yield part
                 waiting += [value for value in part.values() if isinstance(value, list)]
-
-
-def _as_list(value: object) -> list[int]:
-    values = value if isinstance(value, list) else [value]
-    return [each for each in values if type(each) is int]

@@ -104,7 +104,7 @@ BROKEN: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "no tokenizer": (
         "mistral",
         lambda f: (f / "tokenizer.json").unlink(),
-        r"mistral: has no 'tokenizer\.json'.*AutoTokenizer",
+        r"mistral: has no 'tokenizer\.json' and no 'tokenizer\.model'.*AutoTokenizer",
     ),
     "a cut tokenizer": ("mistral", lambda f: cut(f / "tokenizer.json", 500), r"tokenizer\.json: is no JSON"),
     "a tokenizer of another kind": (
