@@ -13,13 +13,13 @@ from shimmy.graph.batch import Batch
 from shimmy.graph.rope import rope_frequencies
 from shimmy.graph.scaling import PLAIN
 from shimmy_plugins.backends.wgpu.device import Buffer, Gpu, Slice
-from shimmy_plugins.backends.wgpu.kernel import Kernel, Size
+from shimmy_plugins.backends.wgpu.kernel import Columns, Kernel, Size
 from shimmy_plugins.backends.wgpu.kvcache import BLOCK_TOKENS, KVCache
 from shimmy_plugins.backends.wgpu.ops.attention import AttentionShape
 from shimmy_plugins.backends.wgpu.ops.attention_tile import attention_tile, kv_write
 from shimmy_plugins.backends.wgpu.ops.attention_vec import attention_vec, partials_bytes
 from shimmy_plugins.backends.wgpu.ops.rope import Rotation, angle_table
-from shimmy_plugins.backends.wgpu.ops.row import Columns, columns
+from shimmy_plugins.backends.wgpu.ops.row import columns
 from shimmy_plugins.backends.wgpu.step import phase_words
 from tests.backend.wgpu.kernels import COMPOSER, buffer_of
 

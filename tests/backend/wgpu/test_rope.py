@@ -10,9 +10,8 @@ from shimmy.graph.batch import Batch
 from shimmy.graph.rope import rope_frequencies
 from shimmy.graph.scaling import PLAIN, RopeScaling, Yarn
 from shimmy_plugins.backends.wgpu.device import Gpu
-from shimmy_plugins.backends.wgpu.kernel import Size
+from shimmy_plugins.backends.wgpu.kernel import Columns, Size
 from shimmy_plugins.backends.wgpu.ops.rope import Rotation, angle_table, rope
-from shimmy_plugins.backends.wgpu.ops.row import Columns
 from shimmy_plugins.backends.wgpu.step import phase_words
 from tests.backend.wgpu.kernels import COMPOSER, run_kernel
 

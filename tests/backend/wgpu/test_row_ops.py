@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from shimmy.graph import reference
 from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.device import Gpu
+from shimmy_plugins.backends.wgpu.kernel import Columns
 from shimmy_plugins.backends.wgpu.ops.elementwise import add, last, swiglu
 from shimmy_plugins.backends.wgpu.ops.rms_norm import rms_norm
-from shimmy_plugins.backends.wgpu.ops.row import Columns, columns, row_op
+from shimmy_plugins.backends.wgpu.ops.row import columns, row_op
 from tests.backend.harness import assert_close
 from tests.backend.wgpu.kernels import COMPOSER, SHADERS, run_kernel, step_of
 

@@ -7,7 +7,8 @@ from shimmy.engine.plan import Limits, Progress
 from shimmy.errors import EngineError, OutOfMemoryError
 from shimmy.gguf.weights import Weights
 from shimmy.graph.builder import Graph
-from shimmy_plugins.backends.cpu.compiler import expand, lower, matrices
+from shimmy.graph.expand import expand
+from shimmy_plugins.backends.cpu.compiler import LOWER, lower, matrices
 from shimmy_plugins.backends.cpu.jit import Jit, Target
 from shimmy_plugins.backends.cpu.loading import PackedWeights
 from shimmy_plugins.backends.cpu.lowering import Lowering
@@ -30,7 +31,7 @@ class CpuBackend:
             raise EngineError(f"the cpu backend cannot run here: {problem}.")
         target = self._target.at_most(limits.instructions)
         try:
-            return self._compile(expand(graph), weights, limits, target, progress)
+            return self._compile(expand(graph, LOWER), weights, limits, target, progress)
         except MemoryError as error:
             raise OutOfMemoryError(f"the model does not fit into memory: {error}.") from error
 

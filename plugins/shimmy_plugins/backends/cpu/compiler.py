@@ -8,7 +8,8 @@ from typing import TypeAlias
 from shimmy.engine.plan import Limits
 from shimmy.errors import GraphError
 from shimmy.gguf.weights import Weights
-from shimmy.graph.builder import Graph, Node, Value
+from shimmy.graph.builder import Graph, Node
+from shimmy.graph.evaluate import evaluator
 from shimmy.graph.lora import with_lora
 from shimmy_plugins.backends.cpu.jit import Target
 from shimmy_plugins.backends.cpu.kernels import (
@@ -24,7 +25,6 @@ from shimmy_plugins.backends.cpu.kernels import (
 from shimmy_plugins.backends.cpu.loading import PackedWeights
 from shimmy_plugins.backends.cpu.lora import LoraState
 from shimmy_plugins.backends.cpu.lowering import Lowering
-from shimmy_plugins.backends.reference.evaluate import evaluator
 
 Lower: TypeAlias = Callable[[Lowering, Node], None]
 
@@ -85,31 +85,6 @@ def lower(
             _fall_back(low, graph, weights, node)
         low.release_inputs(node)
     return low
-
-
-def expand(graph: Graph) -> Graph:
-    """The graph with ops that have no kernel here rewritten into older ones, where they say how."""
-    while any(_rewrite(graph, node) for node in graph.nodes):
-        graph = _expand_once(graph)
-    return graph
-
-
-def _expand_once(graph: Graph) -> Graph:
-    result = Graph(graph.tensors, graph.ops)
-    values: list[Value] = []
-    for node in graph.nodes:
-        inputs = [values[i] for i in node.inputs]
-        if rewrite := _rewrite(graph, node):
-            values.append(rewrite(result, inputs, node.weights, node.attrs))
-        else:
-            copy = result.op(node.op, *inputs, weights=node.weights, label=node.label, **node.attrs)
-            values.append(copy)
-    result.output = values[graph.output].index
-    return result
-
-
-def _rewrite(graph: Graph, node: Node) -> Callable[..., Value] | None:
-    return None if node.op in LOWER else graph.ops[node.op].expand
 
 
 def _fall_back(low: Lowering, graph: Graph, weights: Weights, node: Node) -> None:

@@ -15,9 +15,9 @@ from shimmy.errors import ConfigError
 from shimmy.gguf.weights import Weights
 from shimmy.graph.batch import Batch
 from shimmy.graph.builder import Graph, Node
+from shimmy.graph.evaluate import Evaluator, evaluator
 from shimmy.graph.lora import Terms, with_lora
 from shimmy.graph.reference import ReferenceCache
-from shimmy_plugins.backends.reference.evaluate import Evaluator, evaluator
 
 F32 = NDArray[np.float32]
 

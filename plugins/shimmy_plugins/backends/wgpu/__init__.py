@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shimmy import hookimpl
+from shimmy.specs import BackendSpec, ShaderSourceSpec
 
 if TYPE_CHECKING:
     import typer
+
+    from shimmy.engine.plan import Backend
+    from shimmy.hooks import Plugins
 
 #: What Linux shows of GPUs that can compute, below /dev: of most, of NVIDIA's, in WSL, of phones.
 _NODES = ("dri/renderD*", "nvidia[0-9]*", "dxg", "mali*", "kgsl-3d*")
@@ -36,6 +41,27 @@ def check_gpu(gpu: str) -> None:
     from shimmy_plugins.backends.wgpu.adapters import choose_adapter
 
     choose_adapter(gpu)
+
+
+def load(plugins: Plugins) -> Backend:
+    from shimmy_plugins.backends.wgpu.backend import WgpuBackend
+
+    return WgpuBackend(plugins)
+
+
+@hookimpl
+def register_backends(register: Callable[[BackendSpec], None]) -> None:
+    spec = BackendSpec("wgpu", 20, probe, load, check_gpu=check_gpu, aliases=("airframe",))
+    register(spec)
+
+
+@hookimpl
+def register_shader_sources(register: Callable[[ShaderSourceSpec], None]) -> None:
+    """The shaders of this engine, and the ops that are a shader each."""
+    from importlib.resources import files
+
+    row_ops = {op: f"ops/{op}.wgsl" for op in ("add", "rms_norm", "swiglu")}
+    register(ShaderSourceSpec("shimmy", files("shimmy_shaders"), row_ops))
 
 
 @hookimpl

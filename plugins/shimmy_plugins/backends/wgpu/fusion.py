@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from shimmy.graph.builder import Graph, Node
 
@@ -43,6 +43,13 @@ class Linear:
     @property
     def inputs(self) -> tuple[int, ...]:
         return (self.x,) if self.add is None else (self.x, self.add)
+
+    @property
+    def epilogue(self) -> Literal["store", "add", "swiglu"]:
+        """What happens to the product."""
+        if self.swiglu:
+            return "swiglu"
+        return "store" if self.add is None else "add"
 
     @property
     def label(self) -> str:

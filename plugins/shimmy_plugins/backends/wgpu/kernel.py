@@ -10,6 +10,15 @@ from shimmy_plugins.backends.wgpu.device import Slice
 
 
 @dataclass(frozen=True, slots=True)
+class Columns:
+    """Where rows have a value: ``width`` numbers of each ``stride``, from ``offset`` on."""
+
+    width: int
+    stride: int
+    offset: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Size:
     """How large one phase of a step is."""
 

@@ -72,15 +72,25 @@ class GpuWeights:
     def vector(self, name: str) -> Slice:
         """A tensor as F32. Raises OutOfMemoryError."""
         if name not in self._vectors:
-            values = self._weights.dequantize(name).ravel()
-            place = self._place(values.nbytes, name, _VECTORS_BYTES)
-            self._gpu.upload(place, values)
-            self._vectors[name] = place
+            self._vectors[name] = self._placed(self._weights.dequantize(name).ravel(), name)
         return self._vectors[name]
+
+    def vectors(self, names: Sequence[str]) -> Slice:
+        """Vectors as F32, one behind the other. Raises OutOfMemoryError."""
+        key = "\n".join(names)
+        if key not in self._vectors:
+            values = np.concatenate([self._weights.dequantize(name).ravel() for name in names])
+            self._vectors[key] = self._placed(values, " + ".join(names))
+        return self._vectors[key]
 
     def mergeable(self, names: Sequence[str]) -> bool:
         """Whether these tensors may be one matrix: all of one layout and width."""
         return len({(self._layout(name), self._shape(name)[1]) for name in names}) == 1
+
+    def _placed(self, values: NDArray[np.float32], label: str) -> Slice:
+        place = self._place(values.nbytes, label, _VECTORS_BYTES)
+        self._gpu.upload(place, values)
+        return place
 
     def _load(self, names: tuple[str, ...]) -> GpuMatrix:
         if not self.mergeable(names):

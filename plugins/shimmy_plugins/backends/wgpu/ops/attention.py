@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from shimmy_plugins.backends.wgpu.kernel import Columns
 from shimmy_plugins.backends.wgpu.kvcache import BLOCK_TOKENS, CHUNK
 from shimmy_plugins.backends.wgpu.ops.rope import Rotation
-from shimmy_plugins.backends.wgpu.ops.row import Columns
 
 
 @dataclass(frozen=True, slots=True)

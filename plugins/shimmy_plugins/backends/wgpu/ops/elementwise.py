@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.device import Gpu
-from shimmy_plugins.backends.wgpu.kernel import Kernel
-from shimmy_plugins.backends.wgpu.ops.row import Columns, columns, row_op
+from shimmy_plugins.backends.wgpu.kernel import Columns, Kernel
+from shimmy_plugins.backends.wgpu.ops.row import columns, row_op
 
 
 def swiglu(

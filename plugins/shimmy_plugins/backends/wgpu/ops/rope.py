@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 
 from shimmy.graph.rope import RopeFrequencies
 from shimmy_plugins.backends.wgpu.composer import Composer
-from shimmy_plugins.backends.wgpu.kernel import Kernel
-from shimmy_plugins.backends.wgpu.ops.row import Columns
+from shimmy_plugins.backends.wgpu.kernel import Columns, Kernel
 
 F32 = NDArray[np.float32]
 

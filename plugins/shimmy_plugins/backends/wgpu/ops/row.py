@@ -23,24 +23,14 @@ What the template can bake in:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.device import Gpu
-from shimmy_plugins.backends.wgpu.kernel import Kernel, Size
+from shimmy_plugins.backends.wgpu.kernel import Columns, Kernel, Size
 
 #: Most invocations that share a row.
 WORKGROUP = 256
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """Where an input has its numbers: ``width`` of each row of ``stride``, from ``offset`` on."""
-
-    width: int
-    stride: int
-    offset: int = 0
 
 
 def columns(width: int) -> Columns:

@@ -1,0 +1,60 @@
+"""Compiles a graph: chooses the GPU, fuses, lowers both phases, loads weights, builds pipelines."""
+
+from __future__ import annotations
+
+from math import prod
+
+from shimmy.engine.plan import Limits, Progress
+from shimmy.errors import ConfigError
+from shimmy.gguf.weights import Weights
+from shimmy.graph.builder import Graph
+from shimmy.graph.expand import expand
+from shimmy.hooks import Plugins
+from shimmy_plugins.backends.wgpu.budget import open_gpu
+from shimmy_plugins.backends.wgpu.composer import Composer
+from shimmy_plugins.backends.wgpu.device import Gpu
+from shimmy_plugins.backends.wgpu.fusion import fuse
+from shimmy_plugins.backends.wgpu.generated import Generated
+from shimmy_plugins.backends.wgpu.lowering import OPS, Shared
+from shimmy_plugins.backends.wgpu.plan import WgpuPlan
+from shimmy_plugins.backends.wgpu.program import PhaseProgram
+from shimmy_plugins.backends.wgpu.prompts import Prompts
+
+
+class WgpuBackend:
+    """The engine for GPUs. Shaders are its own and those that plugins register."""
+
+    def __init__(self, plugins: Plugins, gpu: Gpu | None = None) -> None:
+        """``gpu``: an open device, for tests; else a plan opens the one that its limits ask for."""
+        self._composer = Composer({source.name: source.folder for source in plugins.shader_sources})
+        self._row_ops = {
+            op: f"{source.name}/{path}"
+            for source in plugins.shader_sources
+            for op, path in source.row_ops.items()
+        }
+        self._gpu = gpu
+
+    def compile(self, graph: Graph, weights: Weights, limits: Limits, progress: Progress) -> WgpuPlan:
+        """Raises GraphError (a stateful op without a kernel), OutOfMemoryError, EngineError, ConfigError."""
+        if limits.instructions != "auto":
+            raise ConfigError(
+                f"instructions is {limits.instructions!r}, and a GPU has none of the processor's.",
+                hint="Set instructions to 'auto', or engine_backend to 'cpu'.",
+                param="instructions",
+            )
+        graph = expand(graph, OPS | self._row_ops.keys())
+        gpu = self._gpu or open_gpu(limits.gpu, limits.gpu_memory)
+        vocabulary = prod(graph.nodes[graph.output].shape)
+        shared = Shared(gpu, self._composer, self._row_ops, weights, limits, vocabulary)
+        items = fuse(graph, shared.weights.mergeable)
+        generated = Generated(shared, graph, limits.max_sequences)
+        prompts = Prompts(shared, graph, limits.step_tokens)
+        for lowering in (generated, prompts):
+            lowering.lower(items)
+        programs = [PhaseProgram(gpu, lowering.program) for lowering in (generated, prompts)]
+        kernels = {k.source: k.label for program in programs for k in program.kernels}
+        for done, (source, label) in enumerate(kernels.items()):
+            progress("shaders", done, len(kernels))
+            gpu.pipeline(source, label)
+        progress("shaders", len(kernels), len(kernels))
+        return WgpuPlan(shared, list(zip((generated.step, prompts.step), programs, strict=True)), vocabulary)

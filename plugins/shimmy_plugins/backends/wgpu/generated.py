@@ -1,0 +1,47 @@
+"""The program of generated rows: few rows, so that reading the weights is what takes time."""
+
+from __future__ import annotations
+
+from shimmy_plugins.backends.wgpu.fusion import Attention, Linear
+from shimmy_plugins.backends.wgpu.lowering import Lowering
+from shimmy_plugins.backends.wgpu.ops.attention_vec import attention_vec, partials_bytes
+from shimmy_plugins.backends.wgpu.ops.linear_vec import BATCHES, linear_vec
+
+
+class Generated(Lowering):
+    """Norms, rounding to int8, rotations and what is done with a product are parts of other dispatches."""
+
+    label = "generated rows"
+
+    def linear(self, item: Linear) -> None:
+        matrix, bias = self.matrix(item), self.bias(item)
+        x, late = self.value(item.x), self.late(item.x)
+        kernels = linear_vec(
+            self.shared.composer,
+            self.shared.gpu,
+            matrix.layout,
+            matrix.rows,
+            matrix.columns,
+            precision=self.shared.computes(matrix),
+            norm=item.norm.attrs["eps"] if item.norm else None,
+            epilogue=item.epilogue,
+            bias=bool(bias),
+            late=late,
+        )
+        norm = [self.shared.weights.vector(item.norm.weights["weight"])] if item.norm else []
+        y = self.result(item)
+        bound = [*matrix.slices, *norm, *bias, x.memory, y.memory, self.step]
+        self.call(item.label, kernels, bound, BATCHES[: len(kernels) - 1])
+
+    def attention(self, item: Attention) -> None:
+        shape, angles = self.attention_shape(item)
+        piece, merge = attention_vec(self.shared.composer, self.shared.gpu, shape, self.shared.cache.kv_type)
+        partials = self.memory.take(partials_bytes(shape, self.rows))
+        q, k, v = (self.value(i).memory for i in item.inputs)
+        self.call(item.label, [piece], [q, k, v, *self.kv(item), partials, self.step, *angles])
+        y = self.new(item.node, behind=item.inputs)
+        self.call(f"{item.label}.merge", [merge], [partials, y.memory, self.step])
+        self.memory.release(partials)
+
+    def forget(self, index: int) -> None:
+        """Nothing is made of values but by the dispatches that read them."""
