@@ -23,13 +23,13 @@ ${weights.functions(layout, "w", columns)}
 
 # set scale_type = "vec2<f32>" if zero is none else "f32"
 // Of two blocks: all rows of 16 columns, then of the other 16.
-var<workgroup> x_codes: array<array<vec4<u32>, ${tile.rows}>, 4>;
-var<workgroup> x_scales: array<array<f32, ${tile.rows}>, 4>;
-var<workgroup> w_codes: array<array<vec4<u32>, ${tile.columns}>, 4>;
-var<workgroup> w_scales: array<array<${scale_type}, ${tile.columns}>, ${2 * groups}>;
+var<workgroup> x_codes: array<array<vec4<u32>, ${tile.rows}>, ${2 * tile.buffers}>;
+var<workgroup> x_scales: array<array<f32, ${tile.rows}>, ${2 * tile.buffers}>;
+var<workgroup> w_codes: array<array<vec4<u32>, ${tile.columns}>, ${2 * tile.buffers}>;
+var<workgroup> w_scales: array<array<${scale_type}, ${tile.columns}>, ${groups * tile.buffers}>;
 # if zero != 0
 // Sums of the codes of x${"" if zero is none else ", times -%d: less the code of weight 0" % zero}.
-var<workgroup> x_sums: array<array<i32, ${tile.rows}>, 4>;
+var<workgroup> x_sums: array<array<i32, ${tile.rows}>, ${2 * tile.buffers}>;
 # endif
 
 # macro load(block)
@@ -95,8 +95,13 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
     ${store("0u")}
     workgroupBarrier();
     for (var block = 0u; block < ${blocks}u; block++) {
+# if tile.buffers == 1
+        let now = 0u;
+        let other = 0u;
+# else
         let now = block % 2u;
         let other = 1u - now;
+# endif
         let next = min(block + 1u, ${blocks - 1}u);
         ${load("next")}
 # for g in range(groups)
@@ -141,6 +146,9 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
 # endfor
         }
 # endfor
+# if tile.buffers == 1
+        workgroupBarrier();
+# endif
         ${store("other")}
         workgroupBarrier();
     }

@@ -33,7 +33,7 @@ class Tile:
     chunk: int = 32
     """Columns of x and weights in the workgroup's memory at a time: 16 or 32; always 32 in int8."""
     buffers: int = 2
-    """1: the memory is filled while nobody computes; always 2 in int8."""
+    """1: the memory is filled while nobody computes."""
 
     @property
     def across(self) -> int:
@@ -57,10 +57,16 @@ class Tile:
         """Columns of y that come of it."""
         return self.columns // 2 if epilogue == "swiglu" else self.columns
 
-    @property
-    def float_bytes(self) -> int:
-        """Workgroup memory of a product in F32."""
-        return 4 * self.chunk * (self.rows + self.columns) * self.buffers
+    def memory(self, *, int8: bool) -> int:
+        """Most bytes of the workgroup's memory it takes."""
+        return self.buffers * (self.rows + self.columns) * (48 if int8 else 4 * self.chunk)
+
+
+#: By arithmetic: in int8 or not. They need 12 KiB; every GPU has 16.
+_TILES = {True: Tile(64, 64, 8, 8), False: Tile(64, 128, 8, 8, chunk=16, buffers=1)}
+#: For narrow results, of which large tiles would be too few for all of a fast card.
+_NARROW_TILES = {True: Tile(32, 64, 4, 8), False: Tile(64, 64, 8, 8, chunk=16, buffers=1)}
+_NARROW = 4096
 
 
 def linear_tile(
@@ -84,9 +90,10 @@ def linear_tile(
     of the whole step.
     """
     int8 = precision == "int8" and isinstance(layout, AffineLayout)
-    tile = tile or (_INT8_TILE if int8 else float_tile(gpu))
     kind = "int8" if int8 else "f32"
     width = rows // 2 if epilogue == "swiglu" else rows
+    tile = tile or (_TILES if rows > _NARROW else _NARROW_TILES)[int8]
+    assert tile.memory(int8=int8) <= gpu.limits.workgroup_memory
     source = composer.compose(
         f"shimmy/ops/linear_tile_{kind}.wgsl",
         layout=layout,
@@ -103,20 +110,3 @@ def linear_tile(
         return -(-width // tile.width(epilogue)), -(-count // tile.rows), 1
 
     return Kernel(f"linear_tile {kind} {layout.name} {rows}x{columns}", source, grid)
-
-
-#: Takes 12 KiB of the workgroup's memory at most, of the 16 KiB that every GPU has.
-_INT8_TILE = Tile(64, 64, 8, 8)
-
-
-#: For products in F32, the best first: 48, 24 and 16 KiB.
-_FLOAT_TILES = (
-    Tile(64, 128, 8, 8),
-    Tile(64, 128, 8, 8, chunk=16),
-    Tile(64, 64, 8, 8, chunk=16),
-)
-
-
-def float_tile(gpu: Gpu) -> Tile:
-    """The best tile that a workgroup of this GPU has memory for."""
-    return next(tile for tile in _FLOAT_TILES if tile.float_bytes <= gpu.limits.workgroup_memory)
