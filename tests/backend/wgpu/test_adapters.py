@@ -22,6 +22,7 @@ H100 = AdapterFacts("NVIDIA H100 80GB HBM3", "discrete", "Vulkan", "580.159", 0x
 H100_GL = AdapterFacts("NVIDIA H100 80GB HBM3/PCIe/SSE2", "other", "OpenGL", "4.6", 0x10DE, 0)
 ARC = AdapterFacts("Intel(R) Arc(TM) A770 Graphics", "discrete", "Vulkan", "Mesa", 0x8086, 0x56A0)
 IRIS = AdapterFacts("Intel(R) Iris(R) Xe Graphics", "integrated", "Vulkan", "Mesa", 0x8086, 0x9A49)
+AMD = AdapterFacts("AMD Radeon RX 7900 XTX", "discrete", "Vulkan", "radv", 0x1002, 0x744C)
 M2 = AdapterFacts("Apple M2", "integrated", "Metal", "")
 VIRTUAL = AdapterFacts("Virtio-GPU Venus", "other", "Vulkan", "Mesa", 0x1AF4, 0x1050)
 LLVMPIPE = AdapterFacts("llvmpipe (LLVM 15.0.6, 256 bits)", "software", "Vulkan", "Mesa", 0x10005, 0)
@@ -129,6 +130,17 @@ def test_a_name_that_fits_none_or_several_is_an_error(wanted: str, problem: str,
 def test_without_any_adapter_a_name_is_an_error_too():
     with pytest.raises(ConfigError, match="There are: none"):
         choose([], "0")
+
+
+@pytest.mark.parametrize(
+    ("facts", "even"),
+    [
+        *((H100, True), (on("D3D12", H100), True), (LLVMPIPE, True), (M2, True), (IRIS, False), (ARC, False)),
+        *((AMD, True), (on("D3D12", AMD), False), (on("Metal", AMD), False)),
+    ],
+)
+def test_subgroups_are_used_where_all_kernels_have_the_same(facts: AdapterFacts, even: bool):
+    assert facts.even_subgroups == even
 
 
 # -- on this machine ------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ def test_a_wrong_name_is_wrong_usage(shimmy: Shimmy, adapter: Adapter):
 
 def pretend(monkeypatch: pytest.MonkeyPatch, *facts: AdapterFacts) -> None:
     """Let the machine have these adapters, none of which can be opened."""
-    shown = [Adapter(each, native.NULL, native.NULL) for each in facts]
+    shown = tuple(Adapter(each, native.NULL, native.NULL) for each in facts)
     monkeypatch.setattr(listing, "list_adapters", lambda: shown)
     monkeypatch.setattr(wgpu, "has_node", lambda devices: True)
 

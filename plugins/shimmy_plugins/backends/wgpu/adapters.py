@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from shimmy.errors import ConfigError, did_you_mean
 from shimmy_plugins.backends.wgpu import native
@@ -12,6 +13,8 @@ from shimmy_plugins.backends.wgpu import native
 KINDS = ("discrete", "integrated", "other", "software")
 #: Interfaces to GPUs, best first.
 APIS = ("Vulkan", "Metal", "D3D12", "OpenGL")
+#: Vendors by the ids that PCI gives, and Vulkan to those without hardware.
+_NVIDIA, _AMD, _MESA = 0x10DE, 0x1002, 0x10005
 _KINDS = {
     native.lib.WGPUAdapterType_DiscreteGPU: "discrete",
     native.lib.WGPUAdapterType_IntegratedGPU: "integrated",
@@ -46,6 +49,15 @@ class AdapterFacts:
     def software(self) -> bool:
         return self.kind == KINDS[-1]
 
+    @property
+    def even_subgroups(self) -> bool:
+        """Whether all kernels have subgroups of one size, that which one of them finds.
+
+        Elsewhere a driver may choose it for each kernel: Intel's and Qualcomm's everywhere, AMD's in D3D12.
+        """
+        vendors = {"Vulkan": (_NVIDIA, _AMD, _MESA), "D3D12": (_NVIDIA,)}.get(self.api, ())
+        return self.vendor_id in vendors or (self.api == "Metal" and self.name.startswith("Apple"))
+
     def same_model(self, other: AdapterFacts) -> bool:
         """Whether both may be the same card, seen through two interfaces."""
         if self.device_id and other.device_id:
@@ -63,11 +75,12 @@ class Adapter:
     handle: native.Handle
 
 
-def list_adapters() -> list[Adapter]:
+@cache
+def list_adapters() -> tuple[Adapter, ...]:
     """The machine's adapters, best first. OpenGL, which is slow to ask, counts where nothing else is."""
     found = _ask(native.MODERN_APIS) or _ask(native.OPENGL)
     cards = merged([adapter.facts for adapter in found])
-    return [replace(found[place], facts=facts) for place, facts in cards]
+    return tuple(replace(found[place], facts=facts) for place, facts in cards)
 
 
 def choose_adapter(wanted: str = "auto") -> tuple[Adapter, str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from typing import Any
@@ -21,6 +20,7 @@ from shimmy.errors import EngineError, OutOfMemoryError
 from shimmy_plugins.backends.wgpu.adapters import Adapter
 from shimmy_plugins.backends.wgpu.native import (
     Errors,
+    GpuLimits,
     Handle,
     features_of,
     ffi,
@@ -36,28 +36,11 @@ from shimmy_plugins.backends.wgpu.timing import Timer
 
 __all__ = ["BindGroup", "Buffer", "Call", "Gpu", "GpuLimits", "Pipeline", "Program", "Slice", "Ticket"]
 
-#: Bytes of uploads that the library may hold copies of before they are waited for.
-UPLOAD_BYTES = 64 << 20
+#: Bytes of uploads that are submitted together; the library holds copies of them until they are done.
+UPLOAD_BYTES = 32 << 20
 #: Offsets of slices that are bound are multiples of this, on every GPU.
 ALIGNMENT = 256
 _USAGE = int(BufferUsage.STORAGE | BufferUsage.COPY_SRC | BufferUsage.COPY_DST)
-
-
-@dataclass(frozen=True, slots=True)
-class GpuLimits:
-    """What kernels and layouts have to respect; sizes in bytes."""
-
-    storage_binding: int
-    """Largest slice that can be bound."""
-    buffer: int
-    """Largest buffer."""
-    workgroup_memory: int
-    invocations: int
-    """Most invocations of a workgroup."""
-    storage_buffers: int
-    """Most bindings of a shader."""
-    workgroups: int
-    """Most workgroups of a call in each of x, y and z."""
 
 
 class Gpu:
@@ -66,7 +49,7 @@ class Gpu:
     def __init__(self, adapter: Adapter, memory: int | None = None) -> None:
         self.facts = adapter.facts
         self.features = features_of(adapter.handle)
-        self.limits = _limits(adapter.handle)
+        self.limits = limits_of(adapter.handle)
         self.memory = memory
         self.used = 0
         """Bytes of live buffers."""
@@ -76,7 +59,9 @@ class Gpu:
         self._steps = Steps(self._device, self._errors)
         self._pipelines: dict[str, Pipeline] = {}
         self._uploaded = 0
-        self.subgroup = self._probe_subgroup() if "subgroup" in self.features else 0
+        self._uploading: Ticket | None = None
+        usable = "subgroup" in self.features and self.facts.even_subgroups
+        self.subgroup = self._probe_subgroup() if usable else 0
         """Lanes of a subgroup; 0: subgroup functions cannot be used."""
 
     @property
@@ -226,7 +211,10 @@ class Gpu:
         self._errors.check(f"writing to {buffer}")
         self._uploaded += len(data)
         if self._uploaded >= UPLOAD_BYTES:
-            self.submit(()).wait()
+            # Two such loads are on their way: one is copied here while the other travels.
+            before, self._uploading = self._uploading, self.submit(())
+            if before:
+                before.wait()
             self._uploaded = 0
 
     def _counted(self, handle: Handle, size: int, label: str) -> Buffer:
@@ -278,18 +266,6 @@ class Gpu:
         self.run([self.call(pipeline, self.bind(pipeline, [found.whole()]), 1)])
         lanes, total = self.read(found, np.uint32)
         return int(lanes) if lanes == total else 0
-
-
-def _limits(adapter: Handle) -> GpuLimits:
-    limits, _memory = limits_of(adapter)
-    return GpuLimits(
-        storage_binding=limits.maxStorageBufferBindingSize,
-        buffer=limits.maxBufferSize,
-        workgroup_memory=limits.maxComputeWorkgroupStorageSize,
-        invocations=limits.maxComputeInvocationsPerWorkgroup,
-        storage_buffers=limits.maxStorageBuffersPerShaderStage,
-        workgroups=limits.maxComputeWorkgroupsPerDimension,
-    )
 
 
 def _whole(place: Slice | Buffer) -> Slice:

@@ -7,6 +7,7 @@ handle that is used after that ends the process, so whatever is used holds what 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from wgpu.backends.wgpu_native import ffi as ffi
@@ -30,6 +31,23 @@ FEATURES = {
     "timestamp-query-inside-encoders": lib.WGPUNativeFeature_TimestampQueryInsideEncoders,
     "timestamp-query-inside-passes": lib.WGPUNativeFeature_TimestampQueryInsidePasses,
 }
+
+
+@dataclass(frozen=True, slots=True)
+class GpuLimits:
+    """What kernels and layouts have to respect; sizes in bytes."""
+
+    storage_binding: int
+    """Largest slice that can be bound."""
+    buffer: int
+    """Largest buffer."""
+    workgroup_memory: int
+    invocations: int
+    """Most invocations of a workgroup."""
+    storage_buffers: int
+    """Most bindings of a shader."""
+    workgroups: int
+    """Most workgroups of a call in each of x, y and z."""
 
 
 def owned(handle: Handle, release: str) -> Handle:
@@ -121,7 +139,19 @@ def features_of(adapter: Handle) -> tuple[str, ...]:
     return tuple(name for name, number in FEATURES.items() if lib.wgpuAdapterHasFeature(adapter, number))
 
 
-def limits_of(adapter: Handle) -> tuple[Handle, Handle]:
+def limits_of(adapter: Handle) -> GpuLimits:
+    limits, _memory = _all_limits(adapter)
+    return GpuLimits(
+        storage_binding=limits.maxStorageBufferBindingSize,
+        buffer=limits.maxBufferSize,
+        workgroup_memory=limits.maxComputeWorkgroupStorageSize,
+        invocations=limits.maxComputeInvocationsPerWorkgroup,
+        storage_buffers=limits.maxStorageBuffersPerShaderStage,
+        workgroups=limits.maxComputeWorkgroupsPerDimension,
+    )
+
+
+def _all_limits(adapter: Handle) -> tuple[Handle, Handle]:
     """The WGPULimits of an adapter, and the memory that belongs to it."""
     limits, native = ffi.new("WGPULimits *"), ffi.new("WGPUNativeLimits *")
     native.chain.sType = lib.WGPUSType_NativeLimits
@@ -139,7 +169,7 @@ def open_device(instance: Handle, adapter: Handle, errors: Errors) -> Handle:
     """
     numbers = [FEATURES[name] for name in features_of(adapter)]
     features = ffi.new("WGPUFeatureName[]", numbers)
-    limits, _native = limits_of(adapter)
+    limits, _native = _all_limits(adapter)
     descriptor = ffi.new("WGPUDeviceDescriptor *")
     descriptor.requiredFeatureCount = len(numbers)
     descriptor.requiredFeatures = features
