@@ -29,6 +29,7 @@ ${weights.bindings(layout, "w", 0)}
 // Of each row's ${parts} subgroups: what they have added up.
 var<workgroup> sums: array<f32, ${shape.owners * parts * totals}>;
 ${weights.functions(layout, "w", columns)}
+# include "shimmy/vec/held.wgsl"
 # include "shimmy/vec/rows.wgsl"
 # include "shimmy/vec/int8.wgsl" if int8 else "shimmy/vec/f32.wgsl"
 # if epilogue == "swiglu"
@@ -61,8 +62,26 @@ fn sum_of_parts(owner: u32, k: u32) -> f32 {
     return sum;
 }
 
+// The first result of some invocations, and the rows of the weight for theirs; where there are no more, the last ones.
+fn top_of(turn: u32, at: vec3<u32>, owner: u32) -> u32 {
+    return ((at.z * ${shape.grid_x}u + at.x) * ${shape.turns}u + turn) * ${shape.owners * shape.each}u + owner;
+}
+fn rows_of(top: u32) -> array<u32, ${weight_rows}> {
+    return array<u32, ${weight_rows}>(
+# for e in range(shape.each)
+# for h in range(halves)
+        min(top + ${e * shape.owners}u, ${outputs - 1}u) + ${h * outputs}u,
+# endfor
+# endfor
+    );
+}
+
 @compute @workgroup_size(${workgroup})
 fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) li: u32) {
+    let owner = li / ${shape.lanes}u;
+    let lane = li % ${shape.lanes}u;
+    let first_chunk = min(lane, ${shape.chunks - 1}u);
+    var held = load(rows_of(top_of(0u, at, owner)), first_chunk);
     let first = at.y * ${shape.batch}u;
     if (first >= count()) { return; }
     prepare(first, li);
@@ -70,31 +89,27 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
     stage(first, 0u, li);
     workgroupBarrier();
 # endif
-    let owner = li / ${shape.lanes}u;
-    let lane = li % ${shape.lanes}u;
     for (var turn = 0u; turn < ${shape.turns}u; turn++) {
-        let top = ((at.z * ${shape.grid_x}u + at.x) * ${shape.turns}u + turn) * ${shape.owners * shape.each}u + owner;
-        let rows = array<u32, ${weight_rows}>(
-# for e in range(shape.each)
-# for h in range(halves)
-            min(top + ${e * shape.owners}u, ${outputs - 1}u) + ${h * outputs}u,
-# endfor
-# endfor
-        );
+        let top = top_of(turn, at, owner);
+        let rows = rows_of(top);
+        if (turn > 0u) { held = load(rows, first_chunk); }
         // Zeros are said: a variable that a loop does not set keeps its value from one turn to the next (naga 29).
         var totals = array<Total, ${totals}>();
-# if shape.pieces == 1
-        for (var chunk = lane; chunk < ${shape.chunks}u; chunk += ${shape.lanes}u) {
-            multiply(&totals, rows, chunk, chunk);
-        }
-# else
+        var chunk = lane;
+# if shape.pieces > 1
         for (var start = 0u; start < ${shape.chunks}u; start += ${shape.piece}u) {
-            workgroupBarrier();
-            stage(first, start, li);
-            workgroupBarrier();
-            for (var i = lane; i < min(${shape.piece}u, ${shape.chunks}u - start); i += ${shape.lanes}u) {
-                multiply(&totals, rows, start + i, i);
-            }
+        workgroupBarrier();
+        stage(first, start, li);
+        workgroupBarrier();
+# else
+        let start = 0u;
+# endif
+        while (chunk < min(start + ${shape.piece}u, ${shape.chunks}u)) {
+            multiply(&totals, held, chunk, chunk - start);
+            chunk += ${shape.lanes}u;
+            if (chunk < ${shape.chunks}u) { held = load(rows, chunk); }
+        }
+# if shape.pieces > 1
         }
 # endif
 # for k in range(totals)

@@ -1,7 +1,9 @@
 // Products in F32. A chunk is ${shape.chunk} columns, ${quads} quads; the same quads of neighbouring chunks lie together in
 // workgroup memory, since neighbouring invocations read them.
 
-# set numbers = layout.offsets is defined and layout.offsets is integer
+# set codes = layout.bits is defined
+## Without offsets, sums of a group are multiplied with its scale, not each weight.
+# set numbers = codes and layout.offsets is integer
 var<workgroup> columns: array<vec4<f32>, ${shape.batch * quads * shape.stride}>;
 // Four sums, to be added at the end: each addition waits for the one before.
 alias Total = vec4<f32>;
@@ -17,19 +19,24 @@ fn stage(first: u32, start: u32, li: u32) {
     }
 }
 
-// Add a chunk's share to the totals; in workgroup memory it is chunk `at`.
-fn multiply(totals: ptr<function, array<Total, ${totals}>>, rows: array<u32, ${weight_rows}>, chunk: u32, at: u32) {
+// Add the share of a chunk of the row to the totals; of x in workgroup memory, it is chunk `at`.
+fn multiply(totals: ptr<function, array<Total, ${totals}>>, held: Held, chunk: u32, at: u32) {
 # for r in range(weight_rows)
-# if numbers
-    let words${r} = w_words(rows[${r}], chunk);
+# if codes
+    let words${r} = w_words_of(held.codes${r});
 # for g in range(groups)
-    let scale${r}_${g} = vec4<f32>(w_number_scale(rows[${r}], chunk * ${groups}u + ${g}u).x);
+    let scale${r}_${g} = w_number_scale_of(held.scale${r}_${g}, chunk * ${groups}u + ${g}u);
 # endfor
 # for q in range(quads)
+# set scale = "scale%d_%d" % (r, q * groups // quads)
+# if numbers
     let weight${r}_${q} = w_numbers(words${r}[${q}]);
+# else
+    let weight${r}_${q} = fma(w_numbers(words${r}[${q}]), vec4<f32>(${scale}.x), vec4<f32>(${scale}.y));
+# endif
 # endfor
 # else
-    let weights${r} = ${"w_values" if quads == 8 else "w_eight"}(rows[${r}], chunk);
+    let weights${r} = w_eight_of(held.values${r});
 # for q in range(quads)
     let weight${r}_${q} = weights${r}[${q}];
 # endfor
@@ -49,7 +56,7 @@ fn multiply(totals: ptr<function, array<Total, ${totals}>>, rows: array<u32, ${w
 # for q in range(first + 1, first + quads // groups)
         sum${r}_${g} = fma(weight${r}_${q}, x${q}, sum${r}_${g});
 # endfor
-        ${total} = fma(scale${r}_${g}, sum${r}_${g}, ${total});
+        ${total} = fma(vec4<f32>(scale${r}_${g}.x), sum${r}_${g}, ${total});
 # endfor
 # else
 # for q in range(quads)

@@ -31,12 +31,12 @@ fn stage(first: u32, start: u32, li: u32) {
     }
 }
 
-// Add a chunk's share to the totals; in workgroup memory it is chunk `at`.
-fn multiply(totals: ptr<function, array<Total, ${totals}>>, rows: array<u32, ${weight_rows}>, chunk: u32, at: u32) {
+// Add the share of a chunk of the row to the totals; of x in workgroup memory, it is chunk `at`.
+fn multiply(totals: ptr<function, array<Total, ${totals}>>, held: Held, chunk: u32, at: u32) {
 # for r in range(weight_rows)
-    let words${r} = w_words(rows[${r}], chunk);
+    let words${r} = w_words_of(held.codes${r});
 # for g in range(groups)
-    let scale${r}_${g} = w_number_scale(rows[${r}], chunk * ${groups}u + ${g}u);
+    let scale${r}_${g} = w_number_scale_of(held.scale${r}_${g}, chunk * ${groups}u + ${g}u);
 # endfor
 # endfor
 # for b in range(shape.batch)

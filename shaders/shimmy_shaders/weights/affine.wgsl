@@ -11,30 +11,65 @@
 # set blocks = (columns + 31) // 32
 # set groups = 32 // layout.group
 # set centre = layout.offsets if layout.offsets is integer else 0
-// The codes of the 32 columns from 32 * block on: four neighbours to a word, as signed bytes.
-fn ${prefix}_words(row: u32, block: u32) -> array<u32, 8> {
-    let i = row * ${blocks}u + block;
-    var words: array<u32, 8>;
-## Word k of the codes is in word k % width of a plane, k // width * width bits up.
-# set low = namespace(bits=0)
+## Weights are loaded as they are stored, and unpacked from that: a kernel may do something else in between.
+// The stored codes of the 32 columns from 32 * block on, and the stored scale and offset of a group of ${layout.group} columns.
+struct ${prefix}_Codes {
 # for width in layout.planes
-# set mask = "0x%08xu" % ((2 ** width - 1) * 0x01010101)
-# if width == 8
-    let plane8 = array<vec4<u32>, 2>(${prefix}_plane8[2u * i], ${prefix}_plane8[2u * i + 1u]);
-# else
-    let plane${width} = ${prefix}_plane${width}[i];
-# endif
-# for word in range(8)
-# set component = {8: "[%d].%s" % (word // 4, "xyzw"[word % 4]), 4: "." ~ "xyzw"[word % 4], 2: "." ~ "xy"[word % 2], 1: ""}[width]
-# set shift = word // width * width
-    words[${word}] |= ((plane${width}${component} >> ${shift}u) & ${mask}) << ${low.bits}u;
+    plane${width}: ${{8: "array<vec4<u32>, 2>", 4: "vec4<u32>", 2: "vec2<u32>", 1: "u32"}[width]},
 # endfor
-# set low.bits = low.bits + width
+}
+struct ${prefix}_Scale {
+# for stream in layout.streams
+# for part in stream.parts
+    ${part.name}: ${part.element},
 # endfor
-    return words;
+# endfor
 }
 
-// Four codes of a word of ${prefix}_words as numbers, exactly; ${centre} is taken off, the code of weight 0.
+fn ${prefix}_load_codes(row: u32, block: u32) -> ${prefix}_Codes {
+    let i = row * ${blocks}u + block;
+    return ${prefix}_Codes(
+# for width in layout.planes
+# if width == 8
+        array<vec4<u32>, 2>(${prefix}_plane8[2u * i], ${prefix}_plane8[2u * i + 1u]),
+# else
+        ${prefix}_plane${width}[i],
+# endif
+# endfor
+    );
+}
+
+fn ${prefix}_load_scale(row: u32, group: u32) -> ${prefix}_Scale {
+    return ${prefix}_Scale(
+# for stream in layout.streams
+# set units = stream.units
+# set halves = 1 if stream.pairs or stream.layout.unit == "f4" else 2
+        ${prefix}_${units.name}[row * ${units.row_elements(columns)}u + group / ${stream.layout.span * halves}u],
+# if stream.layout.factor
+# set factors = stream.factors
+        ${prefix}_${factors.name}[row * ${factors.row_elements(columns)}u + group / ${2 if stream.pairs else 4}u],
+# endif
+# endfor
+    );
+}
+
+// Four neighbouring columns' codes to a word, as signed bytes.
+fn ${prefix}_words_of(stored: ${prefix}_Codes) -> array<u32, 8> {
+    return array<u32, 8>(
+## Word k of the codes is in word k % width of a plane, k // width * width bits up.
+# for word in range(8)
+# set low = namespace(bits=0)
+# for width in layout.planes
+# set component = {8: "[%d].%s" % (word // 4, "xyzw"[word % 4]), 4: "." ~ "xyzw"[word % 4], 2: "." ~ "xy"[word % 2], 1: ""}[width]
+# set mask = "0x%08xu" % ((2 ** width - 1) * 0x01010101)
+        ${"| " if low.bits}(((stored.plane${width}${component} >> ${word // width * width}u) & ${mask}) << ${low.bits}u)${"," if loop.last}
+# set low.bits = low.bits + width
+# endfor
+# endfor
+    );
+}
+
+// Four codes of a word as numbers, exactly; ${centre} is taken off, the code of weight 0.
 fn ${prefix}_numbers(word: u32) -> vec4<f32> {
 # if layout.bias
     let bytes = word ^ 0x80808080u;
@@ -47,25 +82,20 @@ fn ${prefix}_numbers(word: u32) -> vec4<f32> {
 }
 
 # for stream in layout.streams
-# set kind = "vec2<f32>" if stream.pairs else "f32"
-# set units = stream.units
-# set row_units = units.row_elements(columns)
-// ${"The scale and the offset" if stream.pairs else "The " ~ stream.name} of a group of ${layout.group} columns.
-fn ${prefix}_stored_${stream.name}(row: u32, group: u32) -> ${kind} {
-    let at = group / ${stream.layout.span}u;
+# set unit = "stored." ~ stream.units.name
+// ${"The scale and the offset" if stream.pairs else "The " ~ stream.name} of a group.
+fn ${prefix}_${stream.name}_of(stored: ${prefix}_Scale, group: u32) -> ${"vec2<f32>" if stream.pairs else "f32"} {
 # if stream.layout.unit == "f4"
-    let unit = ${prefix}_${units.name}[row * ${row_units}u + at];
+    let unit = ${unit};
 # elif stream.pairs
-    let unit = unpack2x16float(${prefix}_${units.name}[row * ${row_units}u + at]);
+    let unit = unpack2x16float(${unit});
 # else
-    let two = unpack2x16float(${prefix}_${units.name}[row * ${row_units}u + at / 2u]);
-    let unit = select(two.x, two.y, (at & 1u) == 1u);
+    let two = unpack2x16float(${unit});
+    let unit = select(two.x, two.y, (group / ${stream.layout.span}u & 1u) == 1u);
 # endif
 # if stream.layout.factor
-# set factors = stream.factors
 # set per_word = 2 if stream.pairs else 4
-# set integer = "i32" if stream.layout.factor == "i1" else "u32"
-    let bytes = bitcast<${integer}>(${prefix}_${factors.name}[row * ${factors.row_elements(columns)}u + group / ${per_word}u]);
+    let bytes = bitcast<${"i32" if stream.layout.factor == "i1" else "u32"}>(stored.${stream.factors.name});
     let first = group % ${per_word}u * ${32 // per_word}u;
 # if stream.pairs
     return unit * vec2<f32>(f32(extractBits(bytes, first, 8u)), f32(extractBits(bytes, first + 8u, 8u)));
@@ -78,20 +108,23 @@ fn ${prefix}_stored_${stream.name}(row: u32, group: u32) -> ${kind} {
 }
 
 # endfor
-// Of a group of ${layout.group} columns: weight = x * number + y, with numbers as above.
-fn ${prefix}_number_scale(row: u32, group: u32) -> vec2<f32> {
+// Of a group: weight = x * number + y, with numbers as above.
+fn ${prefix}_number_scale_of(stored: ${prefix}_Scale, group: u32) -> vec2<f32> {
 # if layout.streams[0].pairs
-    return ${prefix}_stored_both(row, group);
+    return ${prefix}_both_of(stored, group);
 # elif layout.streams | length == 2
-    return vec2<f32>(${prefix}_stored_scale(row, group), ${prefix}_stored_offset(row, group));
+    return vec2<f32>(${prefix}_scale_of(stored, group), ${prefix}_offset_of(stored, group));
 # else
-    return vec2<f32>(${prefix}_stored_scale(row, group), 0.0);
+    return vec2<f32>(${prefix}_scale_of(stored, group), 0.0);
 # endif
 }
 
-// Of a group of ${layout.group} columns: weight = x * code + y, with codes as in ${prefix}_words.
+// The codes of the 32 columns from 32 * block on, four to a word.
+fn ${prefix}_words(row: u32, block: u32) -> array<u32, 8> { return ${prefix}_words_of(${prefix}_load_codes(row, block)); }
+
+// Of a group: weight = x * code + y, with codes as in ${prefix}_words.
 fn ${prefix}_scale(row: u32, group: u32) -> vec2<f32> {
-    let scale = ${prefix}_number_scale(row, group);
+    let scale = ${prefix}_number_scale_of(${prefix}_load_scale(row, group), group);
     return vec2<f32>(scale.x, fma(scale.x, ${layout.bias - centre}.0, scale.y));
 }
 
@@ -99,7 +132,8 @@ fn ${prefix}_scale(row: u32, group: u32) -> vec2<f32> {
 fn ${prefix}_values(row: u32, block: u32) -> array<vec4<f32>, 8> {
     let words = ${prefix}_words(row, block);
 # for group in range(groups)
-    let scale${group} = ${prefix}_number_scale(row, block * ${groups}u + ${group}u);
+# set index = "block * %du + %du" % (groups, group)
+    let scale${group} = ${prefix}_number_scale_of(${prefix}_load_scale(row, ${index}), ${index});
 # endfor
     return array<vec4<f32>, 8>(
 # for word in range(8)

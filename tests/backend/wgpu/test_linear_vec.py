@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -165,6 +166,28 @@ def test_rows_longer_than_workgroup_memory(gpu: Gpu, memory: int, precision: Lit
     product = Product(made(Q4, 9, 9 * 1024 + 32), precision, norm=True)
     on = Limited(gpu, gpu.subgroup, min(memory, gpu.limits.workgroup_memory))
     product.check(gpu, on, counts=[5])
+
+
+@pytest.mark.parametrize("memory", [16 << 10, 32 << 10, 48 << 10])
+@pytest.mark.parametrize("precision", ["f32", "int8"])
+@pytest.mark.parametrize("subgroup", [0, 8, 32, 64])
+def test_kernels_keep_to_the_workgroup_memory(gpu: Gpu, memory: int, precision: str, subgroup: int) -> None:
+    sizes = {"f32": 4, "u32": 4, "i32": 4, "vec2<f32>": 8, "vec4<f32>": 16, "vec4<u32>": 16}
+    on = Limited(gpu, subgroup, memory)
+    for form, columns in [(Q4, 64), (Q4, 2048), (Affine(6, 16, factor=np.int8, centred=True), 5632)]:
+        layout = layout_of(made(form, 2, columns))
+        for kernel in linear_vec.linear_vec(
+            COMPOSER,
+            on,  # type: ignore[arg-type]
+            layout,
+            64,
+            columns,
+            precision=precision,
+            norm=EPS,
+            epilogue="swiglu",
+        ):
+            arrays = re.findall(r"var<workgroup> \w+: array<(.+), (\d+)>;", kernel.source)
+            assert sum(sizes[element] * int(count) for element, count in arrays) <= memory
 
 
 def test_matrices_with_many_rows(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:

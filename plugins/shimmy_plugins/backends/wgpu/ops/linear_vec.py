@@ -27,9 +27,12 @@ LANES, MANY_LANES, MANY_CHUNKS = 64, 128, 128
 #: Results of an invocation where the matrix has at least so many: they share what is read of x.
 EACH, MANY_RESULTS = 2, 16384
 #: Workgroups that keep a large GPU busy; rather than more of them, each does more work, and prepares x once.
+#: The more rows x has, the longer that takes, and the fewer workgroups there are.
 BUSY_WORKGROUPS = 2048
+#: Rows of x that are many in this sense.
+_MANY_ROWS = 4
 #: Workgroup memory for other things than x, and most of it for x: more, and too few workgroups run at a time.
-_OTHER_MEMORY, _MOST_MEMORY = 4096, 40 << 10
+_OTHER_MEMORY, _MOST_MEMORY = 7 << 10, 40 << 10
 #: A block of x is rounded to 8 bits by so many neighbours.
 _LEAST_LANES = 8
 #: Columns of a chunk where weights are floats: 16 or 32 bytes.
@@ -131,15 +134,17 @@ def _shapes(gpu: Gpu, layout: GpuLayout, outputs: int, columns: int, int8: bool)
     lanes = min(MANY_LANES if many else LANES, 1 << (chunks - 1).bit_length())
     lanes = max(lanes, gpu.subgroup, _LEAST_LANES)
     owners = workgroup // lanes
-    each = EACH if outputs >= MANY_RESULTS else 1
     for batch in BATCHES:
+        # In F32, more weights and more rows of x together would not fit the registers.
+        each = EACH if outputs >= MANY_RESULTS and (int8 or batch < _MANY_ROWS) else 1
         # An odd stride takes up to one chunk more.
         room = (memory // (batch * chunk_bytes) - 1) // lanes * lanes
         if batch > 1 and not room:
             return
         piece = min(chunks, room)
         workgroups = -(-outputs // (owners * each))
-        turns = -(-workgroups // BUSY_WORKGROUPS) if piece == chunks else 1
+        busy = BUSY_WORKGROUPS if batch < _MANY_ROWS else BUSY_WORKGROUPS * 2 // batch
+        turns = -(-workgroups // busy) if piece == chunks else 1
         workgroups = -(-workgroups // turns)
         grid_x = min(workgroups, gpu.limits.workgroups)
         grid_z = -(-workgroups // grid_x)
