@@ -162,6 +162,7 @@ def test_the_tiles_that_are_chosen(gpu: Gpu, form: Affine | None, precision: str
         found = product(x)
         assert_close(found, product.expected(x))
         np.testing.assert_array_equal(found, product(x, tile=SMALL))
+        np.testing.assert_array_equal(product(x, outputs=[0, 3, 69]), found[[0, 3, 69]])
         for row in (0, 37, 69):
             np.testing.assert_array_equal(product(x[row : row + 1])[0], found[row])
 
@@ -187,12 +188,14 @@ def test_damage_stays_in_its_row(gpu: Gpu) -> None:
 SIZES = {"vec4<u32>": 16, "vec4<f32>": 16, "vec2<f32>": 8, "f32": 4, "i32": 4}
 
 
-@pytest.mark.parametrize("rows", [64, 8192])
+@pytest.mark.parametrize(("rows", "late"), [(64, False), (8192, False), (8192, True)])
 @pytest.mark.parametrize(("form", "precision"), FORMS, ids=str)
-def test_tiles_fit_the_memory_of_workgroups(gpu: Gpu, form: Affine | None, precision: str, rows: int) -> None:
+def test_tiles_fit_the_memory_of_workgroups(
+    gpu: Gpu, form: Affine | None, precision: str, rows: int, late: bool
+) -> None:
     layout, memory = product_of(gpu, form, precision, 3, 256).layout, 16 << 10
     small = SimpleNamespace(limits=replace(gpu.limits, workgroup_memory=memory), subgroup=gpu.subgroup)
-    source = linear_tile(COMPOSER, small, layout, rows, 256, precision=precision).source
+    source = linear_tile(COMPOSER, small, layout, rows, 256, precision=precision, late=late).source
     arrays = re.findall(r"var<workgroup> \w+: array<array<(.+), (\d+)>, (\d+)>;", source)
     assert len(arrays) == source.count("var<workgroup>") >= 2
     assert sum(SIZES[element] * int(n) * int(m) for element, n, m in arrays) <= memory

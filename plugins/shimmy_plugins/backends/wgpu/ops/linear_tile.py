@@ -62,11 +62,17 @@ class Tile:
         return self.buffers * (self.rows + self.columns) * (48 if int8 else 4 * self.chunk)
 
 
-#: By arithmetic: in int8 or not. They need 12 KiB; every GPU has 16.
-_TILES = {True: Tile(64, 64, 8, 8), False: Tile(64, 128, 8, 8, chunk=16, buffers=1)}
-#: For narrow results, of which large tiles would be too few for all of a fast card.
-_NARROW_TILES = {True: Tile(32, 64, 4, 8), False: Tile(64, 64, 8, 8, chunk=16, buffers=1)}
+#: Rows of a matrix, up to which large tiles would be too few for all of a fast card.
 _NARROW = 4096
+
+
+def tile_for(rows: int, *, int8: bool, late: bool) -> Tile:
+    """By what is known before there is a step. Any takes 12 KiB at most, and every GPU has 16."""
+    if late:  # a prompt wants the logits of its last row
+        return Tile(16, 64, 4, 4) if int8 else Tile(16, 64, 4, 4, chunk=16, buffers=1)
+    if rows <= _NARROW:
+        return Tile(32, 64, 4, 8) if int8 else Tile(64, 64, 8, 8, chunk=16, buffers=1)
+    return Tile(64, 64, 8, 8) if int8 else Tile(64, 128, 8, 8, chunk=16, buffers=1)
 
 
 def linear_tile(
@@ -92,7 +98,7 @@ def linear_tile(
     int8 = precision == "int8" and isinstance(layout, AffineLayout)
     kind = "int8" if int8 else "f32"
     width = rows // 2 if epilogue == "swiglu" else rows
-    tile = tile or (_TILES if rows > _NARROW else _NARROW_TILES)[int8]
+    tile = tile or tile_for(rows, int8=int8, late=late)
     assert tile.memory(int8=int8) <= gpu.limits.workgroup_memory
     source = composer.compose(
         f"shimmy/ops/linear_tile_{kind}.wgsl",
