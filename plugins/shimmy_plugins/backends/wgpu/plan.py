@@ -62,6 +62,7 @@ class WgpuPlan:
         self.block_bytes = shared.cache.block_bytes
         self.fallbacks = programs[0][1].fallbacks
         self.ahead = 1
+        self.device_memory = gpu.free
         self._shared = shared
         self._programs = programs
         self._vocabulary = vocabulary
