@@ -1,4 +1,4 @@
-// The rows whose logits are wanted.
+// The rows whose logits are wanted, among those of the whole step.
 
 @group(0) @binding(0) var<storage, read> x: array<f32>;
 @group(0) @binding(1) var<storage, read_write> y: array<f32>;
@@ -10,7 +10,7 @@
 fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) li: u32) {
     let row = at.x;
     if (row >= rows()) { return; }
-    let source = input0(step_output(row));
+    let source = step_output(row) * ${inputs[0].stride}u + ${inputs[0].offset}u;
     for (var i = li; i < ${width}u; i += ${workgroup}u) {
         y[result(row) + i] = x[source + i];
     }

@@ -85,18 +85,22 @@ def test_add(gpu: Gpu) -> None:
 
 def test_last(gpu: Gpu) -> None:
     x, outputs = normal(9, 70), [0, 4, 8]
-    size, step = step_of(9, outputs)
-    y = result(gpu, 3, 70)
+    size, step = step_of(9, outputs, first_output=2)
+    y = result(gpu, 5, 70)
     run_kernel(gpu, last(COMPOSER, gpu, 70), size, [x, y, step])
-    np.testing.assert_array_equal(rows_in(gpu, y, 3, 70), x[outputs])
+    found = rows_in(gpu, y, 5, 70)
+    np.testing.assert_array_equal(found[2:], x[outputs])
+    assert (found[:2] == UNTOUCHED).all()
 
 
 def test_rows_behind_last_are_outputs(gpu: Gpu) -> None:
-    x = normal(2, 64)
-    size, step = step_of(9, [3, 8])
-    y = result(gpu, 2, 64)
+    x = normal(3, 64)
+    size, step = step_of(9, [3, 8], first_output=1)
+    y = result(gpu, 3, 64)
     run_kernel(gpu, add(COMPOSER, gpu, 64, late=True), size, [x, x, y, step])
-    np.testing.assert_array_equal(rows_in(gpu, y, 2, 64), x + x)
+    found = rows_in(gpu, y, 3, 64)
+    np.testing.assert_array_equal(found[1:], x[1:] + x[1:])
+    assert (found[0] == UNTOUCHED).all()
 
 
 def test_a_row_op_of_somebody_else(gpu: Gpu, tmp_path: Path) -> None:

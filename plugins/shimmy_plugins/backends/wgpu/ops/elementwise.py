@@ -37,6 +37,6 @@ def add(
 
 
 def last(composer: Composer, gpu: Gpu, width: int, *, x: Columns | None = None) -> Kernel:
-    """The rows whose logits are wanted, one behind the other. Bindings: x, y, step."""
+    """The rows whose logits are wanted, among those of the whole step. Bindings: x, y, step."""
     inputs = [x or columns(width)]
     return row_op(composer, gpu, "shimmy/ops/last.wgsl", inputs=inputs, width=width, late=True)

@@ -52,7 +52,8 @@ def row_op(
 ) -> Kernel:
     """The op of the shader ``file``; bindings: the inputs, the weights, y, step.
 
-    ``late``: there is a row for each of the phase's outputs, for ops behind ``last``.
+    ``late``: there is a row for each of the phase's outputs, from the ``step_first_output``-th on; so it is
+    with inputs and results of ops behind ``last``.
     """
     source = composer.compose(
         file,
