@@ -48,9 +48,13 @@ def _on_named_gpu(settings: EngineSettings, plugins: Plugins) -> BackendSpec:
         if spec.check_gpu:
             spec.check_gpu(settings.gpu)
             return spec
-    who = "no engine here" if settings.backend == "auto" else f"not the engine {settings.backend!r},"
+    problem = (
+        "no engine here computes on GPUs"
+        if settings.backend == "auto"
+        else f"engine_backend is {settings.backend!r}, which computes on none"
+    )
     raise ConfigError(
-        f"gpu is {settings.gpu!r}, but {who} computes on GPUs.",
+        f"gpu is {settings.gpu!r}, but {problem}.",
         hint="Leave one of the two at 'auto'.",
         param="gpu",
     )

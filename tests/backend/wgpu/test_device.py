@@ -230,7 +230,7 @@ def test_too_many_workgroups_are_an_error_of_their_step_alone(gpu: Gpu):
 
 def test_a_buffer_over_the_limit_is_an_error_with_the_arithmetic(gpu: Gpu):
     with pytest.raises(
-        OutOfMemoryError, match=r"weights of 1048576\.00 GiB does not fit on .*: a buffer can have"
+        OutOfMemoryError, match=r"no memory for weights, 1048576\.00 GiB, on .*: a buffer can have"
     ):
         gpu.buffer(2**50, "weights")
 
@@ -240,7 +240,7 @@ def test_the_budget_holds(adapter: Adapter):
     first = gpu.buffer(2 << 20, "first")
     with pytest.raises(
         OutOfMemoryError,
-        match=r"second of 2\.0 MiB .* it may take 3\.0 MiB \(gpu_memory\), 2\.0 MiB are in use",
+        match=r"for second, 2\.0 MiB, .* it may take 3\.0 MiB \(gpu_memory\), 2\.0 MiB are in use",
     ):
         gpu.buffer(2 << 20, "second")
     assert gpu.free == 1 << 20

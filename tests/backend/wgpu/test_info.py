@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 
 from shimmy.cli.app import run
+from shimmy.engine.choice import choose_backend
+from shimmy.engine.protocol import EngineSettings
+from shimmy.errors import ConfigError
+from shimmy.plugins import Plugins
 from shimmy_plugins.backends import wgpu
 from shimmy_plugins.backends.wgpu import adapters as listing
 from shimmy_plugins.backends.wgpu import native
@@ -131,6 +135,30 @@ def test_the_engine_is_chosen_if_there_is_a_gpu(
 ):
     pretend(monkeypatch, *facts)
     assert wgpu.probe() == problem
+
+
+def choose(plugins: Plugins, **settings: str) -> tuple[str, str]:
+    name, reason, _ = choose_backend(None, EngineSettings(**settings), plugins)
+    return name, reason
+
+
+@pytest.mark.parametrize("backend", ["auto", "wgpu", "airframe"])
+def test_a_software_adapter_that_is_named_computes(plugins: Plugins, adapter: Adapter, backend: str):
+    name = adapter.facts.name
+    assert choose(plugins, gpu=name, backend=backend) == ("wgpu", f"gpu is {name!r}")
+
+
+def test_without_a_gpu_the_processor_computes(monkeypatch: pytest.MonkeyPatch, plugins: Plugins):
+    pretend(monkeypatch, SOFTWARE)
+    name, reason = choose(plugins)
+    assert name != "wgpu"
+    assert reason.startswith("best available; wgpu: no GPU: only the software adapter llvmpipe")
+    with pytest.raises(
+        ConfigError, match="engine_backend is 'airframe', which cannot run here: no GPU: only"
+    ):
+        choose(plugins, backend="airframe")
+    with pytest.raises(ConfigError, match="gpu is 'H100', which is no adapter here. There are: 0: llvmpipe"):
+        choose(plugins, gpu="H100")
 
 
 def test_linux_shows_gpus_in_dev(tmp_path: Path):

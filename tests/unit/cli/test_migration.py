@@ -96,6 +96,12 @@ def test_an_old_engine_gets_a_hint(run, monkeypatch):
     assert "engine_backend is 'llama' (from SHIMMY_ENGINE_BACKEND): " in err
 
 
+def test_the_name_of_the_old_gpu_engine_is_one_of_the_new_one_s(run, monkeypatch, plugins):
+    monkeypatch.setenv("SHIMMY_ENGINE_BACKEND", "airframe")
+    assert run("config")[0] == 0
+    assert plugins.backends.get("airframe").name == "wgpu"
+
+
 def test_an_empty_variable_counts_as_not_set(run, monkeypatch):
     monkeypatch.setenv("SHIMMY_LORA_GGUF", "")
     assert os.environ["SHIMMY_LORA_GGUF"] == ""

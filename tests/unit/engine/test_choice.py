@@ -87,11 +87,12 @@ def test_a_gpu_that_is_not_there_is_an_error():
 
 
 @pytest.mark.parametrize(
-    ("specs", "backend", "who"),
-    [((JUDGE, CPU), "auto", "no engine here"), ((CPU, CARD), "cpu", "not the engine 'cpu',")],
+    ("specs", "backend", "problem"),
+    [
+        ((JUDGE, CPU), "auto", "no engine here computes on GPUs"),
+        ((CPU, CARD), "cpu", "engine_backend is 'cpu', which computes on none"),
+    ],
 )
-def test_a_gpu_needs_a_backend_that_computes_on_gpus(specs, backend, who):
-    with pytest.raises(
-        ConfigError, match=f"gpu is 'Voodoo', but {who} computes on GPUs. Leave one of the two"
-    ):
+def test_a_gpu_needs_a_backend_that_computes_on_gpus(specs, backend, problem):
+    with pytest.raises(ConfigError, match=f"gpu is 'Voodoo', but {problem}. Leave one of the two"):
         choose(*specs, gpu="Voodoo", backend=backend)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -78,6 +79,9 @@ class Adapter:
 @cache
 def list_adapters() -> tuple[Adapter, ...]:
     """The machine's adapters, best first. OpenGL, which is slow to ask, counts where nothing else is."""
+    if not os.environ.get("XDG_RUNTIME_DIR"):
+        # Without a desktop, the layer of Mesa that asks it for its favourite GPU complains to standard error.
+        os.environ.setdefault("NODEVICE_SELECT", "1")
     found = _ask(native.MODERN_APIS) or _ask(native.OPENGL)
     cards = merged([adapter.facts for adapter in found])
     return tuple(replace(found[place], facts=facts) for place, facts in cards)

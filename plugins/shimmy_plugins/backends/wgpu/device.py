@@ -232,7 +232,7 @@ class Gpu:
 
     def _too_much(self, size: int, label: str, why: str) -> OutOfMemoryError:
         return OutOfMemoryError(
-            f"{label} of {_size(size)} does not fit on {self.facts.name}: "
+            f"no memory for {label}, {_size(size)}, on {self.facts.name}: "
             f"{why}, {_size(self.used)} are in use."
         )
 
