@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.folders import FOLDER
 from tests.serve.server_process import ServerProcess, server_process, wait_for
 from tests.zoo import LORA, model_path
 
@@ -131,3 +132,20 @@ def test_a_server_may_start_before_the_training_ends(tmp_path: Path, empty_home:
         write_in_pieces(ROBOT, folder, 3, 0.3)
         wait_for(lambda: server.get("/ready")[0] == 200)
         assert "BEEP" in answer(server, "later")
+
+
+def test_a_whole_fine_tune(tmp_path: Path, empty_home: Path) -> None:
+    run = tmp_path / "out" / "tune"
+    shutil.copytree(FOLDER / "mistral", run / "checkpoint-1")
+    variables = {"HOME": str(empty_home), "SHIMMY_PLUGINS__DISABLED": "source-python-packages"}
+    with server_process(tmp_path, "--watch", "--auto-discover", str(run.parent), **variables) as server:
+        server.wait_until_ready()
+        body = {"model": "tune", "prompt": "The quick", "raw": True, "temperature": 0, "max_tokens": 8}
+        first = post(server, "/api/generate", **body)[1]["response"]
+        shutil.copytree(FOLDER / "llama3", run / "checkpoint-2")
+        wait_for(lambda: post(server, "/api/generate", **body)[1]["response"] != first)
+        assert names(server) == {"tune", "tune@checkpoint-1"}
+        assert server.log.count("is not taken") == 0
+        shutil.rmtree(run / "checkpoint-2")
+        wait_for(lambda: names(server) == {"tune"})
+        wait_for(lambda: post(server, "/api/generate", **body)[1].get("response") == first)
