@@ -87,6 +87,9 @@ class ModelPool:
         self._failures: dict[str, ShimmyError] = {}
         self._room = asyncio.Lock()
         self._clock = itertools.count()
+        self.reading = asyncio.Event()
+        """Cleared while no text side is to be read: it would hold up what else this process does."""
+        self.reading.set()
         self.stops = asyncio.Event()
         """Set when the server ends."""
 
@@ -197,7 +200,7 @@ class ModelPool:
             async with self._room:
                 await self._make_room()
                 slot.admitted = True
-            facts, text = await asyncio.gather(slot.engine.start(), asyncio.to_thread(self._read_text, card))
+            facts, text = await asyncio.gather(slot.engine.start(), self._read(card))
         except BaseException as error:
             if self._slots.get(card.name) is slot:
                 del self._slots[card.name]
@@ -215,6 +218,10 @@ class ModelPool:
             )
         )
         return ServedModel(card, text, slot.engine, facts)
+
+    async def _read(self, card: ModelCard) -> ModelText:
+        await self.reading.wait()
+        return await asyncio.to_thread(self._read_text, card)
 
     async def _make_room(self) -> None:
         """Retire models until one more may be loaded; prefers idle ones, then the longest unused."""

@@ -28,6 +28,8 @@ DRAIN_SECONDS = 3.0
 CLOSE_SECONDS = 5.0
 #: Seconds between finding a model and the first frame to its engine: a few turns of the event loop.
 ORDER_SECONDS = 0.002
+#: Seconds between serving and reading the default model's text side: those who wait are answered first.
+ANSWER_SECONDS = 0.02
 #: Seconds an idle connection stays open.
 KEEP_ALIVE_SECONDS = 75.0
 
@@ -62,9 +64,12 @@ async def _run(
         # What still runs ends with its engine, so that no connection holds up the end.
         await context.models.close()
 
+    # Threads of Python take turns: the vocabulary would hold up the imports of the app, and all who wait
+    # for them, while the engine loads in any case.
+    context.models.reading.clear()
     with _signals_set(stop):
         prepared = asyncio.create_task(_prepare(prepare, context))
-        serving = asyncio.create_task(_serve(prepared, listener, stopped))
+        serving = asyncio.create_task(_serve(prepared, context, listener, stopped))
         preloading = asyncio.create_task(_preload(context, workers, prepared))
         try:
             await _first_of(stop, serving)
@@ -99,10 +104,17 @@ async def _prepare(prepare: Callable[[], Served], context: ServerContext) -> Ser
 
 
 async def _serve(
-    prepared: asyncio.Task[Served], listener: Listener, stopped: Callable[[], Awaitable[None]]
+    prepared: asyncio.Task[Served],
+    context: ServerContext,
+    listener: Listener,
+    stopped: Callable[[], Awaitable[None]],
 ) -> None:
     app = (await prepared).app
     from hypercorn.asyncio import serve
+
+    @app.before_serving
+    async def _() -> None:
+        asyncio.get_running_loop().call_later(ANSWER_SECONDS, context.models.reading.set)
 
     await serve(app, server_config(listener), shutdown_trigger=stopped)
 
