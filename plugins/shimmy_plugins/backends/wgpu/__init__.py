@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from shimmy.engine.plan import Backend
     from shimmy.hooks import Plugins
 
-#: What Linux shows of GPUs that can compute, below /dev: of most, of NVIDIA's, in WSL, of phones.
-_NODES = ("dri/renderD*", "nvidia[0-9]*", "dxg", "mali*", "kgsl-3d*")
+#: What Linux shows of GPUs that can compute, below /dev: of most, of NVIDIA's (two), in WSL, of phones.
+_NODES = ("dri/renderD*", "nvidia[0-9]*", "nvmap", "dxg", "mali*", "kgsl-3d*")
 
 
 def probe() -> str | None:

@@ -233,7 +233,8 @@ class Gpu:
     def _too_much(self, size: int, label: str, why: str) -> OutOfMemoryError:
         return OutOfMemoryError(
             f"no memory for {label}, {_size(size)}, on {self.facts.name}: "
-            f"{why}, {_size(self.used)} are in use."
+            f"{why}, {_size(self.used)} are in use.",
+            hint="Take a smaller model, lower max_ctx or kv_memory, or set engine_backend to 'cpu'.",
         )
 
     def _compile(self, source: str, label: str) -> Pipeline:
