@@ -9,7 +9,7 @@ and a shift: an integer, 2^31 for the largest score. So a probability is within 
 what is below 2^-31 of the largest one: that is lost, all together less than vocabulary * 2^-31.
 
 - top_k keeps the largest scores, of equal ones the lower ids.
-- top_p keeps the largest weights, of equal ones the lower ids: as few as reach ``top_p`` of the sum.
+- top_p keeps the fewest steps, of equal ones the lower ids: as few as reach ``top_p`` of the sum of weights.
 - min_p keeps the weights of at least ``min_p`` of 2^31.
 - The draw takes the first id at which the running sum of weights, in order of id, exceeds
   floor(word * sum / 2^32). The word depends on (seed, index of the generated token) alone: a counter-based
@@ -40,6 +40,8 @@ STEPS = (WEIGHT_BITS + 1) << STEP_BITS
 _PART = 256
 #: Scores whose steps stay in a cache; large arrays also cost a page fault for every 1024 of them.
 _CACHED = 16384
+#: Steps of a bin, as a power of two, when the least of the kept weights is looked for.
+_BIN_BITS = 10
 _MASK = 0xFFFFFFFF
 F32 = NDArray[np.float32]
 U32 = NDArray[np.uint32]
@@ -168,13 +170,50 @@ def _penalised(logits: F32, row: RowSampling) -> F32:
 
 def _draw(scores: F32, best: np.float32, cuts: Cuts) -> int:
     ids = np.sort(_largest(scores, cuts.top_k)) if 0 < cuts.top_k < len(scores) else None
-    weights = _weights(scores if ids is None else scores[ids], best, cuts.scale)
+    kept = scores if ids is None else scores[ids]
+    weights = _weights(kept, best, cuts.scale)
     if cuts.top_p < 2**32:
-        _keep_top(weights, cuts.top_p)
+        _keep_top(_steps(kept, best, cuts.scale), weights, cuts.top_p)
     if cuts.min_weight:
         weights[weights < cuts.min_weight] = 0
     position = _drawn(weights, cuts.word)
     return position if ids is None else int(ids[position])
+
+
+def _steps(scores: F32, best: np.float32, scale: np.float32) -> U32:
+    """How far scores are below ``best``, at most STEPS."""
+    with np.errstate(over="ignore"):  # infinitely many steps are many
+        steps = best - scores
+        steps *= scale
+    return np.minimum(steps, np.float32(STEPS), out=steps).astype(np.uint32)
+
+
+def _weights(scores: F32, best: np.float32, scale: np.float32) -> U32:
+    """2^31 for ``best`` and less for lower scores; 0 for -inf."""
+    weights = np.empty(len(scores), np.uint32)
+    for start in range(0, len(scores), _CACHED):
+        part = weights[start : start + _CACHED]
+        steps = _steps(scores[start : start + _CACHED], best, scale)
+        powers().take(steps & ((1 << STEP_BITS) - 1), out=part, mode="clip")
+        part >>= steps >> STEP_BITS  # by 32: 0
+    return weights
+
+
+def _keep_top(steps: U32, weights: U32, share: int) -> None:
+    """Make all weights 0 but those of the fewest steps, as few as reach ``share`` / 2^32 of the sum, or one.
+
+    Only the last of those are sorted: steps fall into bins. Sums in F64 are exact up to 2^53.
+    """
+    bins = (steps >> _BIN_BITS).astype(np.intp)
+    running = np.cumsum(np.bincount(bins, weights))
+    target = max(-(-int(running[-1]) * share >> 32), 1)
+    last = int(np.searchsorted(running, target))
+    missing = target - (int(running[last - 1]) if last else 0)
+    members = np.flatnonzero(bins == last)
+    order = members[np.argsort(steps[members], kind="stable")]
+    count = int(np.searchsorted(np.cumsum(weights[order], dtype=np.int64), missing)) + 1
+    weights[bins > last] = 0
+    weights[order[count:]] = 0
 
 
 def _drawn(weights: U32, word: int) -> int:
@@ -186,39 +225,6 @@ def _drawn(weights: U32, word: int) -> int:
     start = part * _PART
     running = np.cumsum(weights[start : start + _PART], dtype=np.int64)
     return start + int(np.searchsorted(running, at, side="right"))
-
-
-def _weights(scores: F32, best: np.float32, scale: np.float32) -> U32:
-    """2^31 for ``best`` and less for lower scores; 0 for -inf."""
-    weights = np.empty(len(scores), np.uint32)
-    for start in range(0, len(scores), _CACHED):
-        part = slice(start, start + _CACHED)
-        with np.errstate(over="ignore"):  # infinitely many steps are many
-            steps = best - scores[part]
-            steps *= scale
-        whole = np.minimum(steps, np.float32(STEPS), out=steps).astype(np.uint32)
-        powers().take(whole & ((1 << STEP_BITS) - 1), out=weights[part], mode="clip")
-        weights[part] >>= whole >> STEP_BITS  # by 32: 0
-    return weights
-
-
-def _keep_top(weights: U32, share: int) -> None:
-    """Make all weights 0 but the largest ones, as few as reach ``share`` / 2^32 of their sum, or one.
-
-    Only those are sorted that are about as large as the least of them: weights fall into bins by the
-    upper 14 bits of their F32 form, which ascend as they do. Sums in F64 are exact up to 2^53.
-    """
-    bins = (weights.astype(np.float32).view(np.uint32) >> 18).astype(np.intp)
-    running = np.cumsum(np.bincount(bins, weights)[::-1])
-    target = max(-(-int(running[-1]) * share >> 32), 1)
-    above = int(np.searchsorted(running, target))
-    last = len(running) - 1 - above
-    missing = target - (int(running[above - 1]) if above else 0)
-    members = np.flatnonzero(bins == last)
-    order = members[np.argsort(~weights[members], kind="stable")]
-    count = int(np.searchsorted(np.cumsum(weights[order], dtype=np.int64), missing)) + 1
-    weights[bins < last] = 0
-    weights[order[count:]] = 0
 
 
 def _largest(values: F32, count: int) -> NDArray[np.int64]:

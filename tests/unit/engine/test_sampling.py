@@ -79,7 +79,7 @@ def by_definition(scores: np.ndarray, cuts: Cuts) -> int:
     if cuts.top_p < 2**32:
         total = sum(weights[i] for i in kept)
         reached, top = 0, []
-        for i in sorted(kept, key=lambda i: (-weights[i], i)):
+        for i in sorted(kept, key=lambda i: (int(min(steps[i], 32 << 16)), i)):
             if top and reached * 2**32 >= cuts.top_p * total:
                 break
             reached += weights[i]
