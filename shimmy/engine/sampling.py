@@ -185,7 +185,8 @@ def _steps(scores: F32, best: np.float32, scale: np.float32) -> U32:
     with np.errstate(over="ignore"):  # infinitely many steps are many
         steps = best - scores
         steps *= scale
-    return np.minimum(steps, np.float32(STEPS), out=steps).astype(np.uint32)
+    whole: U32 = np.minimum(steps, np.float32(STEPS), out=steps).astype(np.uint32)
+    return whole
 
 
 def _weights(scores: F32, best: np.float32, scale: np.float32) -> U32:
