@@ -34,11 +34,19 @@ def command(
             key: {"value": _plain(value), "source": origin.source.name.lower(), "from": origin.name}
             for key, value, origin in rows
         }
-        print_json({"config_file": file, "settings": values})
+        address = {"host": settings.address.host, "port": settings.address.port or "auto"}
+        print_json({"config_file": file, "address": address, "settings": values})
         return
-    print(f"configuration file: {file or 'none'}\n")
+    print(f"configuration file: {file or 'none'}")
+    print(f"listens on: {_address(settings)}\n")
     table = [(key, _text(key, value), str(origin)) for key, value, origin in rows]
     print_table(("setting", "value", "from"), table)
+
+
+def _address(settings: Settings) -> str:
+    """What host, port and bind_address come to."""
+    host, port = settings.address
+    return f"{f'[{host}]' if ':' in host else host}:{port or 'auto'}"
 
 
 def _core(settings: Settings) -> Iterator[tuple[str, Any, Origin]]:

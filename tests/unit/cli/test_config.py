@@ -32,8 +32,9 @@ PLUGIN = """
 def test_all_settings_with_their_defaults(run):
     code, out, err = run("config")
     assert (code, err) == (0, "")
-    head, blank, header, *rows = out.splitlines()
-    assert (head, blank, header.split()) == ("configuration file: none", "", ["SETTING", "VALUE", "FROM"])
+    file, address, blank, header, *rows = out.splitlines()
+    assert (file, address) == ("configuration file: none", "listens on: 127.0.0.1:auto")
+    assert (blank, header.split()) == ("", ["SETTING", "VALUE", "FROM"])
     assert [row.split() for row in rows] == [
         [key, info.default, "default"] for key, info in settings_table().items()
     ]
@@ -53,6 +54,21 @@ def test_each_source_is_named(run, monkeypatch):
     assert settings["host"] == {"value": "127.0.0.1", "source": "default", "from": "default"}
     assert settings["model_paths"]["value"] == ["a", "b"]
     assert "a, b" in run("config")[1]
+
+
+@pytest.mark.parametrize(
+    ("flags", "shown", "address"),
+    [
+        (("--bind", "[::1]:80"), "[::1]:80", {"host": "::1", "port": 80}),
+        (("--host", "0.0.0.0"), "0.0.0.0:auto", {"host": "0.0.0.0", "port": "auto"}),
+        # A flag is stronger than the variable, whichever says more.
+        (("--port", "8000"), "127.0.0.1:8000", {"host": "127.0.0.1", "port": 8000}),
+    ],
+)
+def test_the_address_that_host_port_and_bind_address_come_to(run, monkeypatch, flags, shown, address):
+    monkeypatch.setenv("SHIMMY_BIND_ADDRESS", "192.0.2.1:9")
+    assert f"listens on: {shown}\n" in run("config", *flags)[1]
+    assert json.loads(run("config", *flags, "--json")[1])["address"] == address
 
 
 def test_the_file_in_use(run, tmp_path):
