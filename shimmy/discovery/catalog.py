@@ -284,6 +284,9 @@ class Catalog:
             return _usable_adapter(paired, name)
         if (resolved := self._plugins.resolve_model(name)) is not None:
             return self._card(name, resolved)
+        if len(several := self._surveyed().meant_by(name)) > 1:
+            problem = f"{name!r} may be any of {len(several)} models."
+            raise ModelNotFoundError(problem, hint=f"Say which: {', '.join(several)}.", param="model")
         raise ModelNotFoundError(f"there is no model {name!r}.", hint=self._advice(name), param="model")
 
     def _card(self, name: str, found: FoundModel) -> ModelCard:

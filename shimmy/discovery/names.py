@@ -38,7 +38,7 @@ def name_models(found: Sequence[FoundModel]) -> tuple[dict[str, FoundModel], dic
             if counts[name] > 1 and levels[index] < len(spellings[index]) - 1:
                 levels[index] += 1
     known = dict(zip(names, found, strict=True))
-    return known, _aliases(known, found, spellings)
+    return known, _aliases(known, found)
 
 
 def plain_name(model: FoundModel) -> str:
@@ -46,10 +46,13 @@ def plain_name(model: FoundModel) -> str:
     return _spellings(model)[0]
 
 
-def _aliases(
-    known: dict[str, FoundModel], found: Sequence[FoundModel], spellings: Sequence[Sequence[str]]
-) -> dict[str, FoundModel]:
-    everything = [{*spelling, *model.aliases} for model, spelling in zip(found, spellings, strict=True)]
+def all_spellings(model: FoundModel) -> set[str]:
+    """Everything that the model may be called; others may be called so too."""
+    return {*_spellings(model), *model.aliases}
+
+
+def _aliases(known: dict[str, FoundModel], found: Sequence[FoundModel]) -> dict[str, FoundModel]:
+    everything = [all_spellings(model) for model in found]
     claims = Counter(name for names in everything for name in names)
     return {
         name: model

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from shimmy.discovery.adapters import Pairs
 from shimmy.discovery.checkpoints import name_checkpoints
-from shimmy.discovery.names import name_models, plain_name
+from shimmy.discovery.names import all_spellings, name_models, plain_name
 from shimmy.discovery.records import FoundAdapter, FoundModel, Report, Searched, Skipped
 from shimmy.discovery.unique import unique_models
 
@@ -47,6 +47,12 @@ class Survey:
         for name in sorted(plain):
             wanted.setdefault(plain[name], []).append(name)
         return {name: names for name, names in sorted(wanted.items()) if len(names) > 1}
+
+    def meant_by(self, name: str) -> list[str]:
+        """The names of those that may be called so; several, if ``name`` is too short to tell them apart."""
+        models = [known for known, found in self.models.items() if name in all_spellings(found)]
+        adapters = self.pairs.plain_names() if self.pairs else {}
+        return sorted([*models, *(known for known, plain in adapters.items() if plain == name)])
 
     def adapters(self) -> dict[str, ModelCard | Skipped]:
         """Each with its base, or why it has none. Looks at files: call it in a thread."""

@@ -90,6 +90,18 @@ def test_an_unknown_name_gets_near_ones(model):
         catalog_of(model("tiny.gguf")).get("tinny")
 
 
+def test_a_name_that_several_go_by_gets_their_names(model):
+    catalog = catalog_of(model("a/tiny.Q4_1.gguf"), model("b/tiny.Q4_1.gguf"), model("c/tiny.Q8_0.gguf"))
+    with pytest.raises(
+        ModelNotFoundError, match="'tiny' may be any of 3 models. Say which: a/tiny.Q4_1, b/"
+    ) as short:
+        catalog.get("tiny")
+    assert short.value.param == "model"
+    with pytest.raises(ModelNotFoundError, match="of 2 models. Say which: a/tiny.Q4_1, b/tiny.Q4_1.$"):
+        catalog.get("tiny.Q4_1")
+    assert catalog.get("tiny.Q8_0").path.parent.name == "c"
+
+
 def test_an_unknown_name_is_looked_for_again_but_not_all_the_time(model, monkeypatch):
     source = Toys(model("tiny.gguf"))
     plugins = load_plugins(PluginChoice(enabled=("quant-f32",)), extra=[source])
