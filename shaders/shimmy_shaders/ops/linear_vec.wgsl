@@ -5,8 +5,9 @@
 
 # import layout.shader as weights
 # set norm_at = layout.parts | length
-# set bias_at = norm_at + (0 if norm is none else 1)
+# set bias_at = norm_at + (0 if norm is none or place == "buffer" else 1)
 # set x_at = bias_at + (1 if bias else 0)
+# set y_at = x_at + (2 if place == "buffer" and int8 else 1)
 # set float = "vec4<f32>" if columns % 4 == 0 else "f32"
 # set halves = 2 if epilogue == "swiglu" else 1
 ## Weight rows of an invocation: for result e its row, or those of the gate and of what it lets through.
@@ -16,15 +17,22 @@
 # set groups = 32 // layout.group if layout.group is defined else 1
 # set parts = shape.lanes // (subgroup or shape.lanes)
 ${weights.bindings(layout, "w", 0)}
-# if norm is not none
+# if norm is not none and place == "workgroup"
 @group(0) @binding(${norm_at}) var<storage, read> norm: array<${float}>;
 # endif
 # if bias
 @group(0) @binding(${bias_at}) var<storage, read> bias: array<f32>;
 # endif
+# if place == "workgroup"
 @group(0) @binding(${x_at}) var<storage, read> x: array<${float}>;
-@group(0) @binding(${x_at + 1}) var<storage, read_write> y: array<f32>;
-@group(0) @binding(${x_at + 2}) var<storage, read> step: array<u32>;
+# elif int8
+@group(0) @binding(${x_at}) var<storage, read> codes: array<vec4<u32>>;
+@group(0) @binding(${x_at + 1}) var<storage, read> scales: array<vec2<f32>>;
+# else
+@group(0) @binding(${x_at}) var<storage, read> columns: array<vec4<f32>>;
+# endif
+@group(0) @binding(${y_at}) var<storage, read_write> y: array<f32>;
+@group(0) @binding(${y_at + 1}) var<storage, read> step: array<u32>;
 
 // Of each row's ${parts} subgroups: what they have added up.
 var<workgroup> sums: array<f32, ${shape.owners * parts * totals}>;
@@ -84,15 +92,16 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
     var held = load(rows_of(top_of(0u, at, owner)), first_chunk);
     let first = at.y * ${shape.batch}u;
     if (first >= count()) { return; }
+# if place == "workgroup"
     prepare(first, li);
 # if shape.pieces == 1
     stage(first, 0u, li);
     workgroupBarrier();
 # endif
+# endif
     for (var turn = 0u; turn < ${shape.turns}u; turn++) {
         let top = top_of(turn, at, owner);
         let rows = rows_of(top);
-        if (turn > 0u) { held = load(rows, first_chunk); }
         // Zeros are said: a variable that a loop does not set keeps its value from one turn to the next (naga 29).
         var totals = array<Total, ${totals}>();
         var chunk = lane;
@@ -105,13 +114,14 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
         let start = 0u;
 # endif
         while (chunk < min(start + ${shape.piece}u, ${shape.chunks}u)) {
-            multiply(&totals, held, chunk, chunk - start);
+            multiply(&totals, held, chunk, first, chunk - start);
             chunk += ${shape.lanes}u;
             if (chunk < ${shape.chunks}u) { held = load(rows, chunk); }
         }
 # if shape.pieces > 1
         }
 # endif
+        if (turn + 1u < ${shape.turns}u) { held = load(rows_of(top_of(turn + 1u, at, owner)), first_chunk); }
 # for k in range(totals)
         let sum${k} = add_up(value(totals[${k}]), li);
 # endfor

@@ -1,26 +1,32 @@
-// Products in F32. A chunk is ${shape.chunk} columns, ${quads} quads; the same quads of neighbouring chunks lie together in
-// workgroup memory, since neighbouring invocations read them.
+// Products in F32. A chunk is ${shape.chunk} columns, ${quads} quads. `columns` has the same quads of neighbouring chunks next to
+// each other, as neighbouring invocations read them; it lies in workgroup memory, or is a buffer.
 
 # set codes = layout.bits is defined
 ## Without offsets, sums of a group are multiplied with its scale, not each weight.
 # set numbers = codes and layout.offsets is integer
+# if place == "workgroup"
 var<workgroup> columns: array<vec4<f32>, ${shape.batch * quads * shape.stride}>;
+# endif
 // Four sums, to be added at the end: each addition waits for the one before.
 alias Total = vec4<f32>;
 fn value(total: Total) -> f32 { return (total.x + total.y) + (total.z + total.w); }
 
-// Put chunks of x, from chunk `start` on, into workgroup memory: of the rows `first` and on.
+# if place != "buffer"
+// Prepare chunks of x, from chunk `start` on, of the rows `first` and on.
 fn stage(first: u32, start: u32, li: u32) {
     for (var b = 0u; b < ${shape.batch}u; b++) {
         let row = source(first + b);
+        let slot = ${"b" if place == "workgroup" else "first + b"};
         for (var i = li; i < ${shape.piece * quads}u; i += ${workgroup}u) {
-            columns[(b * ${quads}u + i % ${quads}u) * ${shape.stride}u + i / ${quads}u] = prepared(b, row, start * ${quads}u + i);
+            columns[(slot * ${quads}u + i % ${quads}u) * ${shape.stride}u + i / ${quads}u] = prepared(b, row, start * ${quads}u + i);
         }
     }
 }
 
-// Add the share of a chunk of the row to the totals; of x in workgroup memory, it is chunk `at`.
-fn multiply(totals: ptr<function, array<Total, ${totals}>>, held: Held, chunk: u32, at: u32) {
+# endif
+# if place != "output"
+// Add the share of a chunk of the row to the totals; of x, it is chunk `at` of the rows `first` and on.
+fn multiply(totals: ptr<function, array<Total, ${totals}>>, held: Held, chunk: u32, first: u32, at: u32) {
 # for r in range(weight_rows)
 # if codes
     let words${r} = w_words_of(held.codes${r});
@@ -44,8 +50,9 @@ fn multiply(totals: ptr<function, array<Total, ${totals}>>, held: Held, chunk: u
 # endfor
 # for b in range(shape.batch)
     {
+        let slot = ${"%du" % b if place == "workgroup" else "min(first + %du, count() - 1u)" % b};
 # for q in range(quads)
-        let x${q} = columns[${(b * quads + q) * shape.stride}u + at];
+        let x${q} = columns[slot * ${quads * shape.stride}u + ${q * shape.stride}u + at];
 # endfor
 # for r in range(weight_rows)
 # set total = "(*totals)[%d]" % (r * shape.batch + b)
@@ -67,3 +74,4 @@ fn multiply(totals: ptr<function, array<Total, ${totals}>>, held: Held, chunk: u
     }
 # endfor
 }
+# endif

@@ -1,11 +1,12 @@
 // The rows of x that are multiplied: how many, where, and their columns, normed if that is wanted.
-// Needs the bindings x, step, and norm.
+// Needs the bindings step and, if x is yet to be prepared, x and norm.
 
 # set aligned = columns % 4 == 0
 # set row_quads = (columns + 3) // 4
 # include "shimmy/common/step.wgsl"
 
 fn count() -> u32 { return ${"step_outputs()" if late else "step_rows()"}; }
+# if place != "buffer"
 // The row of x that is number `index` of those; the last one for numbers past the end.
 fn source(index: u32) -> u32 {
     let existing = min(index, count() - 1u);
@@ -55,4 +56,5 @@ fn prepare(first: u32, li: u32) {
 fn prepared(b: u32, row: u32, quad: u32) -> vec4<f32> {
     return quad_of_x(row, quad) * factors[b] * quad_of_norm(quad);
 }
+# endif
 # endif

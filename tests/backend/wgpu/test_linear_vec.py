@@ -13,6 +13,7 @@ import pytest
 from shimmy.gguf.quant import AffineRun, FloatRun, Scales
 from shimmy.graph.reference import rms_norm, swiglu
 from shimmy_plugins.backends.wgpu.device import Gpu
+from shimmy_plugins.backends.wgpu.kernel import Size
 from shimmy_plugins.backends.wgpu.layouts import layout_of
 from shimmy_plugins.backends.wgpu.ops import linear_vec
 from shimmy_plugins.backends.wgpu.weights import GpuWeights
@@ -70,27 +71,40 @@ class Product:
             product = swiglu(*np.split(product, 2, axis=1))
         return product + y if self.epilogue == "add" else product
 
-    def found(
-        self, gpu: Gpu, x: F32, y: F32, on: Gpu | Limited | None = None, kernel: int | None = None
-    ) -> F32:
-        """By the kernel that a step takes, or one of them."""
-        size, step = step_of(len(x))
-        kernels = linear_vec.linear_vec(
+    def kernels(self, on: Gpu | Limited, late: bool = False) -> linear_vec.VecKernels:
+        return linear_vec.linear_vec(
             COMPOSER,
-            on or gpu,  # type: ignore[arg-type]
+            on,  # type: ignore[arg-type]
             layout_of(self.run),
             *self.matrix.shape,
             precision=self.precision,
             norm=EPS if self.norm else None,
             epilogue=self.epilogue,
             bias=self.bias,
+            late=late,
         )
-        if kernel is None:
-            kernel = min(sum(len(x) > batch for batch in linear_vec.BATCHES), len(kernels) - 1)
-        loaded = GpuWeights(gpu, self.weights).matrix(["w.weight"])
+
+    def found(self, gpu: Gpu, x: F32, y: F32, on: Gpu | Limited | None = None) -> F32:
+        """By the kernels that a step takes."""
+        return self.compute(gpu, self.kernels(on or gpu), *step_of(len(x)), x, y)
+
+    def compute(
+        self, gpu: Gpu, kernels: linear_vec.VecKernels, size: Size, step: np.ndarray, x: F32, y: F32
+    ) -> F32:
+        """All dispatches; those with nothing to do for so many rows are left out, as in a step."""
+        parts = GpuWeights(gpu, self.weights).matrix(["w.weight"]).slices
+        norm, bias = [self.norm_weight] * self.norm, [self.bias_values] * self.bias
+        prepared = [gpu.buffer(size.rows * row, "prepared") for row in kernels.row_bytes]
         result = buffer_of(gpu, y)
-        extra = [self.norm_weight] * self.norm + [self.bias_values] * self.bias
-        run_kernel(gpu, kernels[kernel], size, [*loaded.slices, *extra, x, result, step])
+        last = min(sum(size.rows > rows for rows in kernels.rows), len(kernels.several) - 1)
+        dispatches = [
+            (kernels.one, [*parts, *norm, *bias, x, result, step]),
+            (kernels.prepare, [x, *norm, *prepared, step]),
+            (kernels.several[last], [*parts, *bias, *prepared, result, step]),
+        ]
+        for kernel, bindings in dispatches:
+            if all(kernel.grid(size)):
+                run_kernel(gpu, kernel, size, bindings)
         return gpu.read(result, np.float32).reshape(y.shape)
 
     def operands(self, count: int) -> tuple[F32, F32]:
@@ -162,10 +176,10 @@ def test_any_number_of_rows_gives_a_row_the_same_bits(gpu: Gpu, precision: Liter
 @pytest.mark.parametrize("precision", ["f32", "int8"])
 @pytest.mark.parametrize("memory", [16 << 10, 64 << 10])
 def test_rows_longer_than_workgroup_memory(gpu: Gpu, memory: int, precision: Literal["f32", "int8"]) -> None:
-    """x comes in pieces, and kernels for many rows are left out where not even one piece has room."""
+    """x comes in pieces."""
     product = Product(made(Q4, 9, 9 * 1024 + 32), precision, norm=True)
     on = Limited(gpu, gpu.subgroup, min(memory, gpu.limits.workgroup_memory))
-    product.check(gpu, on, counts=[5])
+    product.check(gpu, on, counts=[1, 5])
 
 
 @pytest.mark.parametrize("memory", [16 << 10, 32 << 10, 48 << 10])
@@ -175,17 +189,9 @@ def test_kernels_keep_to_the_workgroup_memory(gpu: Gpu, memory: int, precision: 
     sizes = {"f32": 4, "u32": 4, "i32": 4, "vec2<f32>": 8, "vec4<f32>": 16, "vec4<u32>": 16}
     on = Limited(gpu, subgroup, memory)
     for form, columns in [(Q4, 64), (Q4, 2048), (Affine(6, 16, factor=np.int8, centred=True), 5632)]:
-        layout = layout_of(made(form, 2, columns))
-        for kernel in linear_vec.linear_vec(
-            COMPOSER,
-            on,  # type: ignore[arg-type]
-            layout,
-            64,
-            columns,
-            precision=precision,
-            norm=EPS,
-            epilogue="swiglu",
-        ):
+        product = Product(made(form, 64, columns), precision, norm=True, epilogue="swiglu")  # type: ignore[arg-type]
+        kernels = product.kernels(on)
+        for kernel in (kernels.one, kernels.prepare, *kernels.several):
             arrays = re.findall(r"var<workgroup> \w+: array<(.+), (\d+)>;", kernel.source)
             assert sum(sizes[element] * int(count) for element, count in arrays) <= memory
 
@@ -193,7 +199,7 @@ def test_kernels_keep_to_the_workgroup_memory(gpu: Gpu, memory: int, precision: 
 def test_matrices_with_many_rows(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several results of an invocation, work one after another, and workgroups in two dimensions."""
     monkeypatch.setattr(linear_vec, "MANY_RESULTS", 1)
-    monkeypatch.setattr(linear_vec, "BUSY_WORKGROUPS", 30)
+    monkeypatch.setattr(linear_vec, "BUSY_WORKGROUPS", 10)
     limited = Limited(gpu, gpu.subgroup, gpu.limits.workgroup_memory, workgroups=7)
     for precision in ("f32", "int8"):
         for epilogue in ("add", "swiglu"):
@@ -230,21 +236,21 @@ def test_the_rows_whose_outputs_are_wanted(gpu: Gpu) -> None:
     product = Product(made(Q4, 37, 96), norm=True)
     x, _ = product.operands(7)
     outputs = [1, 4, 5]
-    size, step = step_of(len(x), outputs, first_output=2)
-    y = buffer_of(gpu, np.zeros((6, 37), np.float32))
-    kernels = linear_vec.linear_vec(
-        COMPOSER, gpu, layout_of(product.run), 37, 96, precision="f32", norm=EPS, late=True
-    )
-    loaded = GpuWeights(gpu, product.weights).matrix(["w.weight"])
-    run_kernel(gpu, kernels[1], size, [*loaded.slices, product.norm_weight, x, y, step])
-    found = gpu.read(y, np.float32).reshape(6, 37)
-    assert_close(found[2:5], product.expected(x[outputs], y=x))
-    assert not found[[0, 1, 5]].any()
+    for some in (outputs, outputs[1:2]):
+        size, step = step_of(len(x), some, first_output=2)
+        y = np.zeros((6, 37), np.float32)
+        found = product.compute(gpu, product.kernels(gpu, late=True), size, step, x, y)
+        end = 2 + len(some)
+        assert_close(found[2:end], product.expected(x[some], y=x))
+        assert not found[:2].any()
+        assert not found[end:].any()
 
 
-def test_a_step_without_rows_writes_nothing(gpu: Gpu) -> None:
+def test_who_computes_what(gpu: Gpu) -> None:
+    """One dispatch for one row, two for several, none for none."""
     product = Product(made(Q4, 6, 96))
-    size, _ = step_of(0)
-    (kernel, *_) = linear_vec.linear_vec(COMPOSER, gpu, layout_of(product.run), 6, 96, precision="f32")
-    assert kernel.grid(size)[1] == 0
-    assert kernel.grid(replace(size, rows=1))[1] == 1
+    kernels = product.kernels(gpu)
+    for rows, busy in [(0, []), (1, ["one"]), (2, ["prepare", "several"]), (9, ["prepare", "several"])]:
+        of = {"one": kernels.one, "prepare": kernels.prepare, "several": kernels.several[-1]}
+        assert [name for name, kernel in of.items() if all(kernel.grid(Size(rows, 0, 1)))] == busy
+    assert kernels.several[0].grid(Size(9, 0, 1))[1] == 5

@@ -5,7 +5,7 @@ from __future__ import annotations
 from shimmy_plugins.backends.wgpu.fusion import Attention, Linear
 from shimmy_plugins.backends.wgpu.lowering import Lowering
 from shimmy_plugins.backends.wgpu.ops.attention_vec import attention_vec, partials_bytes
-from shimmy_plugins.backends.wgpu.ops.linear_vec import BATCHES, linear_vec
+from shimmy_plugins.backends.wgpu.ops.linear_vec import linear_vec
 
 
 class Generated(Lowering):
@@ -16,7 +16,7 @@ class Generated(Lowering):
     def linear(self, item: Linear) -> None:
         matrix, bias = self.matrix(item), self.bias(item)
         x, late = self.value(item.x), self.late(item.x)
-        kernels = linear_vec(
+        made = linear_vec(
             self.shared.composer,
             self.shared.gpu,
             matrix.layout,
@@ -30,8 +30,13 @@ class Generated(Lowering):
         )
         norm = [self.shared.weights.vector(item.norm.weights["weight"])] if item.norm else []
         y = self.result(item)
-        bound = [*matrix.slices, *norm, *bias, x.memory, y.memory, self.step]
-        self.call(item.label, kernels, bound, BATCHES[: len(kernels) - 1])
+        prepared = [self.memory.take(self.rows * row) for row in made.row_bytes]
+        self.call(item.label, [made.one], [*matrix.slices, *norm, *bias, x.memory, y.memory, self.step])
+        self.call(f"{item.label}.prepare", [made.prepare], [x.memory, *norm, *prepared, self.step])
+        bound = [*matrix.slices, *bias, *prepared, y.memory, self.step]
+        self.call(item.label, made.several, bound, made.rows)
+        for memory in prepared:
+            self.memory.release(memory)
 
     def attention(self, item: Attention) -> None:
         shape, angles = self.attention_shape(item)

@@ -63,7 +63,7 @@ class Shared:
         self.row_ops = row_ops
         """Shaders of ops that compute a row from rows, by op."""
         self.source = source
-        self.weights = GpuWeights(gpu, source)
+        self.weights = GpuWeights(gpu, source, composer)
         self.limits = limits
         self.precision: Precision = "int8" if limits.precision == "int8" else "f32"
         self.cache = KVCache(gpu, limits.kv_type)

@@ -1,17 +1,19 @@
 """linear for generated rows: a product of a matrix and few rows, as fast as the weights can be read.
 
-The first matrix-vector kernel of a layer also norms its input, the last ones add to the residual or let
-gates through: a dispatch that waits for another costs as much as reading some megabytes of weights.
+For a single row, one dispatch norms it, rounds it to 8 bits, multiplies, and does what comes after, since
+a dispatch that waits for another costs as much as reading some megabytes of weights. Each workgroup prepares
+the row for itself. With several rows that would take longer than the product: another dispatch prepares them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from shimmy_plugins.backends.wgpu.composer import Composer
-from shimmy_plugins.backends.wgpu.kernel import Grid, Kernel, Size
+from shimmy_plugins.backends.wgpu.kernel import Kernel, Size
 from shimmy_plugins.backends.wgpu.layouts import BLOCK, AffineLayout, GpuLayout, padded
 
 if TYPE_CHECKING:
@@ -19,20 +21,17 @@ if TYPE_CHECKING:
 
 Epilogue: TypeAlias = Literal["store", "add", "swiglu"]
 
-#: Rows of x that kernels exist for.
-BATCHES = (1, 2, 4, 8)
-WORKGROUP = 256
+#: Rows of x of the kernels for several; in F32, more would not fit the registers.
+BATCHES = {"int8": (2, 4, 8), "f32": (2, 4)}
+WORKGROUP = 512
 #: Invocations that share a row of the weight, and of one with many chunks.
 LANES, MANY_LANES, MANY_CHUNKS = 64, 128, 128
 #: Results of an invocation where the matrix has at least so many: they share what is read of x.
 EACH, MANY_RESULTS = 2, 16384
-#: Workgroups that keep a large GPU busy; rather than more of them, each does more work, and prepares x once.
-#: The more rows x has, the longer that takes, and the fewer workgroups there are.
-BUSY_WORKGROUPS = 2048
-#: Rows of x that are many in this sense.
-_MANY_ROWS = 4
+#: Workgroups that keep a large GPU busy. Those that prepare x are not more, but do more each.
+BUSY_WORKGROUPS = 400
 #: Workgroup memory for other things than x, and most of it for x: more, and too few workgroups run at a time.
-_OTHER_MEMORY, _MOST_MEMORY = 7 << 10, 40 << 10
+_OTHER_MEMORY, _MOST_MEMORY = 9 << 10, 32 << 10
 #: A block of x is rounded to 8 bits by so many neighbours.
 _LEAST_LANES = 8
 #: Columns of a chunk where weights are floats: 16 or 32 bytes.
@@ -41,7 +40,7 @@ _FLOAT_CHUNK = 8
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """How a kernel divides its work; bits of a result depend on ``lanes`` and ``chunk`` only."""
+    """How a kernel divides its work; the bits of a result depend on ``lanes`` and ``chunk`` only."""
 
     batch: int
     """Rows of x."""
@@ -58,7 +57,9 @@ class Shape:
     chunks: int
     """In a row."""
     piece: int
-    """Chunks of x in workgroup memory at a time."""
+    """Chunks of x that are there at a time."""
+    stride: int
+    """Distance of a chunk's quads in x; odd in workgroup memory, so that they lie in different banks."""
     grid_x: int
     grid_z: int
     """Workgroups for all rows of the weight."""
@@ -67,10 +68,21 @@ class Shape:
     def pieces(self) -> int:
         return -(-self.chunks // self.piece)
 
-    @property
-    def stride(self) -> int:
-        """Distance of a chunk's quads in workgroup memory: odd, so that they lie in different banks."""
-        return self.piece | 1
+
+@dataclass(frozen=True, slots=True)
+class VecKernels:
+    """The kernels of a product. All of them give a row the same bits."""
+
+    one: Kernel
+    """For one row of x. Bindings: the weight's parts, [weight of the norm], [bias], x, y, step."""
+    prepare: Kernel
+    """For several rows. Bindings: x, [weight of the norm], the prepared rows, step."""
+    several: tuple[Kernel, ...]
+    """For several rows. Bindings: the weight's parts, [bias], the prepared rows, y, step."""
+    rows: tuple[int, ...]
+    """Each but the last of ``several`` is for at most so many rows."""
+    row_bytes: tuple[int, ...]
+    """The buffers of the prepared rows: bytes of a row in each."""
 
 
 def linear_vec(
@@ -85,10 +97,8 @@ def linear_vec(
     epilogue: Epilogue = "store",
     bias: bool = False,
     late: bool = False,
-) -> tuple[Kernel, ...]:
-    """Kernels for 1, 2, 4 and 8 rows of x at a time; with little workgroup memory, without the last ones.
-
-    Bindings: the weight's parts, [weight of the norm], [bias], x, y, step; x and y are F32 rows.
+) -> VecKernels:
+    """Kernels for F32 rows x and y; those for one row do nothing for several, nor the other way round.
 
     Args:
         rows: of the weight. For "swiglu" first those of the gate, then as many of what it lets through.
@@ -99,60 +109,69 @@ def linear_vec(
     """
     int8 = precision == "int8" and isinstance(layout, AffineLayout)
     outputs = rows // 2 if epilogue == "swiglu" else rows
-    name = (
-        f"linear_vec {layout.name} {rows}x{columns}{' int8' * int8}{' norm' * (norm is not None)} {epilogue}"
+    one, *several = _shapes(gpu, layout, outputs, columns, int8)
+    workgroup = one.owners * one.lanes
+    compose = partial(
+        composer.compose,
+        layout=layout,
+        outputs=outputs,
+        columns=columns,
+        int8=int8,
+        norm=norm,
+        epilogue=epilogue,
+        bias=bias,
+        late=late,
+        workgroup=workgroup,
+        subgroup=gpu.subgroup,
     )
-    kernels = []
-    for shape in _shapes(gpu, layout, outputs, columns, int8):
-        source = composer.compose(
-            "shimmy/ops/linear_vec.wgsl",
-            layout=layout,
-            outputs=outputs,
-            columns=columns,
-            shape=shape,
-            int8=int8,
-            norm=norm,
-            epilogue=epilogue,
-            bias=bias,
-            late=late,
-            workgroup=shape.owners * shape.lanes,
-            subgroup=gpu.subgroup,
-        )
-        kernels.append(Kernel(f"{name} x{shape.batch}", source, _grid(shape, late)))
-    return tuple(kernels)
+
+    def grid(shape: Shape, size: Size) -> tuple[int, int, int]:
+        count = size.outputs if late else size.rows
+        return shape.grid_x, -(-count // shape.batch) if (count > 1) == (shape.batch > 1) else 0, shape.grid_z
+
+    def grid_prepare(size: Size) -> tuple[int, int, int]:
+        count = size.outputs if late else size.rows
+        return count if count > 1 else 0, 1, 1
+
+    def product(shape: Shape, place: str) -> Kernel:
+        source = compose("shimmy/ops/linear_vec.wgsl", shape=shape, place=place)
+        return Kernel(f"linear_vec {name} {epilogue} x{shape.batch}", source, partial(grid, shape))
+
+    name = f"{layout.name} {rows}x{columns}{' int8' * int8}{' norm' * (norm is not None)}"
+    groups = BLOCK // layout.group if isinstance(layout, AffineLayout) else 0
+    code_bytes, float_bytes = one.chunks * one.chunk, one.chunks * one.chunk * 4
+    return VecKernels(
+        one=product(one, "workgroup"),
+        prepare=Kernel(
+            f"prepare_vec {name}",
+            compose("shimmy/ops/prepare_vec.wgsl", shape=several[0], place="output"),
+            grid_prepare,
+        ),
+        several=tuple(product(shape, "buffer") for shape in several),
+        rows=tuple(shape.batch for shape in several[:-1]),
+        row_bytes=(code_bytes, one.chunks * groups * 8) if int8 else (float_bytes,),
+    )
 
 
 def _shapes(gpu: Gpu, layout: GpuLayout, outputs: int, columns: int, int8: bool) -> Iterator[Shape]:
-    """For each number of rows of x that workgroup memory has room for."""
+    """For one row of x, then for several."""
     chunk = BLOCK if isinstance(layout, AffineLayout) else _FLOAT_CHUNK
     chunks = padded(columns) // chunk
     groups = BLOCK // layout.group if isinstance(layout, AffineLayout) else 0
+    # One row of x in workgroup memory, or what has room of it; an odd stride takes up to one chunk more.
     chunk_bytes = BLOCK + 8 * groups if int8 else chunk * 4
-    memory = min(gpu.limits.workgroup_memory - _OTHER_MEMORY, _MOST_MEMORY)
-    workgroup = min(WORKGROUP, gpu.limits.invocations)
-    many = chunks >= MANY_CHUNKS and (MANY_LANES + 1) * chunk_bytes <= memory
-    lanes = min(MANY_LANES if many else LANES, 1 << (chunks - 1).bit_length())
-    lanes = max(lanes, gpu.subgroup, _LEAST_LANES)
-    owners = workgroup // lanes
-    for batch in BATCHES:
-        # In F32, more weights and more rows of x together would not fit the registers.
-        each = EACH if outputs >= MANY_RESULTS and (int8 or batch < _MANY_ROWS) else 1
-        # An odd stride takes up to one chunk more.
-        room = (memory // (batch * chunk_bytes) - 1) // lanes * lanes
-        if batch > 1 and not room:
-            return
-        piece = min(chunks, room)
+    room = min(gpu.limits.workgroup_memory - _OTHER_MEMORY, _MOST_MEMORY) // chunk_bytes - 1
+    many = chunks >= MANY_CHUNKS and room >= MANY_LANES
+    lanes = min(MANY_LANES if many else LANES, 1 << (chunks - 1).bit_length(), room)
+    lanes = max(1 << lanes.bit_length() - 1, gpu.subgroup, _LEAST_LANES)
+    owners = min(WORKGROUP, gpu.limits.invocations) // lanes
+    piece = min(chunks, max(room // lanes, 1) * lanes)
+    for batch in (1, *BATCHES["int8" if int8 else "f32"]):
+        each = EACH if outputs >= MANY_RESULTS and (int8 or batch == 1) else 1
         workgroups = -(-outputs // (owners * each))
-        busy = BUSY_WORKGROUPS if batch < _MANY_ROWS else BUSY_WORKGROUPS * 2 // batch
-        turns = -(-workgroups // busy) if piece == chunks else 1
+        turns = -(-workgroups // BUSY_WORKGROUPS) if batch == 1 and piece == chunks else 1
         workgroups = -(-workgroups // turns)
         grid_x = min(workgroups, gpu.limits.workgroups)
         grid_z = -(-workgroups // grid_x)
-        yield Shape(batch, lanes, owners, each, turns, chunk, chunks, piece, grid_x, grid_z)
-
-
-def _grid(shape: Shape, late: bool) -> Grid:
-    def grid(size: Size) -> tuple[int, int, int]:
-        return shape.grid_x, -(-(size.outputs if late else size.rows) // shape.batch), shape.grid_z
-
-    return grid
+        here, stride = (piece, piece | 1) if batch == 1 else (chunks, chunks)
+        yield Shape(batch, lanes, owners, each, turns, chunk, chunks, here, stride, grid_x, grid_z)

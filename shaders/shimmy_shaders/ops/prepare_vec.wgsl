@@ -1,0 +1,28 @@
+// Rows of x as linear_vec multiplies them, normed and in 8 bits if that is wanted: for several rows, of which each of
+// its workgroups would have to do so. A workgroup prepares one row.
+
+# set float = "vec4<f32>" if columns % 4 == 0 else "f32"
+# set quads = shape.chunk // 4
+# set groups = 32 // layout.group if layout.group is defined else 1
+# set to_at = 1 if norm is none else 2
+@group(0) @binding(0) var<storage, read> x: array<${float}>;
+# if norm is not none
+@group(0) @binding(1) var<storage, read> norm: array<${float}>;
+# endif
+# if int8
+@group(0) @binding(${to_at}) var<storage, read_write> codes: array<vec4<u32>>;
+@group(0) @binding(${to_at + 1}) var<storage, read_write> scales: array<vec2<f32>>;
+@group(0) @binding(${to_at + 2}) var<storage, read> step: array<u32>;
+# else
+@group(0) @binding(${to_at}) var<storage, read_write> columns: array<vec4<f32>>;
+@group(0) @binding(${to_at + 1}) var<storage, read> step: array<u32>;
+# endif
+
+# include "shimmy/vec/rows.wgsl"
+# include "shimmy/vec/int8.wgsl" if int8 else "shimmy/vec/f32.wgsl"
+@compute @workgroup_size(${workgroup})
+fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) li: u32) {
+    if (at.x >= count()) { return; }
+    prepare(at.x, li);
+    stage(at.x, 0u, li);
+}
