@@ -246,6 +246,19 @@ def test_the_rows_whose_outputs_are_wanted(gpu: Gpu) -> None:
         assert not found[end:].any()
 
 
+@pytest.mark.parametrize("precision", ["f32", "int8"])
+def test_prepared_rows_end_where_they_should(gpu: Gpu, precision: Literal["f32", "int8"]) -> None:
+    product = Product(made(Q4, 6, 96), precision, norm=True)
+    x, _ = product.operands(5)
+    size, step = step_of(5)
+    kernels = product.kernels(gpu)
+    untouched = np.full(1024, 7, np.uint8)
+    prepared = [buffer_of(gpu, np.full(5 * row + 1024, 7, np.uint8)) for row in kernels.row_bytes]
+    run_kernel(gpu, kernels.prepare, size, [x, product.norm_weight, *prepared, step])
+    for buffer in prepared:
+        np.testing.assert_array_equal(gpu.read(buffer, np.uint8)[-1024:], untouched)
+
+
 def test_who_computes_what(gpu: Gpu) -> None:
     """One dispatch for one row, two for several, none for none."""
     product = Product(made(Q4, 6, 96))

@@ -8,7 +8,7 @@ the row for itself. With several rows that would take longer than the product: a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -144,7 +144,7 @@ def linear_vec(
         one=product(one, "workgroup"),
         prepare=Kernel(
             f"prepare_vec {name}",
-            compose("shimmy/ops/prepare_vec.wgsl", shape=several[0], place="output"),
+            compose("shimmy/ops/prepare_vec.wgsl", shape=replace(several[0], batch=1), place="output"),
             grid_prepare,
         ),
         several=tuple(product(shape, "buffer") for shape in several),
