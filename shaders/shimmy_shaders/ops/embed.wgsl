@@ -14,7 +14,8 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
     let row = at.x;
     if (row >= step_rows()) { return; }
     var token = step_token(row);
-    if (token < 0) { token = chosen[-1 - token]; }
+    // No token was chosen if logits were no numbers; then any will do.
+    if (token < 0) { token = max(chosen[-1 - token], 0); }
     for (var block = li; block < ${(columns + 31) // 32}u; block += ${workgroup}u) {
         var values = w_values(u32(token), block);
         for (var i = 0u; i < ${"32u" if columns % 32 == 0 else "min(32u, %du - 32u * block)" % columns}; i++) {

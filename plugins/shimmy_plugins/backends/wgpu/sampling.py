@@ -74,9 +74,9 @@ class GpuSampler:
         if not rows:
             return []
         cuts = np.zeros(len(rows), CUTS)
-        for cut, row in zip(cuts, rows, strict=True):
+        for number, row in enumerate(rows):
             if row.params.temperature >= LEAST_TEMPERATURE and samples_ahead(row.params):
-                _fill(cut, Cuts.of(row.params, row.index))
+                cuts[number] = _record(Cuts.of(row.params, row.index))
         best = self._sized(self._best, self._chunks, len(rows))
         if not cuts["scale"].any():
             return [best, self._sized(self._greedy, len(rows))]
@@ -87,10 +87,7 @@ class GpuSampler:
         return self._gpu.call(call.pipeline, call.group, x, y)
 
 
-def _fill(record: np.void, cuts: Cuts) -> None:
-    record["scale"] = cuts.scale
-    record["top_k"] = cuts.top_k
-    record["top_p"] = cuts.top_p & 0xFFFFFFFF
-    record["all"] = cuts.top_p >> 32
-    record["min_weight"] = cuts.min_weight
-    record["word"] = cuts.word
+def _record(cuts: Cuts) -> tuple[float, int, int, int, int, int]:
+    """The fields of CUTS."""
+    share, everything = cuts.top_p & 0xFFFFFFFF, cuts.top_p >> 32
+    return float(cuts.scale), cuts.top_k, share, everything, cuts.min_weight, cuts.word
