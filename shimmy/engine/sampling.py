@@ -5,8 +5,8 @@ Order: logit_bias, repeat/presence/frequency penalties, temperature, top_k, top_
 Scores are F32. What follows is integers, so that no engine's exp or order of additions matters. A score
 lies ``(largest - score) * (65536 log2(e) / temperature)`` steps below the largest: one subtraction and one
 product in F32, rounded towards zero to an integer. Its *weight* is 2^31 * 2^(-steps / 65536), by a table
-and a shift: an integer, 2^31 for the largest score. So a probability is within 1.1e-5 of itself, but for
-what is below 2^-31 of the largest one: that is lost, all together less than vocabulary * 2^-31.
+and a shift: an integer, 2^31 for the largest score. So a probability is right within 1.1e-5 of itself and
+2^-31 of the largest one. What is less than that is lost, all together less than vocabulary * 2^-31.
 
 - top_k keeps the largest scores, of equal ones the lower ids.
 - top_p keeps the fewest steps, of equal ones the lower ids: as few as reach ``top_p`` of the sum of weights.

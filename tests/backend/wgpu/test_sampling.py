@@ -138,3 +138,15 @@ def test_rows_that_need_the_host_do_not_disturb_others(gpu: Gpu) -> None:
 def test_what_needs_the_host_does_not_run_ahead(params: Sampling) -> None:
     assert not samples_ahead(params)
     assert samples_ahead(Sampling(temperature=0.7, top_k=3, top_p=0.4, min_p=0.1))
+
+
+@pytest.mark.parametrize("vocabulary", [255, 70_000])
+def test_small_workgroups_draw_alike(gpu: Gpu, monkeypatch: pytest.MonkeyPatch, vocabulary: int) -> None:
+    """256 invocations, the fewest that a GPU has, look three times for a token of 70,000."""
+    monkeypatch.setattr("shimmy_plugins.backends.wgpu.ops.sample._DRAW_THREADS", 256)
+    rng = np.random.default_rng(7)
+    tokens = Tokens(gpu, vocabulary)
+    for _ in range(4):
+        logits = np.stack([made_up(rng, vocabulary) for _ in range(ROWS)])
+        rows = [made_up_sampling(rng, vocabulary) for _ in range(ROWS)]
+        assert tokens(logits, rows) == [choose(a, how).token for a, how in zip(logits, rows, strict=True)]
