@@ -266,4 +266,4 @@ def test_who_computes_what(gpu: Gpu) -> None:
     for rows, busy in [(0, []), (1, ["one"]), (2, ["prepare", "several"]), (9, ["prepare", "several"])]:
         of = {"one": kernels.one, "prepare": kernels.prepare, "several": kernels.several[-1]}
         assert [name for name, kernel in of.items() if all(kernel.grid(Size(rows, 0, 1)))] == busy
-    assert kernels.several[0].grid(Size(9, 0, 1))[1] == 5
+    assert kernels.several[0].grid(Size(9, 0, 1))[1] == 3

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
 
 Epilogue: TypeAlias = Literal["store", "add", "swiglu"]
 
-#: Rows of x of the kernels for several; in F32, more would not fit the registers.
-BATCHES = {"int8": (2, 4, 8), "f32": (2, 4)}
-WORKGROUP = 512
+#: Rows of x of the kernels for several; in F32, more would not fit the registers. Each is compiled.
+BATCHES = {"int8": (4, 8), "f32": (4,)}
+#: Invocations of those that prepare x, and of those for several rows, which find it prepared.
+WORKGROUP, SMALL_WORKGROUP = 512, 128
 #: Invocations that share a row of the weight, and of one with many chunks.
 LANES, MANY_LANES, MANY_CHUNKS = 64, 128, 128
 #: Results of an invocation where the matrix has at least so many: they share what is read of x.
@@ -63,6 +64,11 @@ class Shape:
     grid_x: int
     grid_z: int
     """Workgroups for all rows of the weight."""
+
+    @property
+    def workgroup(self) -> int:
+        """Invocations."""
+        return self.owners * self.lanes
 
     @property
     def pieces(self) -> int:
@@ -110,7 +116,6 @@ def linear_vec(
     int8 = precision == "int8" and isinstance(layout, AffineLayout)
     outputs = rows // 2 if epilogue == "swiglu" else rows
     one, *several = _shapes(gpu, layout, outputs, columns, int8)
-    workgroup = one.owners * one.lanes
     compose = partial(
         composer.compose,
         layout=layout,
@@ -121,36 +126,41 @@ def linear_vec(
         epilogue=epilogue,
         bias=bias,
         late=late,
-        workgroup=workgroup,
         subgroup=gpu.subgroup,
     )
-
-    def grid(shape: Shape, size: Size) -> tuple[int, int, int]:
-        count = size.outputs if late else size.rows
-        return shape.grid_x, -(-count // shape.batch) if (count > 1) == (shape.batch > 1) else 0, shape.grid_z
-
-    def grid_prepare(size: Size) -> tuple[int, int, int]:
-        count = size.outputs if late else size.rows
-        return count if count > 1 else 0, 1, 1
+    name = f"{layout.name} {rows}x{columns}{' int8' * int8}{' norm' * (norm is not None)}"
 
     def product(shape: Shape, place: str) -> Kernel:
-        source = compose("shimmy/ops/linear_vec.wgsl", shape=shape, place=place)
-        return Kernel(f"linear_vec {name} {epilogue} x{shape.batch}", source, partial(grid, shape))
+        source = compose("shimmy/ops/linear_vec.wgsl", shape=shape, workgroup=shape.workgroup, place=place)
+        return Kernel(f"linear_vec {name} {epilogue} x{shape.batch}", source, partial(_grid, shape, late))
 
-    name = f"{layout.name} {rows}x{columns}{' int8' * int8}{' norm' * (norm is not None)}"
-    groups = BLOCK // layout.group if isinstance(layout, AffineLayout) else 0
-    code_bytes, float_bytes = one.chunks * one.chunk, one.chunks * one.chunk * 4
+    single = replace(several[0], batch=1)
+    source = compose("shimmy/ops/prepare_vec.wgsl", shape=single, workgroup=one.workgroup, place="output")
     return VecKernels(
         one=product(one, "workgroup"),
-        prepare=Kernel(
-            f"prepare_vec {name}",
-            compose("shimmy/ops/prepare_vec.wgsl", shape=replace(several[0], batch=1), place="output"),
-            grid_prepare,
-        ),
+        prepare=Kernel(f"prepare_vec {name}", source, partial(_grid_prepare, late)),
         several=tuple(product(shape, "buffer") for shape in several),
         rows=tuple(shape.batch for shape in several[:-1]),
-        row_bytes=(code_bytes, one.chunks * groups * 8) if int8 else (float_bytes,),
+        row_bytes=_row_bytes(layout, columns, int8),
     )
+
+
+def _row_bytes(layout: GpuLayout, columns: int, int8: bool) -> tuple[int, ...]:
+    """Of a prepared row: of its codes and of what belongs to their groups, or of its floats."""
+    if int8 and isinstance(layout, AffineLayout):
+        return padded(columns), padded(columns) // layout.group * 8
+    return (padded(columns) * 4,)
+
+
+def _grid(shape: Shape, late: bool, size: Size) -> tuple[int, int, int]:
+    count = size.outputs if late else size.rows
+    mine = (count > 1) == (shape.batch > 1)
+    return shape.grid_x, -(-count // shape.batch) if mine else 0, shape.grid_z
+
+
+def _grid_prepare(late: bool, size: Size) -> tuple[int, int, int]:
+    count = size.outputs if late else size.rows
+    return count if count > 1 else 0, 1, 1
 
 
 def _shapes(gpu: Gpu, layout: GpuLayout, outputs: int, columns: int, int8: bool) -> Iterator[Shape]:
@@ -164,9 +174,9 @@ def _shapes(gpu: Gpu, layout: GpuLayout, outputs: int, columns: int, int8: bool)
     many = chunks >= MANY_CHUNKS and room >= MANY_LANES
     lanes = min(MANY_LANES if many else LANES, 1 << (chunks - 1).bit_length(), room)
     lanes = max(1 << lanes.bit_length() - 1, gpu.subgroup, _LEAST_LANES)
-    owners = min(WORKGROUP, gpu.limits.invocations) // lanes
     piece = min(chunks, max(room // lanes, 1) * lanes)
     for batch in (1, *BATCHES["int8" if int8 else "f32"]):
+        owners = max(min(WORKGROUP if batch == 1 else SMALL_WORKGROUP, gpu.limits.invocations) // lanes, 1)
         each = EACH if outputs >= MANY_RESULTS and (int8 or batch == 1) else 1
         workgroups = -(-outputs // (owners * each))
         turns = -(-workgroups // BUSY_WORKGROUPS) if batch == 1 and piece == chunks else 1
