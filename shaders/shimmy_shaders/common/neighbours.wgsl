@@ -1,5 +1,5 @@
-// Of one number of each of 8, or 4, neighbouring invocations, which all get it; neighbours are those of
-// equal li / 8, or li / 4. All of the ${workgroup} invocations take part; ${subgroup} lanes make a subgroup, 0: there are none.
+// Of one number of each of 8, or 4, neighbouring invocations, which all get it; neighbours are those of equal
+// li / 8, or li / 4. All ${workgroup} invocations take part; ${subgroup} lanes make a subgroup, 0: there are none.
 
 # if subgroup < 8
 var<workgroup> neighbours_u: array<u32, ${workgroup}>;

@@ -1,6 +1,6 @@
 // y = weight * x for the few rows of a step that are generated; each weight is read once for ${shape.batch} of them.
 //
-// ${shape.lanes} neighbouring invocations share a row of the weight; each multiplies every ${shape.lanes}th chunk of columns.
+// ${shape.lanes} neighbouring invocations share a row of the weight; each multiplies every ${shape.lanes}th chunk of it.
 // What an invocation adds up, and then the sum of all of them, is in one order, however many rows x has.
 
 # import layout.shader as weights

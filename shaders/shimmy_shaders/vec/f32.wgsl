@@ -1,5 +1,5 @@
-// Products in F32. A chunk is ${shape.chunk} columns, ${quads} quads. `columns` has the same quads of neighbouring chunks next to
-// each other, as neighbouring invocations read them; it lies in workgroup memory, or is a buffer.
+// Products in F32. A chunk is ${shape.chunk} columns, ${quads} quads. `columns` has the same quads of neighbouring
+// chunks next to each other, as neighbouring invocations read them; it lies in workgroup memory, or is a buffer.
 
 # set codes = layout.bits is defined
 ## Without offsets, sums of a group are multiplied with its scale, not each weight.
@@ -18,7 +18,8 @@ fn stage(first: u32, start: u32, li: u32) {
         let row = source(first + b);
         let slot = ${"b" if place == "workgroup" else "first + b"};
         for (var i = li; i < ${shape.piece * quads}u; i += ${workgroup}u) {
-            columns[(slot * ${quads}u + i % ${quads}u) * ${shape.stride}u + i / ${quads}u] = prepared(b, row, start * ${quads}u + i);
+            let v = prepared(b, row, start * ${quads}u + i);
+            columns[(slot * ${quads}u + i % ${quads}u) * ${shape.stride}u + i / ${quads}u] = v;
         }
     }
 }

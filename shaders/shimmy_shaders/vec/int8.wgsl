@@ -28,7 +28,8 @@ fn stage(first: u32, start: u32, li: u32) {
             if (i < ${shape.piece * quads}u) {
                 codes[(slot * 2u + i / 4u % 2u) * ${shape.stride}u + i / 8u][i % 4u] = word;
                 if (i % ${per_group}u == 0u) {
-                    scales[slot * ${shape.piece * groups}u + i / ${per_group}u] = vec2<f32>(quantized_scale(largest), f32(sum));
+                    let group = slot * ${shape.piece * groups}u + i / ${per_group}u;
+                    scales[group] = vec2<f32>(quantized_scale(largest), f32(sum));
                 }
             }
         }

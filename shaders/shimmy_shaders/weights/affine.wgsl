@@ -12,7 +12,7 @@
 # set groups = 32 // layout.group
 # set centre = layout.offsets if layout.offsets is integer else 0
 ## Weights are loaded as they are stored, and unpacked from that: a kernel may do something else in between.
-// The stored codes of the 32 columns from 32 * block on, and the stored scale and offset of a group of ${layout.group} columns.
+// What is stored: codes of the 32 columns from 32 * block on, scale and offset of a group of ${layout.group} columns.
 struct ${prefix}_Codes {
 # for width in layout.planes
     plane${width}: ${{8: "array<vec4<u32>, 2>", 4: "vec4<u32>", 2: "vec2<u32>", 1: "u32"}[width]},
@@ -120,7 +120,9 @@ fn ${prefix}_number_scale_of(stored: ${prefix}_Scale, group: u32) -> vec2<f32> {
 }
 
 // The codes of the 32 columns from 32 * block on, four to a word.
-fn ${prefix}_words(row: u32, block: u32) -> array<u32, 8> { return ${prefix}_words_of(${prefix}_load_codes(row, block)); }
+fn ${prefix}_words(row: u32, block: u32) -> array<u32, 8> {
+    return ${prefix}_words_of(${prefix}_load_codes(row, block));
+}
 
 // Of a group: weight = x * code + y, with codes as in ${prefix}_words.
 fn ${prefix}_scale(row: u32, group: u32) -> vec2<f32> {

@@ -1,4 +1,5 @@
-// Blocks of a file, ${block_bytes} bytes for ${unpacking.columns} columns, into the parts of a run layout: an invocation for each block.
+// Blocks of a file, ${block_bytes} bytes for ${unpacking.columns} columns, into the parts of a run layout. An invocation
+// takes one block apart.
 
 # set sources = unpacking.sources
 @group(0) @binding(0) var<storage, read> blocks: array<u32>;
