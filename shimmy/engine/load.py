@@ -17,12 +17,13 @@ from shimmy.gguf.card import read_card
 from shimmy.gguf.params import read_params
 from shimmy.gguf.reader import open_gguf
 from shimmy.gguf.weights import Weights
-from shimmy.graph.builder import Architecture, record
+from shimmy.graph.builder import Architecture, Graph, record
 from shimmy.graph.ops import CORE_OPS, Op
 from shimmy.lora.bind import Base, bind
 from shimmy.lora.read import read_adapter
 
 if TYPE_CHECKING:
+    from shimmy.gguf.card import ModelCard
     from shimmy.gguf.reader import GGUFFile
     from shimmy.graph.lora import Term
     from shimmy.lora.adapter import Adapter
@@ -50,23 +51,75 @@ class Loaded:
     """What adapters are fitted to."""
 
 
+@dataclass(frozen=True, slots=True)
+class RecordedModel:
+    """A model that is read, but not yet compiled."""
+
+    file: GGUFFile
+    card: ModelCard
+    weights: Weights
+    params: Any
+    """Those of its architecture, as the metadata have them."""
+    architecture: Architecture
+    context: Context
+    graph: Graph
+
+
 def load_engine(
     path: Path, name: str, settings: EngineSettings, plugins: Plugins, progress: Progress
 ) -> Loaded:
     """Load a GGUF file, or a model folder. Raises ModelError, ConfigError or OutOfMemoryError, each saying
     what to do."""
     started = time.monotonic()
+    model = record_model(path, name, settings, plugins, progress)
+    wanted, graph = model.context, model.graph
+    backend_name, reason, backend = choose_backend(model.card, settings, plugins)
+    limits = limits_for(wanted, settings)
+    plan = backend.compile(graph, model.weights, limits, progress)
+    kv_memory = settings.kv_memory or automatic_kv_memory(plan)
+    engine = Engine(
+        plan,
+        context=fit_context(plan, wanted, kv_memory),
+        vocabulary=graph.nodes[graph.output].shape[0],
+        kv_blocks=kv_memory // plan.block_bytes,
+        max_sequences=limits.max_sequences,
+        step_tokens=limits.step_tokens,
+        kept_blocks=kept_blocks(settings, kv_memory, plan.block_bytes),
+        adapter_places=limits.max_adapters,
+    )
+    ready = Ready(
+        version=PROTOCOL_VERSION,
+        architecture=model.card.architecture,
+        backend=backend_name,
+        backend_reason=reason,
+        kv_memory=kv_memory,
+        plugins=[info.name for info in plugins.infos if info.status == "loaded"],
+        seconds=time.monotonic() - started,
+        **_engine_facts(engine, wanted),
+    )
+    base = Base(model.card.architecture, model.architecture, model.params, graph, model.weights)
+    return Loaded(engine, ready, model.file.path, base)
+
+
+def record_model(
+    path: Path, name: str, settings: EngineSettings, plugins: Plugins, progress: Progress
+) -> RecordedModel:
+    """Read a GGUF file, or a model folder, as far as no backend is needed. Raises ModelError, ConfigError."""
     file = open_gguf(
         model_file(path, settings, plugins, progress), skim=True
     )  # vocabularies are the server's business
     card = read_card(file, name=name, source="worker", quant_types=plugins.quant_types)
-    backend_name, reason, backend = choose_backend(card, settings, plugins)
     weights = Weights(file, plugins.quant_types)
     params, architecture = read_architecture(card.architecture, file, plugins)
     wanted = choose_context(settings, card.context_length, file.metadata, card.architecture, weights)
     graph = record(architecture, params, weights, op_table(plugins), wanted.scaling)
     check_positions(wanted, graph)
-    limits = Limits(
+    return RecordedModel(file, card, weights, params, architecture, wanted, graph)
+
+
+def limits_for(wanted: Context, settings: EngineSettings) -> Limits:
+    """What a plan must hold for a context, by the settings."""
+    return Limits(
         max_ctx=wanted.positions,
         max_sequences=settings.max_sequences,
         step_tokens=max(settings.step_tokens, settings.max_sequences),
@@ -81,30 +134,6 @@ def load_engine(
         kv_type=settings.kv_type,
         packed_cache=(settings.packed_cache_size or PACKED_CACHE_SIZE) if settings.packed_cache else 0,
     )
-    plan = backend.compile(graph, weights, limits, progress)
-    kv_memory = settings.kv_memory or automatic_kv_memory(plan)
-    engine = Engine(
-        plan,
-        context=fit_context(plan, wanted, kv_memory),
-        vocabulary=graph.nodes[graph.output].shape[0],
-        kv_blocks=kv_memory // plan.block_bytes,
-        max_sequences=limits.max_sequences,
-        step_tokens=limits.step_tokens,
-        kept_blocks=kept_blocks(settings, kv_memory, plan.block_bytes),
-        adapter_places=limits.max_adapters,
-    )
-    ready = Ready(
-        version=PROTOCOL_VERSION,
-        architecture=card.architecture,
-        backend=backend_name,
-        backend_reason=reason,
-        kv_memory=kv_memory,
-        plugins=[info.name for info in plugins.infos if info.status == "loaded"],
-        seconds=time.monotonic() - started,
-        **_engine_facts(engine, wanted),
-    )
-    base = Base(card.architecture, architecture, params, graph, weights)
-    return Loaded(engine, ready, file.path, base)
 
 
 def automatic_kv_memory(plan: Plan) -> int:

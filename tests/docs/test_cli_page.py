@@ -23,7 +23,11 @@ LINES = [
 ]
 
 
-@pytest.mark.parametrize("name", ["shimmy", *COMMANDS, "gpu-info"])
+#: Commands of plugins that this page describes; others have pages of their own.
+OF_PLUGINS = ("gpu-info", "verify")
+
+
+@pytest.mark.parametrize("name", ["shimmy", *COMMANDS, *OF_PLUGINS])
 def test_the_options_are_those_of_the_command(name):
     start = f"<!-- Generated: python -m shimmy.cli.docs {name} -->\n"
     generated = page(PAGE).partition(start)[2].partition("\n<!-- End")[0]
@@ -31,8 +35,8 @@ def test_the_options_are_those_of_the_command(name):
 
 
 def test_each_command_has_a_section():
-    sections = re.findall(r"^## shimmy (\w+)$", page(PAGE), re.MULTILINE)
-    assert sorted(sections) == sorted(COMMANDS)
+    sections = re.findall(r"^## shimmy ([\w-]+)$", page(PAGE), re.MULTILINE)
+    assert sorted(sections) == sorted((*COMMANDS, *OF_PLUGINS))
 
 
 def test_each_exit_code_is_explained():

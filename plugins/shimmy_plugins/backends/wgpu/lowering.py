@@ -320,7 +320,9 @@ class Lowering(ABC):
                 hint="Choose another backend, for example engine_backend = 'cpu'.",
             )
         late = not self._late.isdisjoint(node.inputs)
-        inputs = [(self.value(i), self.graph.nodes[i].shape) for i in node.inputs]
+        # Values split into heads are seen through, but not by a definition.
+        shapes = [self.graph.nodes[i].shape for i in self.graph.nodes[node.index].inputs]
+        inputs = [(self.value(i), shape) for i, shape in zip(node.inputs, shapes, strict=True)]
         y = self.new(node, behind=node.inputs)
         self.program.append(Fallback.of(self.shared.gpu, op, node, self.shared.source, inputs, y, late=late))
 

@@ -1,0 +1,173 @@
+"""``shimmy verify``: engines that compute rightly pass, every one that does not is found out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from math import prod
+
+import numpy as np
+import pytest
+
+from shimmy.cli import main
+from shimmy.engine.load import limits_for, record_model
+from shimmy.engine.plan import FinishedStep, Limits, Plan, Progress
+from shimmy.engine.protocol import EngineSettings
+from shimmy.engine.sampling import RowSampling
+from shimmy.gguf.weights import Weights
+from shimmy.graph.batch import Batch
+from shimmy.graph.builder import Graph
+from shimmy_plugins.backends.reference.plan import ReferenceBackend
+from shimmy_plugins.commands.verify import run as command
+from shimmy_plugins.commands.verify.checks import ELEMENTS, Check, verify
+from tests.backend.harness import F32, PLUGINS, no_progress
+from tests.zoo import model_path
+
+ZOO = model_path("llama_spm.q4_0")
+Shimmy = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def shimmy(capsys: pytest.CaptureFixture[str]) -> Shimmy:
+    """``shimmy("--json")`` -> (exit code, standard output) of ``shimmy verify``."""
+
+    def run(*arguments: str) -> tuple[int, str]:
+        code = main(["verify", str(ZOO), *arguments])
+        return code, capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.parametrize("precision", ["f32", "int8"])
+def test_the_cpu_engine_passes(shimmy: Shimmy, precision: str):
+    code, out = shimmy("--engine-backend", "cpu", "--precision", precision, "--json")
+    report = json.loads(out)
+    assert (code, report["passed"], report["failed"]) == (0, True, [])
+    assert report["engine"]["backend"] == "cpu"
+    assert report["engine"]["precision"] == precision
+    assert_complete(report["checks"])
+
+
+def assert_complete(checks: Sequence[dict[str, object]]) -> None:
+    """Every tensor, node and layer is compared, in both phases, and enough of it."""
+    model = recorded()
+    for phase in ("prompt", "generated"):
+        found = [check for check in checks if check["phase"] == phase]
+        compared = {c["label"]: c["elements"] for c in found if c["kind"] == "weights"}
+        sizes = {name: prod(model.weights.shape(name)) for name in model.weights.names()}
+        assert all(compared[name] >= min(ELEMENTS, size) for name, size in sizes.items())
+        ops = [check["label"] for check in found if check["kind"] == "ops"]
+        assert ops == [node.label for node in model.graph.nodes]
+        layers = [check["label"] for check in found if check["kind"] == "layers"]
+        assert layers == ["token_embd", "blk.0", "blk.1", "blk.2", "last+output_norm+output"]
+    assert [check["kind"] for check in checks[-2:]] == ["logits", "decode"]
+
+
+def test_keys_and_values_may_be_rounded(shimmy: Shimmy):
+    code, out = shimmy("--engine-backend", "cpu", "--kv-type", "q8_0")
+    assert code == 0
+    assert out.rstrip().endswith("ok: 188 checks.")
+    assert "KV q8_0" in out
+
+
+def recorded():
+    settings = EngineSettings(precision="f32")
+    return record_model(ZOO, "llama_spm", settings, PLUGINS, no_progress)
+
+
+def failures(backend: ReferenceBackend) -> list[Check]:
+    model = recorded()
+    return verify(model, backend, limits_for(model.context, EngineSettings()), no_progress).failed
+
+
+def kinds(checks: Sequence[Check]) -> set[str]:
+    return {check.kind for check in checks}
+
+
+class WrongWeight(ReferenceBackend):
+    """One weight of one tensor is off by less than a code."""
+
+    def __init__(self, row: int, column: int) -> None:
+        self.place = row, column
+
+    def compile(self, graph: Graph, weights: Weights, limits: Limits, progress: Progress) -> Plan:
+        place = self.place
+
+        class Off(Weights):
+            def __init__(self) -> None:
+                pass
+
+            def __getattribute__(self, name: str):
+                return object.__getattribute__(self, name) if name == "dequantize" else getattr(weights, name)
+
+            def dequantize(self, name: str, rows: slice | None = None) -> F32:
+                values = weights.dequantize(name, rows)
+                if name == "blk.1.ffn_down.weight":
+                    values = values.copy()
+                    values[place] += 1e-3
+                return values
+
+        return super().compile(graph, Off(), limits, progress)
+
+
+@pytest.mark.parametrize("place", [(0, 0), (255, 0), (0, 511), (255, 511), (100, 511)])
+def test_a_wrong_weight_is_found(place: tuple[int, int]):
+    failed = failures(WrongWeight(*place))
+    assert [(check.label, check.phase) for check in failed if check.kind == "weights"] == [
+        ("blk.1.ffn_down.weight", "prompt"),
+        ("blk.1.ffn_down.weight", "generated"),
+    ]
+
+
+def wrong_swiglu(gate: F32, up: F32) -> F32:
+    return (gate / (np.float32(1) + np.exp(-gate)) * up * np.float32(1.0001)).astype(np.float32)
+
+
+class WrongOp(ReferenceBackend):
+    def compile(self, graph: Graph, weights: Weights, limits: Limits, progress: Progress) -> Plan:
+        wrong = replace(graph.ops["swiglu"], reference=f"{__name__}:wrong_swiglu")
+        changed = replace(graph, ops={**graph.ops, "swiglu": wrong})
+        return super().compile(changed, weights, limits, progress)
+
+
+def test_a_wrong_op_is_found():
+    failed = failures(WrongOp())
+    assert {check.label for check in failed if check.kind == "ops"} == {f"blk.{i}.swiglu" for i in range(3)}
+    assert {check.label for check in failed if check.kind == "layers"} == {f"blk.{i}" for i in range(3)}
+
+
+class WrongRows(ReferenceBackend):
+    """Logits of generated rows are off, or no numbers."""
+
+    def __init__(self, change: float) -> None:
+        self.change = change
+
+    def compile(self, graph: Graph, weights: Weights, limits: Limits, progress: Progress) -> Plan:
+        plan = super().compile(graph, weights, limits, progress)
+        right = plan.submit
+
+        def submit(batch: Batch, sampling: Sequence[RowSampling]) -> FinishedStep:
+            logits = right(batch, sampling).logits()
+            return FinishedStep(logits * np.float32(self.change) if batch.generated else logits, [])
+
+        plan.submit = submit
+        return plan
+
+
+@pytest.mark.parametrize("change", [1.001, np.nan])
+def test_generated_rows_that_differ_are_found(change: float):
+    [failed] = failures(WrongRows(change))
+    assert (failed.kind, failed.label) == ("decode", "8 tokens")
+
+
+def test_what_failed_is_told(shimmy: Shimmy, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(command, "choose_backend", lambda *_: ("wrong", "", WrongRows(np.nan)))
+    code, out = shimmy()
+    assert code == 1
+    assert "decode = prompt  8 tokens  generated  inf" in out
+    assert out.rstrip().endswith("FAILED: 1 of 188 checks.")
+    code, out = shimmy("--json")
+    report = json.loads(out)
+    assert (code, report["passed"], report["failed"]) == (1, False, ["8 tokens"])
+    assert report["checks"][-1]["error"] is None
