@@ -15,6 +15,9 @@
 # set totals = weight_rows * shape.batch
 # set quads = shape.chunk // 4
 # set groups = 32 // layout.group if layout.group is defined else 1
+## What adapters add to a row of the product, and to that of what a gate lets through.
+# set added = " + lora_added(%s, row)" % ("step_output(first + b)" if late else "first + b") if lora else ""
+# set added_up = added | replace(", row)", ", row + %du)" % outputs)
 # set parts = shape.lanes // (subgroup or shape.lanes)
 ${weights.bindings(layout, "w", 0)}
 # if norm is not none and place == "workgroup"
@@ -33,6 +36,10 @@ ${weights.bindings(layout, "w", 0)}
 # endif
 @group(0) @binding(${y_at}) var<storage, read_write> y: array<f32>;
 @group(0) @binding(${y_at + 1}) var<storage, read> step: array<u32>;
+# if lora
+@group(0) @binding(${y_at + 2}) var<storage, read> lora: array<vec4<u32>>;
+@group(0) @binding(${y_at + 3}) var<storage, read> middle: array<vec4<f32>>;
+# endif
 
 // Of each row's ${parts} subgroups: what they have added up.
 var<workgroup> sums: array<f32, ${shape.owners * parts * totals}>;
@@ -42,6 +49,10 @@ ${weights.functions(layout, "w", columns)}
 # include "shimmy/vec/int8.wgsl" if int8 else "shimmy/vec/f32.wgsl"
 # if epilogue == "swiglu"
 # include "shimmy/common/silu.wgsl"
+# endif
+# if lora
+# include "shimmy/common/lora.wgsl"
+# include "shimmy/common/lora_add.wgsl"
 # endif
 
 # if subgroup
@@ -138,10 +149,11 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
             if (row < ${outputs}u && first + b < count()) {
                 let i = (${"step_first_output() + " if late}first + b) * ${outputs}u + row;
 # if epilogue == "swiglu"
-                let gate = sum_of_parts(owner, e * ${2 * shape.batch}u + b);
-                y[i] = silu(gate) * sum_of_parts(owner, e * ${2 * shape.batch}u + ${shape.batch}u + b);
+                let gate = sum_of_parts(owner, e * ${2 * shape.batch}u + b)${added};
+                let up = sum_of_parts(owner, e * ${2 * shape.batch}u + ${shape.batch}u + b)${added_up};
+                y[i] = silu(gate) * up;
 # else
-                let product = sum_of_parts(owner, k)${" + bias[row]" if bias};
+                let product = sum_of_parts(owner, k)${" + bias[row]" if bias}${added};
                 y[i] = ${"y[i] + " if epilogue == "add"}product;
 # endif
             }

@@ -10,13 +10,15 @@ from shimmy.gguf.weights import Weights
 from shimmy.graph.builder import Graph
 from shimmy.graph.expand import expand
 from shimmy.hooks import Plugins
+from shimmy_plugins.backends.wgpu.adapted import Adapted
 from shimmy_plugins.backends.wgpu.budget import open_gpu
 from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.device import Gpu
 from shimmy_plugins.backends.wgpu.fusion import fuse
 from shimmy_plugins.backends.wgpu.generated import Generated
+from shimmy_plugins.backends.wgpu.lora import LoraState
 from shimmy_plugins.backends.wgpu.lowering import OPS, Shared
-from shimmy_plugins.backends.wgpu.plan import WgpuPlan
+from shimmy_plugins.backends.wgpu.plan import Phase, WgpuPlan
 from shimmy_plugins.backends.wgpu.program import PhaseProgram
 from shimmy_plugins.backends.wgpu.prompts import Prompts
 
@@ -47,14 +49,20 @@ class WgpuBackend:
         vocabulary = prod(graph.nodes[graph.output].shape)
         shared = Shared(gpu, self._composer, self._row_ops, weights, limits, vocabulary)
         items = fuse(graph, shared.weights.mergeable)
-        generated = Generated(shared, graph, limits.max_sequences)
-        prompts = Prompts(shared, graph, limits.step_tokens)
-        for lowering in (generated, prompts):
-            lowering.lower(items)
-        programs = [PhaseProgram(gpu, lowering.program) for lowering in (generated, prompts)]
-        kernels = {k.source: k.label for program in programs for k in program.kernels}
+
+        def phases(adapters: LoraState | None = None) -> list[Phase]:
+            lowerings = (
+                Generated(shared, graph, limits.max_sequences, adapters),
+                Prompts(shared, graph, limits.step_tokens, adapters),
+            )
+            for lowering in lowerings:
+                lowering.lower(items)
+            return [(lowering.step, PhaseProgram(gpu, lowering.program)) for lowering in lowerings]
+
+        plain = phases()
+        kernels = {k.source: k.label for _, program in plain for k in program.kernels}
         for done, (source, label) in enumerate(kernels.items()):
             progress("shaders", done, len(kernels))
             gpu.pipeline(source, label)
         progress("shaders", len(kernels), len(kernels))
-        return WgpuPlan(shared, list(zip((generated.step, prompts.step), programs, strict=True)), vocabulary)
+        return WgpuPlan(shared, plain, Adapted(gpu, limits, phases), vocabulary)

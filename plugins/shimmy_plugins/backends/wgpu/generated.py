@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from shimmy_plugins.backends.wgpu.fusion import Attention, Linear
+from shimmy_plugins.backends.wgpu.lora_calls import shrink
 from shimmy_plugins.backends.wgpu.lowering import Lowering
 from shimmy_plugins.backends.wgpu.ops.attention_vec import attention_vec, partials_bytes
 from shimmy_plugins.backends.wgpu.ops.linear_vec import linear_vec
@@ -16,6 +17,9 @@ class Generated(Lowering):
     def linear(self, item: Linear) -> None:
         matrix, bias = self.matrix(item), self.bias(item)
         x, late = self.value(item.x), self.late(item.x)
+        added = None
+        if self.adapters:
+            added = shrink(self, self.adapters, item, x.memory, item.norm, copied=True)
         made = linear_vec(
             self.shared.composer,
             self.shared.gpu,
@@ -27,15 +31,18 @@ class Generated(Lowering):
             epilogue=item.epilogue,
             bias=bool(bias),
             late=late,
+            lora=added.targets if added else None,
         )
+        lora = added.bound if added else ()
         norm = [self.shared.weights.vector(item.norm.weights["weight"])] if item.norm else []
         y = self.result(item)
         prepared = [self.memory.take(self.rows * row) for row in made.row_bytes]
-        self.call(item.label, [made.one], [*matrix.slices, *norm, *bias, x.memory, y.memory, self.step])
+        bound = [*matrix.slices, *norm, *bias, x.memory, y.memory, self.step, *lora]
+        self.call(item.label, [made.one], bound)
         self.call(f"{item.label}.prepare", [made.prepare], [x.memory, *norm, *prepared, self.step])
-        bound = [*matrix.slices, *bias, *prepared, y.memory, self.step]
+        bound = [*matrix.slices, *bias, *prepared, y.memory, self.step, *lora]
         self.call(item.label, made.several, bound, made.rows)
-        for memory in prepared:
+        for memory in (*prepared, *([added.middle] if added else ())):
             self.memory.release(memory)
 
     def attention(self, item: Attention) -> None:

@@ -23,6 +23,7 @@ from shimmy.errors import GraphError
 from shimmy.gguf.weights import Weights
 from shimmy.graph.builder import Graph, Node
 from shimmy.graph.rope import rope_frequencies
+from shimmy_plugins.backends.wgpu import lora_calls
 from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.device import Gpu, Slice
 from shimmy_plugins.backends.wgpu.fallback import Fallback
@@ -30,13 +31,14 @@ from shimmy_plugins.backends.wgpu.fusion import Attention, Fused, Linear, Single
 from shimmy_plugins.backends.wgpu.kernel import Bound, Dispatch, Kernel
 from shimmy_plugins.backends.wgpu.kvcache import BLOCK_TOKENS, KVCache
 from shimmy_plugins.backends.wgpu.layouts import AffineLayout
+from shimmy_plugins.backends.wgpu.lora import LoraState
 from shimmy_plugins.backends.wgpu.memory import FLOAT, Activations, Rows
 from shimmy_plugins.backends.wgpu.ops.attention import AttentionShape
 from shimmy_plugins.backends.wgpu.ops.elementwise import last
 from shimmy_plugins.backends.wgpu.ops.embed import embed
 from shimmy_plugins.backends.wgpu.ops.rope import Rotation, angle_table, rope
 from shimmy_plugins.backends.wgpu.ops.row import row_op
-from shimmy_plugins.backends.wgpu.step import most_words
+from shimmy_plugins.backends.wgpu.step import most_lora_words, most_words
 from shimmy_plugins.backends.wgpu.weights import GpuMatrix, GpuWeights
 
 #: Ops that lowering knows by name; beyond them there are row ops.
@@ -73,6 +75,11 @@ class Shared:
         self.chosen = gpu.buffer(outputs * FLOAT, "chosen tokens").whole()
         """i32: the tokens chosen for the outputs of the step before."""
         self._angles: dict[tuple[object, ...], Slice] = {}
+        self._activations: dict[str, Activations] = {}
+
+    def activations(self, label: str) -> Activations:
+        """Memory for the values of a phase, used by all of its programs: only one of them runs."""
+        return self._activations.setdefault(label, Activations(self.gpu, label))
 
     def angles(self, node: Node) -> Slice:
         """The table of a rotation's cosines and sines, for all positions."""
@@ -96,14 +103,16 @@ class Shared:
 class Lowering(ABC):
     """The program of a phase while it is made: one computation at a time, in order."""
 
-    def __init__(self, shared: Shared, graph: Graph, rows: int) -> None:
+    def __init__(self, shared: Shared, graph: Graph, rows: int, adapters: LoraState | None = None) -> None:
+        """``adapters``: what those add to products and embeddings is added."""
         self.shared = shared
         self.graph = graph
-        words = most_words(shared.limits, rows, BLOCK_TOKENS)
+        self.adapters = adapters
+        words = most_words(shared.limits, rows, BLOCK_TOKENS) + (most_lora_words(rows) if adapters else 0)
         self.step = shared.gpu.buffer(words * FLOAT, f"numbers of {self.label}").whole()
         """The phase's numbers; see step.py."""
         self.rows = rows
-        self.memory = Activations(shared.gpu, self.label)
+        self.memory = shared.activations(self.label)
         self.program: list[Dispatch | Fallback] = []
         self._values: dict[int, Rows] = {}
         self._late: set[int] = set()
@@ -274,6 +283,8 @@ class Lowering(ABC):
         y = self.new(node, behind=())
         kernel = embed(self.shared.composer, self.shared.gpu, matrix.layout, matrix.columns)
         self.call(node.label, [kernel], [*matrix.slices, self.shared.chosen, y.memory, self.step])
+        if self.adapters:
+            lora_calls.embed(self, self.adapters, node, y)
 
     def _last(self, node: Node, only_products: bool) -> None:
         (x,) = node.inputs

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from shimmy.engine.protocol import Sampling
 from shimmy.engine.sampling import Chosen, RowSampling, choose
-from shimmy.errors import EngineError
 from shimmy.graph.batch import Batch
 from shimmy.graph.lora import Terms
+from shimmy_plugins.backends.wgpu.adapted import Adapted
 from shimmy_plugins.backends.wgpu.device import Program, Slice, Ticket
 from shimmy_plugins.backends.wgpu.kernel import Size
 from shimmy_plugins.backends.wgpu.kvcache import BLOCK_TOKENS
@@ -20,7 +20,7 @@ from shimmy_plugins.backends.wgpu.lowering import Shared
 from shimmy_plugins.backends.wgpu.memory import FLOAT
 from shimmy_plugins.backends.wgpu.ops.attention_vec import PIECE
 from shimmy_plugins.backends.wgpu.program import PhaseProgram
-from shimmy_plugins.backends.wgpu.step import phase_words
+from shimmy_plugins.backends.wgpu.step import has_adapters, phase_words
 
 F32 = NDArray[np.float32]
 
@@ -46,13 +46,15 @@ Phase: TypeAlias = tuple[Slice, PhaseProgram]
 
 
 class WgpuPlan:
-    """See :class:`shimmy.engine.plan.Plan`."""
+    """See :class:`shimmy.engine.plan.Plan`. Rows with adapters have programs of their own."""
 
     block_tokens = BLOCK_TOKENS
     phases = True
     mapped_bytes = 0
 
-    def __init__(self, shared: Shared, programs: Sequence[Phase], vocabulary: int) -> None:
+    def __init__(
+        self, shared: Shared, programs: Sequence[Phase], adapted: Adapted[Phase], vocabulary: int
+    ) -> None:
         """``programs``: that of generated rows and that of rows of prompts."""
         gpu = shared.gpu
         self.description = f"{gpu.facts.name}, {gpu.facts.api}"
@@ -65,8 +67,9 @@ class WgpuPlan:
         self.device_memory = gpu.free
         self._shared = shared
         self._programs = programs
+        self._adapted = adapted
         self._vocabulary = vocabulary
-        self._bound = shared.cache.version
+        self._bound = (shared.cache.version, adapted.version)
 
     def samples_ahead(self, sampling: Sampling) -> bool:
         del sampling
@@ -77,21 +80,22 @@ class WgpuPlan:
         self._shared.cache.reserve(blocks)
 
     def put_adapter(self, place: int, terms: Terms | None) -> None:
-        del place
-        if terms is not None:
-            raise EngineError("the wgpu backend has no adapters.", hint="Set engine_backend to 'cpu'.")
+        """EngineError if there is no such place; OutOfMemoryError leaves all as it was."""
+        self._adapted.put(place, terms)
 
     def submit(self, batch: Batch, sampling: Sequence[RowSampling]) -> GpuStep:
         """EngineError if the batch exceeds the limits or the reserved blocks."""
         gpu, cache = self._shared.gpu, self._shared.cache
-        if self._bound != cache.version:
-            self._bound = cache.version
-            for _, program in self._programs:
+        self._adapted.check(batch)
+        if self._bound != (cache.version, self._adapted.version):
+            self._bound = (cache.version, self._adapted.version)
+            for _, program in (*self._programs, *self._adapted.phases):
                 program.unbind()
         work: list[Program] = []
         outputs = 0
         phases = (slice(0, batch.generated), slice(batch.generated, len(batch.tokens)))
-        for rows, (numbers, program) in zip(phases, self._programs, strict=True):
+        for at, rows in enumerate(phases):
+            numbers, program = (self._adapted.phases if has_adapters(batch, rows) else self._programs)[at]
             size = _size(batch, rows)
             if not size.rows:
                 continue

@@ -5,10 +5,14 @@ from __future__ import annotations
 from shimmy.graph.builder import Graph
 from shimmy_plugins.backends.wgpu.device import Slice
 from shimmy_plugins.backends.wgpu.fusion import Attention, Linear
+from shimmy_plugins.backends.wgpu.kernel import Columns
+from shimmy_plugins.backends.wgpu.lora import LoraState
+from shimmy_plugins.backends.wgpu.lora_calls import expand, shrink
 from shimmy_plugins.backends.wgpu.lowering import Lowering, Precision, Shared
 from shimmy_plugins.backends.wgpu.memory import FLOAT
 from shimmy_plugins.backends.wgpu.ops.attention_tile import attention_tile, kv_write
-from shimmy_plugins.backends.wgpu.ops.linear_tile import linear_tile
+from shimmy_plugins.backends.wgpu.ops.elementwise import swiglu
+from shimmy_plugins.backends.wgpu.ops.linear_tile import Epilogue, linear_tile
 from shimmy_plugins.backends.wgpu.ops.quantize import code_bytes, quantize, scale_bytes
 from shimmy_plugins.backends.wgpu.ops.rms_norm import rms_norm
 
@@ -18,12 +22,36 @@ class Prompts(Lowering):
 
     label = "rows of prompts"
 
-    def __init__(self, shared: Shared, graph: Graph, rows: int) -> None:
-        super().__init__(shared, graph, rows)
+    def __init__(self, shared: Shared, graph: Graph, rows: int, adapters: LoraState | None = None) -> None:
+        super().__init__(shared, graph, rows, adapters)
         self._derived: dict[int, dict[tuple[Precision, int | None], list[Slice]]] = {}
         """By value: what was made of it for products, by precision and norm."""
 
     def linear(self, item: Linear) -> None:
+        if self.adapters:
+            self._adapted(item, self.adapters)
+        else:
+            self._product(item, item.epilogue, self.result(item).memory)
+
+    def _adapted(self, item: Linear, adapters: LoraState) -> None:
+        """A product to which adapters add; only then gates let through."""
+        (x,) = self._multiplied(item, "f32")
+        shrunk = shrink(self, adapters, item, x)
+        y, late = self.result(item), self.late(item.x)
+        if not item.swiglu:
+            self._product(item, item.epilogue, y.memory)
+            expand(self, item, shrunk, x, y.memory)
+            return
+        rows = self.shared.limits.max_sequences if late else self.rows
+        both = self.memory.take(FLOAT * 2 * y.width * rows)
+        self._product(item, "store", both)
+        expand(self, item, shrunk, x, both)
+        gate, up = (Columns(y.width, 2 * y.width, at) for at in (0, y.width))
+        gated = swiglu(self.shared.composer, self.shared.gpu, y.width, gate=gate, up=up, late=late)
+        self.call(f"{item.label}.swiglu", [gated], [both, both, y.memory, self.step])
+        self.memory.release(both)
+
+    def _product(self, item: Linear, epilogue: Epilogue, y: Slice) -> None:
         matrix, bias, late = self.matrix(item), self.bias(item), self.late(item.x)
         precision = self.shared.computes(matrix)
         x = self._multiplied(item, precision)
@@ -34,12 +62,11 @@ class Prompts(Lowering):
             matrix.rows,
             matrix.columns,
             precision=precision,
-            epilogue=item.epilogue,
+            epilogue=epilogue,
             bias=bool(bias),
             late=late,
         )
-        y = self.result(item)
-        self.call(item.label, [kernel], [*matrix.slices, *bias, *x, y.memory, self.step])
+        self.call(item.label, [kernel], [*matrix.slices, *bias, *x, y, self.step])
 
     def attention(self, item: Attention) -> None:
         shape, angles = self.attention_shape(item)

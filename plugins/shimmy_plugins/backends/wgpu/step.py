@@ -3,9 +3,10 @@
 ``shaders/shimmy_shaders/common/step.wgsl`` reads it:
 
     rows, outputs, blocks per table, first output, 0, 0, 0, 0
-    then for each row    token, position, slot, 0
+    then for each row    token, position, slot, where its entries begin (0: it has no adapter)
     then for each output its row
     then for each slot   the blocks of its table
+    then for each row with adapters their number, and for each of them its place and its factor's bits
 
 A token below zero, -1 - k, is the one chosen for output k of the step before. ``first output`` is the
 number of outputs of the step that come before this phase's.
@@ -17,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shimmy.engine.plan import Limits
-from shimmy.graph.batch import Batch
+from shimmy.engine.protocol import MOST_MIXED
+from shimmy.graph.batch import Batch, LoraRows
 
 HEADER = 8
 ROW = 4
@@ -34,6 +36,18 @@ def most_words(limits: Limits, rows: int, block_tokens: int) -> int:
     return step_words(rows, limits.max_sequences, limits.max_ctx, block_tokens)
 
 
+def most_lora_words(rows: int) -> int:
+    """Most numbers that adapters add to those."""
+    return rows * (1 + 2 * MOST_MIXED)
+
+
+def has_adapters(batch: Batch, rows: slice) -> bool:
+    """Whether some adjacent rows of a step have entries."""
+    if batch.lora is None:
+        return False
+    return bool(((batch.lora.rows >= rows.start) & (batch.lora.rows < rows.stop)).any())
+
+
 def phase_words(batch: Batch, rows: slice, first_output: int) -> I32:
     """The numbers for some adjacent rows of a step."""
     wanted = batch.outputs[(batch.outputs >= rows.start) & (batch.outputs < rows.stop)] - rows.start
@@ -41,11 +55,33 @@ def phase_words(batch: Batch, rows: slice, first_output: int) -> I32:
     slots = batch.slots[rows]
     first, last = (int(slots.min()), int(slots.max()) + 1) if count else (0, 0)
     tables = batch.block_tables[first:last]
-    words = np.zeros(HEADER + count * ROW + len(wanted) + tables.size, np.int32)
+    size = HEADER + count * ROW + len(wanted) + tables.size
+    starts, entries = (None, np.empty(0, np.int32)) if batch.lora is None else _entries(batch.lora, rows)
+    words = np.zeros(size + len(entries), np.int32)
     words[:4] = count, len(wanted), tables.shape[1], first_output
     by_row = words[HEADER : HEADER + count * ROW].reshape(count, ROW)
     by_row[:, 0], by_row[:, 1], by_row[:, 2] = batch.tokens[rows], batch.positions[rows], slots - first
     at = HEADER + count * ROW
     words[at : at + len(wanted)] = wanted
-    words[at + len(wanted) :] = tables.ravel()
+    words[at + len(wanted) : size] = tables.ravel()
+    if starts is not None:
+        by_row[:, 3] = np.where(starts < 0, 0, starts + size)
+        words[size:] = entries
     return words
+
+
+def _entries(lora: LoraRows, rows: slice) -> tuple[I32, I32]:
+    """Where each row's entries begin, -1 without any, and the entries of all."""
+    mine = (lora.rows >= rows.start) & (lora.rows < rows.stop)
+    # Places of a row ascend, as they do in the batch.
+    order = np.argsort(lora.rows[mine], kind="stable")
+    row = lora.rows[mine][order] - rows.start
+    counts = np.bincount(row, minlength=rows.stop - rows.start).astype(np.int32)
+    sizes = np.where(counts > 0, 1 + 2 * counts, 0).astype(np.int32)
+    starts = np.where(counts > 0, np.cumsum(sizes) - sizes, -1).astype(np.int32)
+    words = np.zeros(sizes.sum(), np.int32)
+    words[starts[counts > 0]] = counts[counts > 0]
+    at = starts[row] + 1 + 2 * (np.arange(len(row)) - (np.cumsum(counts) - counts)[row])
+    words[at] = lora.adapters[mine][order]
+    words[at + 1] = lora.scales[mine][order].astype(np.float32).view(np.int32)
+    return starts, words

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.kernel import Kernel, Size
 from shimmy_plugins.backends.wgpu.layouts import BLOCK, AffineLayout, GpuLayout, padded
+from shimmy_plugins.backends.wgpu.ops.lora import Targets
 
 if TYPE_CHECKING:
     from shimmy_plugins.backends.wgpu.device import Gpu
@@ -103,6 +104,7 @@ def linear_vec(
     epilogue: Epilogue = "store",
     bias: bool = False,
     late: bool = False,
+    lora: Targets | None = None,
 ) -> VecKernels:
     """Kernels for F32 rows x and y; those for one row do nothing for several, nor the other way round.
 
@@ -112,6 +114,7 @@ def linear_vec(
         norm: eps of an RMS norm of x that comes first.
         epilogue: "add" adds the product to y.
         late: x is the rows whose outputs are wanted, y those of all outputs of the step.
+        lora: what adapters add is added to the product. Two more bindings of products: lora, middle.
     """
     int8 = precision == "int8" and isinstance(layout, AffineLayout)
     outputs = rows // 2 if epilogue == "swiglu" else rows
@@ -126,6 +129,7 @@ def linear_vec(
         epilogue=epilogue,
         bias=bias,
         late=late,
+        lora=lora,
         subgroup=gpu.subgroup,
     )
     name = f"{layout.name} {rows}x{columns}{' int8' * int8}{' norm' * (norm is not None)}"

@@ -1,0 +1,53 @@
+"""The programs of rows with adapters, made when the first adapter comes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from shimmy.engine.plan import Limits
+from shimmy.errors import EngineError
+from shimmy.graph.batch import Batch
+from shimmy.graph.lora import Terms
+from shimmy_plugins.backends.wgpu.device import Gpu
+from shimmy_plugins.backends.wgpu.lora import LoraState
+
+Phase = TypeVar("Phase")
+
+
+class Adapted(Generic[Phase]):
+    """A plan's adapters, and its phases as they are run with them.
+
+    Their shaders are compiled when a step first needs them, so that others who are served wait for few.
+    """
+
+    def __init__(self, gpu: Gpu, limits: Limits, lower: Callable[[LoraState], Sequence[Phase]]) -> None:
+        self.phases: Sequence[Phase] = ()
+        """None before there was an adapter."""
+        self._gpu = gpu
+        self._limits = limits
+        self._lower = lower
+        self._state: LoraState | None = None
+
+    @property
+    def version(self) -> int:
+        """Another number whenever a buffer was replaced: bind groups must be made anew then."""
+        return self._state.version if self._state else 0
+
+    def put(self, place: int, terms: Terms | None) -> None:
+        """See :meth:`.lora.LoraState.put`."""
+        if self._state is None:
+            if terms is None:
+                return
+            state = LoraState(self._gpu, self._limits)
+            self.phases = self._lower(state)
+            self._state = state
+        self._state.put(place, terms)
+
+    def check(self, batch: Batch) -> None:
+        """EngineError if a step wants an adapter that is not loaded, or has entries that make no sense."""
+        if batch.lora is None or not len(batch.lora.rows):
+            return
+        if self._state is None:
+            raise EngineError("a step wants an adapter that is not loaded.")
+        self._state.check(batch.lora, len(batch.tokens))

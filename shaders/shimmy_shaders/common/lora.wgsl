@@ -1,0 +1,44 @@
+// What adapters add to results of a row: factor * (scale * B(A x) + offset), one adapter after the other.
+// Needs step.wgsl and the binding `lora: array<vec4<u32>>`: two records for each place and target, then weights in
+// chunks of eight numbers; plugins/shimmy_plugins/backends/wgpu/lora.py writes it.
+
+struct Term {
+    // Where weights begin, 0: there are none.
+    a: u32, b: u32, offset: u32,
+    // Chunks of a row of A, and of B.
+    a_chunks: u32, b_chunks: u32,
+    half: bool,
+    scale: f32,
+}
+
+// Where the row's entries begin: their number, then the place and the factor of each; 0: it has none.
+fn lora_entries(row: u32) -> u32 { return step[8u + row * 4u + 3u]; }
+fn lora_place(entries: u32, k: u32) -> u32 { return step[entries + 1u + 2u * k]; }
+fn lora_factor(entries: u32, k: u32) -> f32 { return bitcast<f32>(step[entries + 2u + 2u * k]); }
+
+fn lora_term(place: u32, which: u32) -> Term {
+    let at = (place * ${lora.starts | length}u + which) * 2u;
+    let first = lora[at];
+    let second = lora[at + 1u];
+    return Term(first.x, first.y, first.z, first.w, second.x, second.y != 0u, bitcast<f32>(second.z));
+}
+// A chunk of a weight's row.
+fn lora_chunk(begin: u32, row: u32, chunks: u32, chunk: u32, half: bool) -> array<vec4<f32>, 2> {
+    let at = row * chunks + chunk;
+    if (half) {
+        let words = lora[begin + at];
+        return array(
+            vec4(unpack2x16float(words.x), unpack2x16float(words.y)),
+            vec4(unpack2x16float(words.z), unpack2x16float(words.w)),
+        );
+    }
+    return array(bitcast<vec4<f32>>(lora[begin + 2u * at]), bitcast<vec4<f32>>(lora[begin + 2u * at + 1u]));
+}
+fn lora_offset(term: Term, column: u32) -> f32 {
+    if (term.offset == 0u) { return 0.0; }
+    return bitcast<f32>(lora[term.offset + column / 4u][column % 4u]);
+}
+// Where `middle` has A x of the row's entry k for a target, in quads.
+fn lora_middle(row: u32, k: u32, which: u32) -> u32 {
+    return ((row * ${lora.most}u + k) * ${lora.starts | length}u + which) * ${lora.stride // 4}u;
+}

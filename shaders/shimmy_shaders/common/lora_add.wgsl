@@ -1,0 +1,36 @@
+// Needs lora.wgsl and the binding `middle: array<vec4<f32>>`: A x of all entries, and if `lora.copied` x itself where there is
+// no A; else shimmy/vec/rows.wgsl, to read it.
+
+// What adapters add to result `column` of a row.
+fn lora_added(row: u32, column: u32) -> f32 {
+    let entries = lora_entries(row);
+    if (entries == 0u) { return 0.0; }
+    var which = 0u;
+    var own = column;
+# for start in lora.starts[1:]
+    if (column >= ${start}u) { which = ${loop.index}u; own = column - ${start}u; }
+# endfor
+    var added = 0.0;
+    for (var k = 0u; k < step[entries]; k++) {
+        let term = lora_term(lora_place(entries, k), which);
+        let begin = lora_middle(row, k, which);
+        var sum = vec4<f32>();
+        if (term.b != 0u) {
+            for (var c = 0u; c < term.b_chunks; c++) {
+                let weight = lora_chunk(term.b, own, term.b_chunks, c, term.half);
+# if not lora.copied
+                if (term.a == 0u) {
+                    sum = fma(weight[0], prepared(0u, row, 2u * c), sum);
+                    sum = fma(weight[1], prepared(0u, row, 2u * c + 1u), sum);
+                    continue;
+                }
+# endif
+                sum = fma(weight[0], middle[begin + 2u * c], sum);
+                sum = fma(weight[1], middle[begin + 2u * c + 1u], sum);
+            }
+        }
+        let own_sum = fma(term.scale, (sum.x + sum.y) + (sum.z + sum.w), lora_offset(term, own));
+        added = fma(lora_factor(entries, k), own_sum, added);
+    }
+    return added;
+}

@@ -1,0 +1,180 @@
+"""Adapters on the GPU, in both phases of a step: what they add, and what memory they take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from shimmy.engine.plan import Plan
+from shimmy.errors import OutOfMemoryError
+from shimmy.graph.batch import Batch
+from shimmy.graph.builder import Graph, Value
+from shimmy.graph.lora import Term
+from shimmy_plugins.backends.wgpu.backend import WgpuBackend
+from shimmy_plugins.backends.wgpu.device import Gpu
+from shimmy_plugins.backends.wgpu.step import HEADER, ROW, phase_words
+from tests.backend.harness import (
+    LIMITS,
+    PLUGINS,
+    MadeUpWeights,
+    Part,
+    assert_close,
+    batch_of,
+    compile_graph,
+    floats,
+    graph_of,
+    no_progress,
+    rows_of,
+)
+from tests.lora import with_adapters
+
+WIDTH, INNER, VOCABULARY = 40, 72, 19
+TOKENS = [1, 5, 2, 3, 3, 7, 11]
+
+
+def weights() -> MadeUpWeights:
+    rng = np.random.default_rng(1)
+    shapes = {
+        "a": (VOCABULARY, WIDTH),
+        "gate": (INNER, WIDTH),
+        "up": (INNER, WIDTH),
+        "down": (WIDTH, INNER),
+        "head": (VOCABULARY, WIDTH),
+    }
+    made = MadeUpWeights(**{name: floats(rng, *shape) for name, shape in shapes.items()})
+    return made.with_vectors(norm__weight=rng.normal(1, 0.1, WIDTH).astype(np.float32))
+
+
+def build(g: Graph) -> Value:
+    """Each way a product ends: stored, added, gated; with a norm before it; of rows that are wanted."""
+    x = g.embed("a")
+    normed = g.rms_norm(x, "norm", eps=1e-5)
+    x = x + g.linear(g.swiglu(g.linear(normed, "gate"), g.linear(normed, "up")), "down")
+    return g.linear(g.last(g.rms_norm(x, "norm", eps=1e-5)), "head")
+
+
+def terms(seed: int, rank: int = 9, dtype: type = np.float16) -> dict[str, Term]:
+    """For all nodes."""
+    rng = np.random.default_rng(seed)
+
+    def term(rows: int, columns: int) -> Term:
+        a, b = (rng.normal(0, 0.2, shape).astype(dtype) for shape in ((rank, columns), (rows, rank)))
+        return Term(a, b, 1.5)
+
+    embedding = rng.normal(0, 0.2, (VOCABULARY, rank)).astype(dtype)
+    return {
+        "a": Term(embedding, rng.normal(0, 0.2, (WIDTH, rank)).astype(dtype), 0.5),
+        "gate": term(INNER, WIDTH),
+        "up": replace(term(INNER, WIDTH), offset=rng.normal(0, 1, INNER).astype(np.float32)),
+        "down": term(WIDTH, INNER),
+        "head": Term(b=rng.normal(0, 0.2, (VOCABULARY, WIDTH)).astype(np.float32)),
+    }
+
+
+@pytest.fixture
+def plan(gpu: Gpu) -> Plan:
+    base = weights()
+    plan = WgpuBackend(PLUGINS, gpu).compile(graph_of(base, build), base, LIMITS, no_progress)
+    plan.reserve(len(TOKENS))
+    return plan
+
+
+@pytest.fixture
+def expected() -> Callable[[dict[int, dict[str, Term]], Batch], np.ndarray]:
+    def compute(adapters: dict[int, dict[str, Term]], batch: Batch) -> np.ndarray:
+        base = weights()
+        plan = compile_graph("reference", graph_of(base, build), base)
+        plan.reserve(len(TOKENS))
+        for place, each in adapters.items():
+            plan.put_adapter(place, each)
+        return rows_of(plan, batch)
+
+    return compute
+
+
+def step(generated: int, entries: list[tuple[int, int, float]]) -> Batch:
+    """A row each of seven sequences, some of which are generated."""
+    batch = batch_of([Part([token], 0, (i,)) for i, token in enumerate(TOKENS)])
+    return replace(with_adapters(batch, entries), generated=generated)
+
+
+ENTRIES = [(0, 1, 1.0), (2, 0, 0.5), (2, 1, -1.0), (5, 0, 1.0), (6, 1, 2.0)]
+
+
+@pytest.mark.parametrize("generated", [0, 4, 7])
+def test_rows_of_both_phases(
+    plan: Plan, expected: Callable[[dict[int, dict[str, Term]], Batch], np.ndarray], generated: int
+) -> None:
+    adapters = {0: terms(2), 1: terms(3, 20, np.float32)}
+    for place, each in adapters.items():
+        plan.put_adapter(place, each)
+    batch = step(generated, ENTRIES)
+    assert_close(rows_of(plan, batch), expected(adapters, batch))
+
+
+def test_rows_without_adapters_have_the_bits_they_have_without_any(plan: Plan) -> None:
+    for generated in (0, 4, 7):
+        plain = rows_of(plan, step(generated, []))
+        plan.put_adapter(0, terms(2))
+        plan.put_adapter(1, terms(3))
+        found = rows_of(plan, step(generated, ENTRIES))
+        without = [1, 3, 4]
+        np.testing.assert_array_equal(found[without], plain[without])
+        assert (found[[0, 2, 5, 6]] != plain[[0, 2, 5, 6]]).any(axis=1).all()
+
+
+def test_generated_rows_have_their_bits_whatever_is_beside_them(plan: Plan) -> None:
+    plan.put_adapter(0, terms(2))
+    plan.put_adapter(1, terms(3, 20))
+    together = rows_of(plan, step(7, ENTRIES))
+    for row, token in enumerate(TOKENS):
+        entries = [(0, place, factor) for at, place, factor in ENTRIES if at == row]
+        alone = replace(with_adapters(batch_of([Part([token])]), entries), generated=1)
+        np.testing.assert_array_equal(rows_of(plan, alone)[0], together[row])
+
+
+def test_memory_of_adapters_that_are_forgotten_is_given_back(plan: Plan, gpu: Gpu) -> None:
+    plan.put_adapter(0, terms(2))
+    plan.put_adapter(0, None)
+    rows_of(plan, step(7, []))
+    empty = gpu.used
+    plan.put_adapter(0, terms(2))
+    assert gpu.used - empty >= sum(term.bytes for term in terms(2).values())
+    plan.put_adapter(1, terms(3))
+    both = rows_of(plan, step(7, ENTRIES))
+    plan.put_adapter(0, None)
+    plan.put_adapter(1, None)
+    rows_of(plan, step(7, []))
+    assert gpu.used == empty
+    for place in (1, 0):
+        plan.put_adapter(place, terms(2 + place))
+    np.testing.assert_array_equal(rows_of(plan, step(7, ENTRIES)), both)
+
+
+def test_an_adapter_that_does_not_fit_leaves_all_as_it_was(plan: Plan, gpu: Gpu) -> None:
+    plan.put_adapter(0, terms(2))
+    batch = step(4, [(row, 0, 1.0) for row in range(7)])
+    before, gpu.memory = rows_of(plan, batch), None
+    used = gpu.used
+    gpu.memory = used + 10_000
+    try:
+        for place in (0, 1):
+            with pytest.raises(OutOfMemoryError, match="no memory for adapters of "):
+                plan.put_adapter(place, terms(3, 64, np.float32))
+        assert gpu.used == used
+        np.testing.assert_array_equal(rows_of(plan, batch), before)
+    finally:
+        gpu.memory = None
+
+
+def test_entries_lie_behind_the_rest_of_a_phases_numbers() -> None:
+    words = phase_words(step(4, ENTRIES), slice(4, 7), 4)
+    assert len(words) == HEADER + 3 * ROW + 3 + 3 + 2 * 3
+    starts = words[HEADER : HEADER + 3 * ROW].reshape(3, ROW)[:, 3]
+    assert starts[0] == 0
+    one, two = np.array([1.0, 2.0], np.float32).view(np.int32)
+    assert words[starts[1] :][:3].tolist() == [1, 0, one]
+    assert words[starts[2] :][:3].tolist() == [1, 1, two]
