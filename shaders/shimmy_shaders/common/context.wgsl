@@ -26,3 +26,8 @@ fn cache_row(slot: u32, kv_head: u32, position: u32) -> u32 {
     let block = step_block(slot, position / ${block_tokens}u);
     return (block * ${kv_heads}u + kv_head) * ${block_tokens}u + position % ${block_tokens}u;
 }
+// The same, but for a position before `seen` or past `last` another row, of a block that the sequence has.
+fn near_row(slot: u32, kv_head: u32, position: u32, seen: u32, last: u32) -> u32 {
+    let index = clamp(position / ${block_tokens}u, seen / ${block_tokens}u, last / ${block_tokens}u);
+    return (step_block(slot, index) * ${kv_heads}u + kv_head) * ${block_tokens}u + position % ${block_tokens}u;
+}

@@ -1,14 +1,16 @@
 // Attention of generated rows over parts of their context. A workgroup has a row, some adjacent pieces of ${piece}
 // positions, and ${heads} heads that share keys and values. For each head it leaves the sum of weighted values, the
-// largest score, and the sum of weights, which are exponentials of scores less the largest.
+// largest score, and the sum of weights, which are exponentials of scores less the largest; or the row's result, if
+// it is the row's only workgroup.
 // The workgroups that have the row's own position make its key and value; others do not look for them.
 @group(0) @binding(0) var<storage, read> q: array<f32>;
 @group(0) @binding(1) var<storage, read> k: array<f32>;
 @group(0) @binding(2) var<storage, read> v: array<f32>;
-@group(0) @binding(5) var<storage, read_write> partials: array<vec4<f32>>;
-@group(0) @binding(6) var<storage, read> step: array<u32>;
+@group(0) @binding(5) var<storage, read_write> partials: array<f32>;
+@group(0) @binding(6) var<storage, read_write> y: array<f32>;
+@group(0) @binding(7) var<storage, read> step: array<u32>;
 # if rope
-@group(0) @binding(7) var<storage, read> angles: array<vec2<f32>>;
+@group(0) @binding(8) var<storage, read> angles: array<vec2<f32>>;
 # endif
 # include "shimmy/common/step.wgsl"
 # include "shimmy/common/half.wgsl"
@@ -18,48 +20,45 @@
 # for name, dims, at in [("q", head_dim, q), ("k", head_dim, k), ("v", v_dim, v)]
 # include "shimmy/common/heads.wgsl"
 # endfor
-# for name, cache, chunks, binding in [("k", "keys", k_chunks, 3), ("v", "values", v_chunks, 4)]
+# for name, cache, chunks, wide, binding in [("k", "keys", k_chunks, k_wide, 3), ("v", "values", v_chunks, 1, 4)]
 # include "shimmy/common/kv.wgsl"
 # endfor
 
 ## Heads are taken ${in_set} at a time, as the components of a vector.
 # set part = [""] if in_set == 1 else [".x", ".y", ".z", ".w"]
-## For scores, ${lanes} neighbours share a position; each has every ${lanes}th chunk.
-# set k_each = (k_chunks + lanes - 1) // lanes
-# set q_stride = k_each * lanes
+## For scores, ${lanes} neighbours share a position; each has every ${lanes}th load of its key.
+# set k_loads = k_chunks // k_wide
+# set k_each = (k_loads + lanes - 1) // lanes
+# set q_stride = k_each * lanes * k_wide
+# set eighths = piece // 8
 ## For values, an invocation has a chunk of ${positions} positions, for one set of heads.
 # set columns = sets * v_chunks
 # set positions = piece // groups
 # macro read_keys(start)
     {
-        let at = ${start} + near;
-        let cached = at >= seen && at < position;
-        let key_row = cache_row(slot, kv_head, min(at, position));
+        let key_row = near_row(slot, kv_head, ${start} + near, seen, position);
 # for i in range(k_each)
-        key${i} = vec4(0.0);
-        if (cached && ${i * lanes}u + lane < ${k_chunks}u) { key${i} = keys_chunk(key_row, ${i * lanes}u + lane); }
+# set load = "%du + lane" % (i * lanes)
+        key${i} = keys_load(key_row, ${load if (i + 1) * lanes <= k_loads else "min(%s, %du)" % (load, k_loads - 1)});
 # endfor
     }
 # endmacro
 ## The positions of a group lie within a block.
 # macro read_values(start)
     {
-        let at = ${start} + far;
-        let value_row = cache_row(slot, kv_head, min(at, position));
+        let begin = ${start} + far;
+        let value_row = near_row(slot, kv_head, begin, seen, position);
 # for i in range(positions)
-        value${i} = vec4(0.0);
-        if (group < ${groups}u && at + ${i}u >= seen && at + ${i}u < position) {
-            value${i} = values_chunk(value_row + ${i}u, chunk);
-        }
+        value${i} = select(values_kept(), values_load(value_row + ${i}u, chunk), begin + ${i}u >= seen && begin + ${i}u < position);
 # endfor
     }
 # endmacro
 var<workgroup> queries: array<vec4<f32>, ${heads * q_stride}>;
 var<workgroup> own_key: array<vec4<f32>, ${k_chunks}>;
 var<workgroup> own_value: array<vec4<f32>, ${v_chunks}>;
-var<workgroup> exchange: array<f32, ${exchange}>;
+var<workgroup> exchange: array<${scores}, ${exchange}>;
 var<workgroup> weights: array<${scores}, ${sets * piece}>;
-var<workgroup> tops: array<${scores}, ${sets * 8}>;
+var<workgroup> tops: array<${scores}, ${sets * eighths}>;
 var<workgroup> totals: array<${scores}, ${sets * groups}>;
 
 @compute @workgroup_size(${threads})
@@ -79,7 +78,7 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     let near = li / ${lanes}u;
     let lane = li % ${lanes}u;
 # for i in range(k_each)
-    var key${i}: vec4<f32>;
+    var key${i}: keys_kept;
 # endfor
     // For sums, a chunk of the values from position `far` on.
     let column = li % ${columns}u;
@@ -88,27 +87,29 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     let group = li / ${columns}u;
     let far = group * ${positions}u;
 # for i in range(positions)
-    var value${i}: vec4<f32>;
+    var value${i}: values_kept;
 # endfor
     // What takes longest is begun first, here and below.
     var start = first_piece * ${piece}u;
 ${read_keys("start")}
-# if early
-${read_values("start")}
-# endif
 
     for (var i = li; i < ${heads * q_stride}u; i += ${threads}u) {
         let c = i % ${q_stride}u;
         let head = kv_head * ${per_kv}u + min(first_head + i / ${q_stride}u, ${per_kv - 1}u);
+# if q_stride == k_chunks
+        queries[i] = q_chunk(row, head, c, position);
+# else
         queries[i] = vec4(0.0);
         if (c < ${k_chunks}u) { queries[i] = q_chunk(row, head, c, position); }
+# endif
     }
     if (end_piece == pieces.end) {
+        // By invocations that have no query to prepare, if there are such.
         let to = cache_row(slot, kv_head, position);
-        for (var c = li; c < ${k_chunks}u; c += ${threads}u) {
+        for (var c = (li + ${threads // 2}u) % ${threads}u; c < ${k_chunks}u; c += ${threads}u) {
             own_key[c] = k_kept(row, kv_head, c, position, to, first_head == 0u);
         }
-        for (var c = li; c < ${v_chunks}u; c += ${threads}u) {
+        for (var c = (li + ${threads // 4}u) % ${threads}u; c < ${v_chunks}u; c += ${threads}u) {
             own_value[c] = v_kept(row, kv_head, c, position, to, first_head == 0u);
         }
     }
@@ -125,16 +126,30 @@ ${read_values("start")}
     var sum${h} = vec4(0.0);
 # endfor
     for (; start < end_piece * ${piece}u; start += ${piece}u) {
+# for i in range(k_each)
+# for j in range(k_wide)
+        var four${i}_${j} = keys_part${j}(key${i});
+# endfor
+# endfor
         if (start + near == position) {
 # for i in range(k_each)
-            if (${i * lanes}u + lane < ${k_chunks}u) { key${i} = own_key[${i * lanes}u + lane]; }
+# for j in range(k_wide)
+            four${i}_${j} = own_key[min((${i * lanes}u + lane) * ${k_wide}u + ${j}u, ${k_chunks - 1}u)];
+# endfor
 # endfor
         }
-# for h in range(heads)
-        exchange[${h * threads}u + li] =
+# for s in range(sets)
+        exchange[${s * threads}u + li] = ${scores}(
+# for h in range(in_set)
 # for i in range(k_each)
-            ${"" if loop.first else "+ "}dot(queries[${h * q_stride + i * lanes}u + lane], key${i})${";" if loop.last}
+# set outer = loop
+# for j in range(k_wide)
+            ${"" if outer.first and loop.first else "+ "}dot(queries[${(s * in_set + h) * q_stride + i * lanes * k_wide + j}u + lane * ${k_wide}u], four${i}_${j})
 # endfor
+# endfor
+            ${"," if not loop.last}
+# endfor
+        );
 # endfor
         workgroupBarrier();
         let next = start + ${piece}u;
@@ -142,34 +157,43 @@ ${read_values("start")}
         if (goes_on) {
 ${read_keys("next")}
         }
+# if early
+${read_values("start")}
+# endif
 
         let visible = start + at >= seen && start + at <= position;
         var score = ${scores}(UNSEEN);
         if (visible) {
-            let first = at_set * ${in_set * threads}u + at * ${lanes}u;
-            score = score_of(${scores}(
-# for h in range(in_set)
-# for i in range(lanes)
-                ${"" if loop.first else "+ "}exchange[first + ${h * threads + i}u]${"," if loop.last}
+            let first = at_set * ${threads}u + at * ${lanes}u;
+            score = exchange[first];
+# for i in range(1, lanes)
+            score += exchange[first + ${i}u];
 # endfor
-# endfor
-            ));
+            score = score_of(score);
         }
+        // The largest of every 8 positions, then of all.
+# if subgroup >= 8
+        var largest = score;
+# for distance in [1, 2, 4]
+        largest = max(largest, subgroupShuffleXor(largest, ${distance}u));
+# endfor
+        if (weighing && li % 8u == 0u) { tops[li / 8u] = largest; }
+# else
         if (weighing) { weights[li] = score; }
         workgroupBarrier();
-        // The largest of an eighth of the positions, then of all.
-        if (li < ${sets * 8}u) {
-            var largest = weights[li * ${piece // 8}u];
-# for i in range(1, piece // 8)
-            largest = max(largest, weights[li * ${piece // 8}u + ${i}u]);
+        if (li < ${sets * eighths}u) {
+            var largest = weights[li * 8u];
+# for i in range(1, 8)
+            largest = max(largest, weights[li * 8u + ${i}u]);
 # endfor
             tops[li] = largest;
         }
+# endif
         workgroupBarrier();
         let before = sum_top;
-# for i in range(8)
-        top = max(top, tops[at_set * 8u + ${i}u]);
-        sum_top = max(sum_top, tops[chunk_set * 8u + ${i}u]);
+# for i in range(eighths)
+        top = max(top, tops[at_set * ${eighths}u + ${i}u]);
+        sum_top = max(sum_top, tops[chunk_set * ${eighths}u + ${i}u]);
 # endfor
         if (weighing) { weights[li] = select(${scores}(0.0), exp(score - top), visible); }
         workgroupBarrier();
@@ -183,53 +207,68 @@ ${read_keys("next")}
 ${read_values("start")}
 # endif
 # for i in range(positions)
-        if (start + far + ${i}u == position) { value${i} = own_value[chunk]; }
-        let weight${i} = weights[chunk_set * ${piece}u + min(far + ${i}u, ${piece - 1}u)];
-        total += weight${i};
+        {
+            let weight = weights[chunk_set * ${piece}u + min(far + ${i}u, ${piece - 1}u)];
+            let four = values_part0(value${i});
+            total += weight;
 # for h in range(in_set)
-        sum${h} += weight${i}${part[h]} * value${i};
+            sum${h} += weight${part[h]} * four;
 # endfor
-# endfor
-# if early
-        if (goes_on) {
-${read_values("next")}
         }
-# endif
+# endfor
+    }
+    if (group == 0u && end_piece == pieces.end) {
+        let weight = weights[chunk_set * ${piece}u + position % ${piece}u];
+# for h in range(in_set)
+        sum${h} += weight${part[h]} * own_value[chunk];
+# endfor
     }
 
-    // The groups' sums are added in pairs.
-    if (chunk == 0u && group < ${groups}u) { totals[chunk_set * ${groups}u + group] = total; }
-    for (var half = ${groups // 2}u; half > 0u; half /= 2u) {
-        let stride = half * ${columns}u;
-        if (group >= half && group < 2u * half) {
+    if (group < ${groups}u) {
+# for d in range(4)
+        exchange[${d * columns}u + group * ${4 * columns}u + column] = ${scores}(
 # for h in range(in_set)
-# for i in range(4)
-            exchange[${4 * h + i}u * stride + li - stride] = sum${h}[${i}];
+            sum${h}[${d}],
 # endfor
+        );
 # endfor
+        if (chunk == 0u) {
+            totals[chunk_set * ${groups}u + group] = total;
+            if (group == 0u) { tops[chunk_set * ${eighths}u] = sum_top; }
         }
-        workgroupBarrier();
-        if (group < half) {
-# for h in range(in_set)
-            sum${h} += vec4(
-# for i in range(4)
-                exchange[${4 * h + i}u * stride + li],
-# endfor
-            );
-# endfor
-        }
-        workgroupBarrier();
     }
+    workgroupBarrier();
 
-    if (group == 0u) {
-        total = totals[chunk_set * ${groups}u];
-        for (var i = 1u; i < ${groups}u; i += 1u) { total += totals[chunk_set * ${groups}u + i]; }
+    // The groups' sums: an invocation has one number of a chunk.
+    for (var i = li; i < ${4 * columns}u; i += ${threads}u) {
+        let c = i % ${v_chunks}u;
+        let d = i / ${columns}u;
+        let sum_set = i % ${columns}u / ${v_chunks}u;
+        var sum = exchange[i];
+        var all = totals[sum_set * ${groups}u];
+# for g in range(1, groups)
+        sum += exchange[${g * 4 * columns}u + i];
+        all += totals[sum_set * ${groups}u + ${g}u];
+# endfor
+        let largest = tops[sum_set * ${eighths}u];
 # for h in range(in_set)
-        let head${h} = first_head + chunk_set * ${in_set}u + ${h}u;
-        if (head${h} < ${per_kv}u) {
-            let to = ((row * ${kv_heads}u + kv_head) * ${per_kv}u + head${h}) * ${splits * (v_chunks + 1)}u + wg.x * ${v_chunks + 1}u;
-            partials[to + chunk] = sum${h};
-            if (chunk == 0u) { partials[to + ${v_chunks}u] = vec4(sum_top${part[h]}, total${part[h]}, 0.0, 0.0); }
+        {
+            let head = first_head + sum_set * ${in_set}u + ${h}u;
+            let place = (row * ${kv_heads}u + kv_head) * ${per_kv}u + head;
+            let dimension = 4u * c + d;
+            if (head < ${per_kv}u) {
+                if (pieces.workgroups == 1u) {
+                    if (dimension < ${v_dim}u) { y[place * ${v_dim}u + dimension] = sum${part[h]} / all${part[h]}; }
+                } else {
+                    // The first number of each chunk, then the second.
+                    let to = (place * ${splits}u + wg.x) * ${4 * (v_chunks + 1)}u;
+                    partials[to + d * ${v_chunks}u + c] = sum${part[h]};
+                    if (dimension == 0u) {
+                        partials[to + ${4 * v_chunks}u] = largest${part[h]};
+                        partials[to + ${4 * v_chunks + 1}u] = all${part[h]};
+                    }
+                }
+            }
         }
 # endfor
     }

@@ -14,7 +14,7 @@
 # for name, dims, at in [("q", head_dim, q)]
 # include "shimmy/common/heads.wgsl"
 # endfor
-# for name, cache, chunks, binding in [("k", "keys", k_chunks, 1), ("v", "values", v_chunks, 2)]
+# for name, cache, chunks, wide, binding in [("k", "keys", k_chunks, 1, 1), ("v", "values", v_chunks, 1, 2)]
 # include "shimmy/common/kv.wgsl"
 # endfor
 
@@ -61,7 +61,7 @@ fn ${cache}_near(slot: u32, kv_head: u32, start: u32, i: u32, last: u32) -> vec4
     let at = start + i / ${chunks}u;
     if (i >= ${keys * chunks}u || at > last) { return vec4(0.0); }
     // A tile lies within a block.
-    return ${cache}_chunk(cache_row(slot, kv_head, start) + i / ${chunks}u, i % ${chunks}u);
+    return ${cache}_part0(${cache}_load(cache_row(slot, kv_head, start) + i / ${chunks}u, i % ${chunks}u));
 }
 
 fn place_${name}(i: u32, four: vec4<f32>) {

@@ -12,7 +12,7 @@
 # for name, dims, at in [("k", head_dim, k), ("v", v_dim, v)]
 # include "shimmy/common/heads.wgsl"
 # endfor
-# for name, cache, chunks, binding in [("k", "keys", k_chunks, 2), ("v", "values", v_chunks, 3)]
+# for name, cache, chunks, wide, binding in [("k", "keys", k_chunks, 1, 2), ("v", "values", v_chunks, 1, 3)]
 # include "shimmy/common/kv.wgsl"
 # endfor
 

@@ -121,7 +121,7 @@ class Layer:
         (q, k, v), step, size = self._inputs(parts)
         first, second = self.vec
         partials, result = self.partials.whole(), self.result.whole()
-        self._run(first, [q, k, v, *self.kv.slices(0), partials, step, *self.angles], size)
+        self._run(first, [q, k, v, *self.kv.slices(0), partials, result, step, *self.angles], size)
         self._run(second, [partials, result, step], size)
         return self._result(size)
 
@@ -184,7 +184,8 @@ class Layer:
 
     def _run(self, kernel: Kernel, slices: Sequence[Slice], size: Size) -> None:
         pipeline = self.gpu.pipeline(kernel.source, kernel.label)
-        self.gpu.run([self.gpu.call(pipeline, self.gpu.bind(pipeline, slices), *kernel.grid(size))])
+        if all(kernel.grid(size)):
+            self.gpu.run([self.gpu.call(pipeline, self.gpu.bind(pipeline, slices), *kernel.grid(size))])
 
     def _result(self, size: Size) -> F32:
         width = self.case.heads * self.case.v_dim

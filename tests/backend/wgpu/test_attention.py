@@ -11,6 +11,7 @@ import pytest
 from shimmy.errors import GraphError
 from shimmy.graph.kv import KV_TYPES
 from shimmy_plugins.backends.wgpu.device import Gpu
+from shimmy_plugins.backends.wgpu.kernel import Size
 from shimmy_plugins.backends.wgpu.ops import attention_vec as vec
 from shimmy_plugins.backends.wgpu.ops.attention_tile import attention_tile
 from shimmy_plugins.backends.wgpu.ops.attention_vec import attention_vec, pieces
@@ -140,6 +141,13 @@ def test_more_pieces_than_workgroups(gpu: Gpu, window: int | None, monkeypatch: 
     assert error(got, layer.expected(step)) <= TOLERANCE
     for row, part in zip(got, step, strict=True):
         np.testing.assert_array_equal(layer.generated([part])[0], row)
+
+
+def test_a_row_that_one_workgroup_has_to_itself_needs_no_merge(gpu: Gpu) -> None:
+    shape = Case().shape()
+    _piece, merge = attention_vec(COMPOSER, gpu, shape, "f32")
+    needed = [all(merge.grid(Size(3, 0, context))) for context in (64, 128, 192, 512)]
+    assert needed == [False, False, True, True]
 
 
 def test_one_overwhelming_position(gpu: Gpu) -> None:

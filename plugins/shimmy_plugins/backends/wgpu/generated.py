@@ -50,8 +50,8 @@ class Generated(Lowering):
         piece, merge = attention_vec(self.shared.composer, self.shared.gpu, shape, self.shared.cache.kv_type)
         partials = self.memory.take(partials_bytes(shape, self.rows))
         q, k, v = (self.value(i).memory for i in item.inputs)
-        self.call(item.label, [piece], [q, k, v, *self.kv(item), partials, self.step, *angles])
         y = self.new(item.node, behind=item.inputs)
+        self.call(item.label, [piece], [q, k, v, *self.kv(item), partials, y.memory, self.step, *angles])
         self.call(f"{item.label}.merge", [merge], [partials, y.memory, self.step])
         self.memory.release(partials)
 

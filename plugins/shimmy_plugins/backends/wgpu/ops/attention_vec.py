@@ -24,11 +24,13 @@ SPLITS = 64
 _THREADS = 256
 #: Neighbours that share a position's key.
 _LANES = _THREADS // PIECE
+#: A row with at most so many pieces is one workgroup's: going on takes less time than a merge.
+ALONE = 2
 #: Query heads that read a key together; of more than that, several workgroups read it.
 _HEADS = 8
-#: Values that are read before scores are known: a few fit in registers beside the keys.
+#: Values that are read before weights are known: a few fit in registers.
 _EARLY_VALUES = 8
-_MERGE_THREADS = 128
+_MERGE_THREADS = 256
 
 
 def pieces(shape: AttentionShape, context: int) -> int:
@@ -39,7 +41,8 @@ def pieces(shape: AttentionShape, context: int) -> int:
 
 def splits(shape: AttentionShape, context: int) -> int:
     """Workgroups that its pieces are shared out to."""
-    return min(pieces(shape, context), SPLITS)
+    count = pieces(shape, context)
+    return 1 if count <= ALONE else min(count, SPLITS)
 
 
 def partials_bytes(shape: AttentionShape, rows: int) -> int:
@@ -50,24 +53,28 @@ def partials_bytes(shape: AttentionShape, rows: int) -> int:
 def attention_vec(composer: Composer, gpu: Gpu, shape: AttentionShape, kv_type: str) -> tuple[Kernel, Kernel]:
     """Append k and v of each row to the cache, and attend: to parts of the context, then all together.
 
-    Bindings of the first: q, k, v, keys, values, partials, step, and the angle table if ``shape.rope``.
-    Of the second: partials, result, step.
+    Bindings of the first: q, k, v, keys, values, partials, result, step, and the angle table if
+    ``shape.rope``. Of the second: partials, result, step. The first writes the result of rows that one
+    workgroup has to itself, the second that of the others; it has no workgroups if there are none.
 
     Raises:
         GraphError: heads are too large for the GPU's workgroup memory.
     """
-    work = _share(shape, gpu.limits.workgroup_memory)
+    work = _share(shape, kv_type, gpu.limits.workgroup_memory)
     parameters = {
         **shape.parameters(kv_type),
         "scores": work.scores,
         "piece": PIECE,
         "splits": splits(shape, shape.max_ctx),
+        "alone": ALONE,
     }
     label = f"{shape.label} {kv_type}"
     first = composer.compose(
         "shimmy/ops/attention_piece.wgsl",
+        subgroup=gpu.subgroup,
         threads=_THREADS,
         lanes=_LANES,
+        k_wide=work.k_wide,
         shares=work.shares,
         heads=work.sets * work.in_set,
         sets=work.sets,
@@ -81,13 +88,12 @@ def attention_vec(composer: Composer, gpu: Gpu, shape: AttentionShape, kv_type: 
     second = composer.compose(
         "shimmy/ops/attention_merge.wgsl",
         workgroup=threads,
-        subgroup=gpu.subgroup,
         heads=shape.heads,
         **parameters | {"scores": "f32"},
     )
     return (
         Kernel(f"attention piece {label}", first, _grid(shape, work.shares)),
-        Kernel(f"attention merge {label}", second, lambda size: (shape.heads, size.rows, 1)),
+        Kernel(f"attention merge {label}", second, _merge_grid(shape)),
     )
 
 
@@ -96,16 +102,15 @@ class _Share:
     """What a workgroup does of the query heads that share a key head."""
 
     shape: AttentionShape
+    k_wide: int
+    """Chunks of a key that are read at once."""
     shares: int
     """Workgroups they are shared out to."""
     sets: int
     in_set: int
     """Heads that an invocation works on at a time; ``sets`` times as many are the workgroup's."""
-
-    @property
-    def groups(self) -> int:
-        """Groups of positions whose values are added apart: a power of two, 0 if heads are too large."""
-        return min(1 << (_THREADS // (self.sets * self.shape.v_chunks)).bit_length() >> 1, PIECE)
+    groups: int
+    """Groups of positions whose values are added apart: a power of two."""
 
     @property
     def scores(self) -> str:
@@ -114,31 +119,31 @@ class _Share:
 
     @property
     def exchange(self) -> int:
-        """Numbers that invocations pass to each other: parts of scores, half of the groups' sums."""
-        sums = self.groups // 2 * self.sets * self.shape.v_chunks * self.in_set * 4
-        return max(self.sets * self.in_set * _THREADS, sums)
-
-    @property
-    def possible(self) -> bool:
-        """Whether each group's positions lie within a block."""
-        return self.groups * BLOCK_TOKENS >= PIECE
+        """Sets of numbers that invocations pass to each other: parts of scores, then the groups' sums."""
+        return max(self.sets * _THREADS, self.groups * self.sets * self.shape.v_chunks * 4)
 
     @property
     def memory(self) -> int:
         """Bytes of workgroup memory."""
-        heads, score = self.sets * self.in_set, 4 * (4 if self.in_set == 3 else self.in_set)
-        queries = heads * -(-self.shape.k_chunks // _LANES) * _LANES * 16
+        score = 4 * (4 if self.in_set == 3 else self.in_set)
+        loads = -(-self.shape.k_chunks // (self.k_wide * _LANES)) * _LANES
+        queries = self.sets * self.in_set * loads * self.k_wide * 16
         own = (self.shape.k_chunks + self.shape.v_chunks) * 16
-        return queries + own + self.exchange * 4 + self.sets * (PIECE + 8 + self.groups) * score
+        return queries + own + (self.exchange + self.sets * (PIECE + PIECE // 8 + self.groups)) * score
 
 
-def _share(shape: AttentionShape, memory: int) -> _Share:
+def _share(shape: AttentionShape, kv_type: str, memory: int) -> _Share:
+    k_wide = 2 if kv_type == "f16" and shape.k_chunks % 2 == 0 else 1
     for most in range(_HEADS, 0, -1):
         shares, heads = shares_of(shape.per_kv, most)
         sets = -(-heads // 4)
-        share = _Share(shape, shares, sets, -(-heads // sets))
-        if share.possible and share.memory <= memory:
-            return share
+        # The positions of a group lie within a block.
+        groups = min(1 << (_THREADS // (sets * shape.v_chunks)).bit_length() >> 1, PIECE)
+        while groups * BLOCK_TOKENS >= PIECE:
+            share = _Share(shape, k_wide, shares, sets, -(-heads // sets), groups)
+            if share.memory <= memory:
+                return share
+            groups //= 2
     raise GraphError(
         f"attention with heads of {shape.head_dim} and {shape.v_dim} numbers needs more workgroup memory "
         f"than the {memory} bytes of this GPU.",
@@ -151,3 +156,7 @@ def _grid(shape: AttentionShape, shares: int) -> Callable[[Size], tuple[int, int
         return splits(shape, size.context), shape.kv_heads * shares, size.rows
 
     return grid
+
+
+def _merge_grid(shape: AttentionShape) -> Callable[[Size], tuple[int, int, int]]:
+    return lambda size: (shape.heads if splits(shape, size.context) > 1 else 0, size.rows, 1)
