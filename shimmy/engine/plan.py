@@ -43,6 +43,8 @@ class Limits:
     """Most tokens in a step."""
     threads: int
     """CPU threads the plan may use."""
+    max_outputs: int | None = None
+    """Most rows whose logits are wanted in a step; None: as many as sequences."""
     max_adapters: int = 8
     """Most adapters at a time."""
     max_lora_rank: int = 64

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from math import prod
 from pathlib import Path
 
@@ -22,15 +24,34 @@ from shimmy.graph.builder import Graph, Value, record
 from shimmy.graph.ops import CORE_OPS, Op
 from shimmy.graph.scaling import PLAIN, RopeScaling, read_scaling
 from shimmy.plugins import load_plugins
+from shimmy_plugins.backends.wgpu.adapters import list_adapters
+from shimmy_plugins.backends.wgpu.backend import WgpuBackend
+from shimmy_plugins.backends.wgpu.device import Gpu
 
 F32 = NDArray[np.float32]
 GREEDY = RowSampling(Sampling(temperature=0.0), 0, {}, {})
 #: Exact arithmetic, which the reference can judge by its bits; tests of other precisions say so.
-LIMITS = Limits(max_ctx=512, max_sequences=8, step_tokens=128, threads=2, precision="f32")
+LIMITS = Limits(max_ctx=512, max_sequences=8, step_tokens=128, threads=2, max_outputs=128, precision="f32")
 
 PLUGINS = load_plugins()
+
+
+def _gpu() -> str:
+    """The best GPU's name, be it a software one; "auto" if there is none, or wgpu cannot be loaded."""
+    try:
+        return next((adapter.facts.name for adapter in list_adapters()), "auto")
+    except (OSError, RuntimeError):
+        return "auto"
+
+
+#: What the setting ``gpu`` must be for the wgpu engine to run here.
+GPU = _gpu()
+
+
 #: Engines that run here, by name, and those among them that the reference judges.
-BACKENDS = sorted(spec.name for spec in PLUGINS.backends if spec.probe() is None)
+BACKENDS = sorted(
+    spec.name for spec in PLUGINS.backends if spec.probe() is None or (spec.name == "wgpu" and GPU != "auto")
+)
 JUDGED = [name for name in BACKENDS if name != "reference"]
 
 
@@ -178,8 +199,10 @@ def batch_of(parts: Iterable[Part], *, every_row: bool = False) -> Batch:
     for row, part in zip(tables, parts, strict=True):
         row[: len(part.blocks)] = part.blocks
     ends = np.cumsum([len(p.tokens) for p in parts]) - 1
-    outputs = np.arange(len(tokens)) if every_row else ends
-    return Batch(tokens, positions, slots, tables, outputs.astype(np.int32))
+    outputs = (np.arange(len(tokens)) if every_row else ends).astype(np.int32)
+    # Single tokens behind others stand for generated ones.
+    generated = sum(1 for _ in takewhile(lambda p: len(p.tokens) == 1 and p.start > 0, parts))
+    return Batch(tokens, positions, slots, tables, outputs, generated=generated)
 
 
 def rows_of(plan: Plan, batch: Batch) -> F32:
@@ -204,13 +227,21 @@ def graph_of(weights: MadeUpWeights, build: Callable[[Graph], Value], scaling: R
     return graph
 
 
+@functools.cache
+def backend_named(name: str) -> Backend:
+    """A backend; that for GPUs computes on the best there is, be it a software one, which stays open."""
+    if name == "wgpu":
+        return WgpuBackend(PLUGINS, Gpu(list_adapters()[0]))
+    return PLUGINS.backends.get(name).load(PLUGINS)
+
+
 def compile_graph(backend: str, graph: Graph, weights: MadeUpWeights, limits: Limits = LIMITS) -> Plan:
-    return PLUGINS.backends.get(backend).load(PLUGINS).compile(graph, weights, limits, no_progress)
+    return backend_named(backend).compile(graph, weights, limits, no_progress)
 
 
 def compile_model(backend: str, path: Path, limits: Limits = LIMITS) -> Plan:
     """A model file on a backend, by its name."""
-    return compile_with(PLUGINS.backends.get(backend).load(PLUGINS), path, limits)
+    return compile_with(backend_named(backend), path, limits)
 
 
 def compile_with(

@@ -41,7 +41,8 @@ def test_a_long_answer_is_that_of_the_reference(kv_type: str, backend: str) -> N
         plan.close()
     (expected, logits), (found, others) = results
     assert found == expected
-    assert_close(others[None], logits[None], 2e-5)
+    # Where F32 sums come in another order, now and then a key is rounded to another code.
+    assert_close(others[None], logits[None], 2e-4 if backend == "wgpu" else 2e-5)
 
 
 @pytest.mark.parametrize("kv_type", MARGIN)

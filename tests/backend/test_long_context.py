@@ -16,7 +16,7 @@ from shimmy.engine.protocol import EngineSettings, Ready, Sampling, Submit
 from shimmy.gguf.reader import open_gguf
 from shimmy.gguf.weights import Weights
 from shimmy.graph.builder import record
-from tests.backend.harness import BACKENDS, LIMITS, PLUGINS, generate_greedy, no_progress
+from tests.backend.harness import BACKENDS, LIMITS, PLUGINS, backend_named, generate_greedy, no_progress
 from tests.zoo import FOLDER, model_path
 
 RECORDED = json.loads((FOLDER.parent / "rope" / "generations.json").read_text("utf-8"))
@@ -39,7 +39,7 @@ def plan_of(backend: str, max_ctx: int) -> Plan:
     params, architecture = read_architecture("llama", file, PLUGINS)
     graph = record(architecture, params, weights, op_table(PLUGINS), context.scaling)
     limits = replace(LIMITS, max_ctx=max_ctx)
-    return PLUGINS.backends.get(backend).load(PLUGINS).compile(graph, weights, limits, no_progress)
+    return backend_named(backend).compile(graph, weights, limits, no_progress)
 
 
 @pytest.mark.parametrize(("backend", "answer"), CASES)

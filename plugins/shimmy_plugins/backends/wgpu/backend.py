@@ -57,7 +57,7 @@ class WgpuBackend:
             )
             for lowering in lowerings:
                 lowering.lower(items)
-            return [(lowering.step, PhaseProgram(gpu, lowering.program)) for lowering in lowerings]
+            return [(lowering, PhaseProgram(gpu, lowering.program)) for lowering in lowerings]
 
         plain = phases()
         kernels = {k.source: k.label for _, program in plain for k in program.kernels}
@@ -65,4 +65,5 @@ class WgpuBackend:
             progress("shaders", done, len(kernels))
             gpu.pipeline(source, label)
         progress("shaders", len(kernels), len(kernels))
-        return WgpuPlan(shared, plain, Adapted(gpu, limits, phases), vocabulary)
+        adapted = Adapted(gpu, limits, phases)
+        return WgpuPlan(shared, plain, adapted, vocabulary, owns_gpu=self._gpu is None)

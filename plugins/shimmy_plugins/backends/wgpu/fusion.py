@@ -122,7 +122,7 @@ class _Rewriter:
                 for i in set(self._inputs[node.index]):
                     self._users[i].append(node)
         # The output is read by someone, too, and is not to be part of anything.
-        self._shown = graph.output
+        self._shown = seen_through(graph, graph.output)
 
     def rewritten(self) -> list[Fused]:
         """All but the adds."""
@@ -226,7 +226,7 @@ class _Rewriter:
 
 def _with_adds(graph: Graph, items: list[Fused]) -> list[Fused]:
     """Let products be added to what they are added to in place, where nobody else wants it afterwards."""
-    reads: dict[int, list[int]] = {graph.output: [len(items)]}
+    reads: dict[int, list[int]] = {seen_through(graph, graph.output): [len(items)]}
     for at, item in enumerate(items):
         for i in item.inputs:
             reads.setdefault(i, []).append(at)

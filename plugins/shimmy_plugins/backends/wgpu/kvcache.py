@@ -76,6 +76,11 @@ class KVCache:
         """Memory of a block, all layers."""
         return sum(part.block_bytes for part in self._parts())
 
+    @property
+    def blocks(self) -> int:
+        """How many ids are usable; any number where there are no layers."""
+        return min((part.capacity for part in self._parts()), default=2**31)
+
     def slices(self, layer: int) -> tuple[Slice, Slice]:
         """Keys and values of a layer as they are bound; there are none before a block is reserved."""
         keys, values = (part.buffer for part in self._layers[layer])

@@ -27,8 +27,8 @@ from shimmy_plugins.backends.wgpu import lora_calls
 from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.device import Gpu, Slice
 from shimmy_plugins.backends.wgpu.fallback import Fallback
-from shimmy_plugins.backends.wgpu.fusion import Attention, Fused, Linear, Single
-from shimmy_plugins.backends.wgpu.kernel import Bound, Dispatch, Kernel
+from shimmy_plugins.backends.wgpu.fusion import Attention, Fused, Linear, Single, seen_through
+from shimmy_plugins.backends.wgpu.kernel import Bound, Dispatch, Kernel, Size
 from shimmy_plugins.backends.wgpu.kvcache import BLOCK_TOKENS, KVCache
 from shimmy_plugins.backends.wgpu.layouts import AffineLayout
 from shimmy_plugins.backends.wgpu.lora import LoraState
@@ -38,6 +38,7 @@ from shimmy_plugins.backends.wgpu.ops.elementwise import last
 from shimmy_plugins.backends.wgpu.ops.embed import embed
 from shimmy_plugins.backends.wgpu.ops.rope import Rotation, angle_table, rope
 from shimmy_plugins.backends.wgpu.ops.row import row_op
+from shimmy_plugins.backends.wgpu.sampling import GpuSampler
 from shimmy_plugins.backends.wgpu.step import most_lora_words, most_words
 from shimmy_plugins.backends.wgpu.weights import GpuMatrix, GpuWeights
 
@@ -69,11 +70,12 @@ class Shared:
         self.limits = limits
         self.precision: Precision = "int8" if limits.precision == "int8" else "f32"
         self.cache = KVCache(gpu, limits.kv_type)
-        outputs = limits.max_sequences
-        self.logits = gpu.buffer(outputs * vocabulary * FLOAT, "logits").whole()
+        self.outputs = limits.max_outputs or limits.max_sequences
+        self.logits = gpu.buffer(self.outputs * vocabulary * FLOAT, "logits").whole()
         """F32, (outputs, vocabulary)."""
-        self.chosen = gpu.buffer(outputs * FLOAT, "chosen tokens").whole()
+        self.chosen = gpu.buffer(self.outputs * FLOAT, "chosen tokens").whole()
         """i32: the tokens chosen for the outputs of the step before."""
+        self.sampler = GpuSampler(gpu, composer, vocabulary, self.outputs, self.logits, self.chosen)
         self._angles: dict[tuple[object, ...], Slice] = {}
         self._activations: dict[str, Activations] = {}
 
@@ -114,6 +116,7 @@ class Lowering(ABC):
         self.rows = rows
         self.memory = shared.activations(self.label)
         self.program: list[Dispatch | Fallback] = []
+        self._shown = seen_through(graph, graph.output)
         self._values: dict[int, Rows] = {}
         self._late: set[int] = set()
         """Values behind ``last``."""
@@ -132,6 +135,7 @@ class Lowering(ABC):
             GraphError: an op with state has no kernel here.
         """
         readers = Counter(i for item in items for i in set(item.inputs))
+        readers[self._shown] += 1
         kinds: dict[int, set[type]] = {}
         for item in items:
             for i in item.inputs:
@@ -149,6 +153,13 @@ class Lowering(ABC):
                 if not readers[i]:
                     self.memory.release(self._values[i].memory)
                     self.forget(i)
+
+    def output(self, size: Size) -> list[Slice]:
+        """The graph's output for a step of this size; nothing if it lies among the logits of all phases."""
+        rows = self._values[self._shown]
+        if rows.memory == self.shared.logits:
+            return []
+        return [Slice(rows.memory.buffer, 0, size.rows * rows.width * FLOAT)]
 
     @abstractmethod
     def linear(self, item: Linear) -> None:
@@ -185,9 +196,9 @@ class Lowering(ABC):
     def new(self, node: Node, *, behind: Iterable[int]) -> Rows:
         """Memory for a node's value, which has the rows of those it is computed of."""
         late = not self._late.isdisjoint(behind)
-        rows = self.shared.limits.max_sequences if late else self.rows
+        rows = self.shared.outputs if late else self.rows
         width = prod(node.shape)
-        if node.index == self.graph.output and late:
+        if node.index == self._shown and late:
             memory = self.shared.logits
         else:
             memory = self.memory.take(FLOAT * width * rows)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -10,39 +10,60 @@ from numpy.typing import NDArray
 
 from shimmy.engine.protocol import Sampling
 from shimmy.engine.sampling import Chosen, RowSampling, choose
+from shimmy.errors import EngineError
 from shimmy.graph.batch import Batch
 from shimmy.graph.lora import Terms
 from shimmy_plugins.backends.wgpu.adapted import Adapted
-from shimmy_plugins.backends.wgpu.device import Program, Slice, Ticket
+from shimmy_plugins.backends.wgpu.device import Call, Program, Slice, Ticket
 from shimmy_plugins.backends.wgpu.kernel import Size
 from shimmy_plugins.backends.wgpu.kvcache import BLOCK_TOKENS
-from shimmy_plugins.backends.wgpu.lowering import Shared
+from shimmy_plugins.backends.wgpu.lowering import Lowering, Shared
 from shimmy_plugins.backends.wgpu.memory import FLOAT
 from shimmy_plugins.backends.wgpu.ops.attention_vec import PIECE
 from shimmy_plugins.backends.wgpu.program import PhaseProgram
+from shimmy_plugins.backends.wgpu.sampling import samples_ahead
 from shimmy_plugins.backends.wgpu.step import has_adapters, phase_words
 
 F32 = NDArray[np.float32]
+
+#: Steps in flight: while one runs, one waits and another is recorded. More gives nothing.
+AHEAD = 3
 
 
 class GpuStep:
     """A submitted step; see :class:`shimmy.engine.plan.Step`."""
 
-    def __init__(self, ticket: Ticket, sampling: Sequence[RowSampling], vocabulary: int) -> None:
+    def __init__(
+        self, ticket: Ticket, sampling: Sequence[RowSampling], logits: Callable[[], F32], *, sampled: bool
+    ) -> None:
+        """``sampled``: the ticket brings the tokens, and logits too where the host needs some."""
         self._ticket = ticket
         self._sampling = sampling
-        self._vocabulary = vocabulary
+        self._logits = logits
+        self._sampled = sampled
 
     def chosen(self) -> list[Chosen]:
-        return [choose(row, how) for row, how in zip(self.logits(), self._sampling, strict=True)]
+        if not self._sampling:
+            self._ticket.wait()
+            return []
+        pieces = list(self._ticket.wait())
+        if not self._sampled:
+            return [choose(row, how) for row, how in zip(self.logits(), self._sampling, strict=True)]
+        tokens = np.frombuffer(pieces[0], np.int32).tolist()
+        if len(pieces) == 1:
+            return [Chosen(token) for token in tokens]
+        logits = np.frombuffer(pieces[1], np.float32).reshape(len(tokens), -1)
+        return [
+            Chosen(token) if samples_ahead(how.params) else choose(row, how)
+            for token, row, how in zip(tokens, logits, self._sampling, strict=True)
+        ]
 
     def logits(self) -> F32:
-        pieces = self._ticket.wait()
-        return np.frombuffer(b"".join(pieces), np.float32).reshape(-1, self._vocabulary)
+        return self._logits()
 
 
-#: The numbers of a phase, and what is run on them.
-Phase: TypeAlias = tuple[Slice, PhaseProgram]
+#: A phase as it was lowered, and what is run.
+Phase: TypeAlias = tuple[Lowering, PhaseProgram]
 
 
 class WgpuPlan:
@@ -53,9 +74,15 @@ class WgpuPlan:
     mapped_bytes = 0
 
     def __init__(
-        self, shared: Shared, programs: Sequence[Phase], adapted: Adapted[Phase], vocabulary: int
+        self,
+        shared: Shared,
+        programs: Sequence[Phase],
+        adapted: Adapted[Phase],
+        vocabulary: int,
+        *,
+        owns_gpu: bool,
     ) -> None:
-        """``programs``: that of generated rows and that of rows of prompts."""
+        """``programs``: that of generated rows and that of rows of prompts. ``owns_gpu``: it closes it."""
         gpu = shared.gpu
         self.description = f"{gpu.facts.name}, {gpu.facts.api}"
         self.precision: str = shared.precision
@@ -63,17 +90,18 @@ class WgpuPlan:
         self.kv_type = shared.cache.kv_type
         self.block_bytes = shared.cache.block_bytes
         self.fallbacks = programs[0][1].fallbacks
-        self.ahead = 1
+        # What the processor computes itself it has to wait for.
+        self.ahead = 1 if self.fallbacks else AHEAD
         self.device_memory = gpu.free
         self._shared = shared
         self._programs = programs
         self._adapted = adapted
         self._vocabulary = vocabulary
         self._bound = (shared.cache.version, adapted.version)
+        self._owns_gpu = owns_gpu
 
     def samples_ahead(self, sampling: Sampling) -> bool:
-        del sampling
-        return False
+        return samples_ahead(sampling)
 
     def reserve(self, blocks: int) -> None:
         """OutOfMemoryError if there is not that much memory; then nothing has changed."""
@@ -85,21 +113,19 @@ class WgpuPlan:
 
     def submit(self, batch: Batch, sampling: Sequence[RowSampling]) -> GpuStep:
         """EngineError if the batch exceeds the limits or the reserved blocks."""
-        gpu, cache = self._shared.gpu, self._shared.cache
-        self._adapted.check(batch)
-        if self._bound != (cache.version, self._adapted.version):
-            self._bound = (cache.version, self._adapted.version)
-            for _, program in (*self._programs, *self._adapted.phases):
-                program.unbind()
-        work: list[Program] = []
+        gpu = self._shared.gpu
+        self._check(batch)
+        self._bind()
+        work: list[Program | Call] = []
+        results: list[Slice] = []
         outputs = 0
         phases = (slice(0, batch.generated), slice(batch.generated, len(batch.tokens)))
         for at, rows in enumerate(phases):
-            numbers, program = (self._adapted.phases if has_adapters(batch, rows) else self._programs)[at]
+            lowering, program = (self._adapted.phases if has_adapters(batch, rows) else self._programs)[at]
             size = _size(batch, rows)
             if not size.rows:
                 continue
-            gpu.upload(numbers, phase_words(batch, rows, outputs))
+            gpu.upload(lowering.step, phase_words(batch, rows, outputs))
             for part in program.at(size):
                 if isinstance(part, Program):
                     work.append(part)
@@ -108,12 +134,76 @@ class WgpuPlan:
                     work = []
                     part.compute(batch, rows, outputs, size.outputs)
             outputs += size.outputs
-        logits = Slice(self._shared.logits.buffer, 0, outputs * self._vocabulary * FLOAT)
-        ticket = gpu.submit(work, [logits] if outputs else [])
-        return GpuStep(ticket, sampling, self._vocabulary)
+            results += lowering.output(size)
+        if results:
+            return self._unsampled(gpu.submit(work), sampling, results)
+        return self._sampled(work, sampling, outputs)
+
+    def _sampled(self, work: list[Program | Call], sampling: Sequence[RowSampling], outputs: int) -> GpuStep:
+        """Tokens are chosen on the GPU, or here where the logits are needed for it."""
+        shared = self._shared
+        logits = Slice(shared.logits.buffer, 0, outputs * self._vocabulary * FLOAT)
+        read = [Slice(shared.chosen.buffer, 0, outputs * FLOAT)] if outputs else []
+        if not all(samples_ahead(how.params) for how in sampling):
+            read.append(logits)
+        ticket = shared.gpu.submit([*work, *shared.sampler.calls(sampling)], read)
+
+        def values() -> F32:
+            rows: F32 = shared.gpu.read(logits, np.float32).reshape(outputs, -1)
+            return rows
+
+        return GpuStep(ticket, sampling, values, sampled=True)
+
+    def _unsampled(
+        self, ticket: Ticket, sampling: Sequence[RowSampling], results: Sequence[Slice]
+    ) -> GpuStep:
+        """The graph ends with all rows of both phases."""
+        gpu = self._shared.gpu
+
+        def values() -> F32:
+            rows: F32 = np.concatenate([gpu.read(piece, np.float32) for piece in results])
+            return rows.reshape(-1, self._vocabulary)
+
+        return GpuStep(ticket, sampling, values, sampled=False)
+
+    def _bind(self) -> None:
+        """Let programs be bound anew if a buffer has been replaced."""
+        version = self._shared.cache.version, self._adapted.version
+        if self._bound != version:
+            self._bound = version
+            for _, program in (*self._programs, *self._adapted.phases):
+                program.unbind()
+
+    def _check(self, batch: Batch) -> None:
+        """Kernels do not check addresses, so wrong steps must end here."""
+        self._adapted.check(batch)
+        limits = self._shared.limits
+        for what, count, most in (
+            ("generated rows", batch.generated, limits.max_sequences),
+            ("rows of prompts", len(batch.tokens) - batch.generated, limits.step_tokens),
+            ("outputs", len(batch.outputs), self._shared.outputs),
+            ("sequences", len(batch.block_tables), limits.max_sequences),
+            ("positions", int(batch.positions.max()) + 1, limits.max_ctx),
+            # Entries of tables past a sequence's length are not read.
+            ("usable KV blocks", _highest(batch) + 1, self._shared.cache.blocks),
+        ):
+            if count > most:
+                raise EngineError(f"a step has {count} {what}, the plan holds {most}.")
 
     def close(self) -> None:
-        self._shared.gpu.close()
+        gpu = self._shared.gpu
+        self._shared.cache.close()
+        # Whoever still holds the plan should not hold its memory.
+        del self._shared, self._programs, self._adapted
+        if self._owns_gpu:
+            gpu.close()
+
+
+def _highest(batch: Batch) -> int:
+    """The highest KV block that a step reads or writes; -1: none."""
+    last = batch.positions // BLOCK_TOKENS
+    used = np.arange(batch.block_tables.shape[1]) <= last[:, None]
+    return int(np.where(used, batch.block_tables[batch.slots], -1).max(initial=-1))
 
 
 def _size(batch: Batch, rows: slice) -> Size:
