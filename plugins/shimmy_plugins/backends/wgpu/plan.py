@@ -149,7 +149,7 @@ class WgpuPlan:
         ticket = shared.gpu.submit([*work, *shared.sampler.calls(sampling)], read)
 
         def values() -> F32:
-            rows: F32 = shared.gpu.read(logits, np.float32).reshape(outputs, -1)
+            rows: F32 = shared.gpu.read(logits, np.float32).reshape(outputs, self._vocabulary)
             return rows
 
         return GpuStep(ticket, sampling, values, sampled=True)
