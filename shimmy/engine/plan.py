@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,6 +144,42 @@ class Plan(Protocol):
 
     def close(self) -> None:
         """Free everything. The plan cannot be used afterwards."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTime:
+    """One kernel of a step."""
+
+    node: str
+    """The labels of the graph's nodes it computes, for people."""
+    kernel: str
+    seconds: float
+    bytes: int | None
+    """Read and written at least; None: not told."""
+    operations: int | None
+    """Multiplications and additions at least; None: not told."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a step's kernels take, each alone."""
+
+    kernels: Sequence[KernelTime]
+    bytes_per_second: float
+    """What the device reads of its memory at most, measured just before."""
+
+
+@runtime_checkable
+class ProfiledPlan(Protocol):
+    """A plan that can tell how long each kernel of a step takes."""
+
+    def profile(self, batch: Batch) -> Profile:
+        """Run a step of one phase several times; its KV blocks are reserved.
+
+        Raises:
+            EngineError: the device tells no times.
+        """
         ...
 
 

@@ -66,7 +66,9 @@ def register_shader_sources(register: Callable[[ShaderSourceSpec], None]) -> Non
 
 @hookimpl
 def register_commands(app: typer.Typer) -> None:
-    """Add ``shimmy gpu-info``."""
+    """Add ``shimmy gpu-info`` and ``shimmy shaders``."""
     from shimmy_plugins.backends.wgpu.info import gpu_info
+    from shimmy_plugins.backends.wgpu.shaders import shaders
 
     app.command("gpu-info")(gpu_info)
+    app.add_typer(shaders, name="shaders")

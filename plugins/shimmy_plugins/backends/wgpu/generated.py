@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shimmy_plugins.backends.wgpu.costs import attention_cost, product_cost
 from shimmy_plugins.backends.wgpu.fusion import Attention, Linear
 from shimmy_plugins.backends.wgpu.lora_calls import shrink
 from shimmy_plugins.backends.wgpu.lowering import Lowering
@@ -37,11 +38,12 @@ class Generated(Lowering):
         norm = [self.shared.weights.vector(item.norm.weights["weight"])] if item.norm else []
         y = self.result(item)
         prepared = [self.memory.take(self.rows * row) for row in made.row_bytes]
+        cost = product_cost(matrix, late=late)
         bound = [*matrix.slices, *norm, *bias, x.memory, y.memory, self.step, *lora]
-        self.call(item.label, [made.one], bound)
+        self.call(item.label, [made.one], bound, cost=cost)
         self.call(f"{item.label}.prepare", [made.prepare], [x.memory, *norm, *prepared, self.step])
         bound = [*matrix.slices, *bias, *prepared, y.memory, self.step, *lora]
-        self.call(item.label, made.several, bound, made.rows)
+        self.call(item.label, made.several, bound, made.rows, cost)
         for memory in (*prepared, *([added.middle] if added else ())):
             self.memory.release(memory)
 
@@ -51,7 +53,9 @@ class Generated(Lowering):
         partials = self.memory.take(partials_bytes(shape, self.rows))
         q, k, v = (self.value(i).memory for i in item.inputs)
         y = self.new(item.node, behind=item.inputs)
-        self.call(item.label, [piece], [q, k, v, *self.kv(item), partials, y.memory, self.step, *angles])
+        bound = [q, k, v, *self.kv(item), partials, y.memory, self.step, *angles]
+        cost = attention_cost(shape, self.shared.cache.kv_type, shared=False)
+        self.call(item.label, [piece], bound, cost=cost)
         self.call(f"{item.label}.merge", [merge], [partials, y.memory, self.step])
         self.memory.release(partials)
 

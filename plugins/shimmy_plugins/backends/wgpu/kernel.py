@@ -44,6 +44,18 @@ class Kernel:
     grid: Grid
 
 
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a dispatch must do at least: bytes read and written, multiplications and additions."""
+
+    bytes: int
+    operations: int
+
+
+Cost: TypeAlias = Callable[[Size], Work]
+"""The work of a dispatch in a step of that size."""
+
+
 Bound: TypeAlias = Slice | Callable[[], Slice]
 """What a binding is bound to; a function where the buffer may be replaced by another while the plan lives."""
 
@@ -62,3 +74,9 @@ class Dispatch:
     rows: tuple[int, ...]
     """One less than there are kernels."""
     slices: tuple[Bound, ...]
+    cost: Cost | None = None
+    """For profiles; None where it is small or known to nobody."""
+
+    def pick(self, size: Size) -> int:
+        """Which kernel computes a step."""
+        return sum(size.rows > most for most in self.rows)

@@ -28,7 +28,7 @@ from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.device import Gpu, Slice
 from shimmy_plugins.backends.wgpu.fallback import Fallback
 from shimmy_plugins.backends.wgpu.fusion import Attention, Fused, Linear, Single, seen_through
-from shimmy_plugins.backends.wgpu.kernel import Bound, Dispatch, Kernel, Size
+from shimmy_plugins.backends.wgpu.kernel import Bound, Cost, Dispatch, Kernel, Size
 from shimmy_plugins.backends.wgpu.kvcache import BLOCK_TOKENS, KVCache
 from shimmy_plugins.backends.wgpu.layouts import AffineLayout
 from shimmy_plugins.backends.wgpu.lora import LoraState
@@ -234,10 +234,15 @@ class Lowering(ABC):
     # -- the program ----------------------------------------------------------------------------
 
     def call(
-        self, label: str, kernels: Sequence[Kernel], bound: Iterable[Bound], rows: Sequence[int] = ()
+        self,
+        label: str,
+        kernels: Sequence[Kernel],
+        bound: Iterable[Bound],
+        rows: Sequence[int] = (),
+        cost: Cost | None = None,
     ) -> None:
         """Append a dispatch; all kernels end with the binding of the step, but those with angles."""
-        self.program.append(Dispatch(label, tuple(kernels), tuple(rows), tuple(bound)))
+        self.program.append(Dispatch(label, tuple(kernels), tuple(rows), tuple(bound), cost))
 
     def matrix(self, item: Linear) -> GpuMatrix:
         """Its matrices, one below the other."""

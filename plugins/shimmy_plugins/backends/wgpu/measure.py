@@ -43,6 +43,14 @@ class Measured:
     """From submitting one small call until its result is read."""
 
 
+def bandwidth(gpu: Gpu) -> float:
+    """Bytes a second that are read from memory. Raises like :func:`measure`."""
+    read, size = _reading(gpu, Composer({"shimmy": files("shimmy_shaders")}))
+    if not gpu.facts.software:
+        _warm_up(gpu, read)
+    return size / _typical(lambda: gpu.elapsed([read]))
+
+
 def measure(gpu: Gpu) -> Measured:
     """Takes one to two seconds.
 

@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from shimmy.engine.plan import Profile
 from shimmy.engine.protocol import Sampling
 from shimmy.engine.sampling import Chosen, RowSampling, choose
 from shimmy.errors import EngineError
@@ -15,11 +16,13 @@ from shimmy.graph.batch import Batch
 from shimmy.graph.lora import Terms
 from shimmy_plugins.backends.wgpu.adapted import Adapted
 from shimmy_plugins.backends.wgpu.device import Call, Program, Slice, Ticket
-from shimmy_plugins.backends.wgpu.kernel import Size
+from shimmy_plugins.backends.wgpu.fallback import Fallback
+from shimmy_plugins.backends.wgpu.kernel import Dispatch, Size
 from shimmy_plugins.backends.wgpu.kvcache import BLOCK_TOKENS
 from shimmy_plugins.backends.wgpu.lowering import Lowering, Shared
 from shimmy_plugins.backends.wgpu.memory import FLOAT
 from shimmy_plugins.backends.wgpu.ops.attention_vec import PIECE
+from shimmy_plugins.backends.wgpu.profile import profile
 from shimmy_plugins.backends.wgpu.program import PhaseProgram
 from shimmy_plugins.backends.wgpu.sampling import samples_ahead
 from shimmy_plugins.backends.wgpu.step import has_adapters, phase_words
@@ -189,6 +192,20 @@ class WgpuPlan:
         ):
             if count > most:
                 raise EngineError(f"a step has {count} {what}, the plan holds {most}.")
+
+    def profile(self, batch: Batch) -> Profile:
+        """See :class:`shimmy.engine.plan.ProfiledPlan`."""
+        self._check(batch)
+        self._bind()
+        lowering, program = self._programs[0 if batch.generated else 1]
+        rows = slice(0, len(batch.tokens))
+        return profile(self._shared.gpu, lowering.step, program, batch, rows, _size(batch, rows))
+
+    @property
+    def lowered(self) -> dict[str, list[Dispatch | Fallback]]:
+        """What a step runs, in order: its generated rows and its rows of prompts."""
+        phases = zip(("generated", "prompt"), self._programs, strict=True)
+        return {name: program.lowered for name, (_, program) in phases}
 
     def close(self) -> None:
         gpu = self._shared.gpu

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
-from shimmy_plugins.backends.wgpu.device import BindGroup, Gpu, Pipeline, Program, Slice
+from shimmy_plugins.backends.wgpu.device import BindGroup, Call, Gpu, Pipeline, Program, Slice
 from shimmy_plugins.backends.wgpu.fallback import Fallback
 from shimmy_plugins.backends.wgpu.kernel import Dispatch, Kernel, Size
+from shimmy_plugins.backends.wgpu.objects import as_calls
 
 #: Sizes of steps whose workgroups are remembered.
 _REMEMBERED = 256
@@ -34,15 +35,32 @@ class PhaseProgram:
         return tuple(part.node.label for part in self._parts if isinstance(part, Fallback))
 
     @property
+    def lowered(self) -> list[Dispatch | Fallback]:
+        """What is computed, in order."""
+        items: list[Dispatch | Fallback] = []
+        for part in self._parts:
+            items += [part] if isinstance(part, Fallback) else part.dispatches
+        return items
+
+    @property
     def kernels(self) -> list[Kernel]:
         """All kernels, each once."""
-        dispatches = [d for part in self._parts if isinstance(part, _Stretch) for d in part.dispatches]
+        dispatches = [item for item in self.lowered if isinstance(item, Dispatch)]
         return list({kernel.source: kernel for d in dispatches for kernel in d.kernels}.values())
 
     def at(self, size: Size) -> Iterator[Part]:
         """The programs with the workgroups of a step, valid until the next is asked for, and fallbacks."""
         for part in self._parts:
             yield part if isinstance(part, Fallback) else part.at(size)
+
+    def calls_at(self, size: Size) -> Iterator[list[tuple[Dispatch, Call]] | Fallback]:
+        """The same, but each call beside the dispatch it is of; those that have nothing to do left out."""
+        for part in self._parts:
+            if isinstance(part, Fallback):
+                yield part
+            else:
+                calls = zip(part.dispatches, as_calls([part.at(size)]), strict=True)
+                yield [(dispatch, call) for dispatch, call in calls if call.x and call.y and call.z]
 
     def unbind(self) -> None:
         """Forget bind groups: a buffer has been replaced by another."""
@@ -65,7 +83,7 @@ class _Stretch:
         if size not in self._sizes:
             if len(self._sizes) >= _REMEMBERED:
                 self._sizes.clear()
-            picks = tuple(_pick(dispatch, size) for dispatch in self.dispatches)
+            picks = tuple(dispatch.pick(size) for dispatch in self.dispatches)
             grids = [d.kernels[pick].grid(size) for d, pick in zip(self.dispatches, picks, strict=True)]
             self._sizes[size] = self._program(picks), grids
         program, grids = self._sizes[size]
@@ -92,8 +110,3 @@ class _Stretch:
             slices = [x if isinstance(x, Slice) else x() for x in self.dispatches[at].slices]
             self._groups[at, pick] = self._gpu.bind(pipeline, slices)
         return self._groups[at, pick]
-
-
-def _pick(dispatch: Dispatch, size: Size) -> int:
-    """The first kernel that does for the rows of a step."""
-    return sum(size.rows > most for most in dispatch.rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from shimmy.graph.builder import Graph
+from shimmy_plugins.backends.wgpu.costs import attention_cost, product_cost
 from shimmy_plugins.backends.wgpu.device import Slice
 from shimmy_plugins.backends.wgpu.fusion import Attention, Linear
 from shimmy_plugins.backends.wgpu.kernel import Columns
@@ -66,7 +67,8 @@ class Prompts(Lowering):
             bias=bool(bias),
             late=late,
         )
-        self.call(item.label, [kernel], [*matrix.slices, *bias, *x, y, self.step])
+        bound = [*matrix.slices, *bias, *x, y, self.step]
+        self.call(item.label, [kernel], bound, cost=product_cost(matrix, late=late))
 
     def attention(self, item: Attention) -> None:
         shape, angles = self.attention_shape(item)
@@ -76,7 +78,8 @@ class Prompts(Lowering):
         self.call(f"{item.label}.kv", [write], [k, v, *self.kv(item), self.step, *angles])
         y = self.new(item.node, behind=item.inputs)
         kernel = attention_tile(composer, self.shared.gpu, shape, kv_type)
-        self.call(item.label, [kernel], [q, *self.kv(item), y.memory, self.step, *angles])
+        bound = [q, *self.kv(item), y.memory, self.step, *angles]
+        self.call(item.label, [kernel], bound, cost=attention_cost(shape, kv_type, shared=True))
 
     def forget(self, index: int) -> None:
         for slices in self._derived.pop(index, {}).values():

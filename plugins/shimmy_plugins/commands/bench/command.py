@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from shimmy.cli.common import bootstrap, settings_options
+from shimmy.errors import ConfigError
 from shimmy_plugins.commands.bench.options import (
     AsJson,
     ModelName,
@@ -17,6 +18,7 @@ from shimmy_plugins.commands.bench.options import (
     ShapeName,
     model_file,
     numbers,
+    show,
     tell,
 )
 
@@ -24,6 +26,8 @@ from shimmy_plugins.commands.bench.options import (
 @settings_options(
     "engine_backend",
     "precision",
+    "gpu",
+    "gpu_memory",
     "threads",
     "instructions",
     "kv_type",
@@ -52,6 +56,9 @@ def command(
     ] = 30.0,
     vs: Annotated[str | None, typer.Option(help="Measure in turns with llama.cpp or ik_llama.cpp.")] = None,
     peer_kv_type: PeerKvType = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Time each kernel of one step instead; of engines on GPUs.")
+    ] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw the rows into this .svg or .png as well.")] = None,
     json: AsJson = False,
 ) -> None:
@@ -59,10 +66,13 @@ def command(
     settings, plugins = bootstrap(ctx)
     # Only here: NumPy and LLVM are for those who measure.
     from shimmy_plugins.commands.bench.plot import check_plot
+    from shimmy_plugins.commands.bench.profile import run_profile
     from shimmy_plugins.commands.bench.run import Request, run
     from shimmy_plugins.commands.bench.samples import Rules
     from shimmy_plugins.commands.bench.workload import cases
 
+    if profile and (vs or plot):
+        raise ConfigError(f"--profile takes no {'--vs' if vs else '--plot'}.", param="--profile")
     if plot:
         check_plot(plot)
     request = Request(
@@ -78,6 +88,9 @@ def command(
         peer_kv_type=peer_kv_type,
         command=("shimmy", *sys.argv[1:]),
     )
+    if profile:
+        show(run_profile(request, settings, plugins, tell), json=json)
+        return
     report = run(request, settings, plugins, tell)
     if plot:
         report.draw(plot)

@@ -78,6 +78,13 @@ def load_runner(
     path: Path, settings: EngineSettings, plugins: Plugins, wanted: Sequence[Case], meter: Meter
 ) -> tuple[ShimmyRunner, float]:
     """The engine with room for all cases, and how many seconds it took to load."""
+    started = time.perf_counter()
+    loaded = load_for(path, settings, plugins, wanted)
+    return ShimmyRunner(loaded, meter), time.perf_counter() - started
+
+
+def load_for(path: Path, settings: EngineSettings, plugins: Plugins, wanted: Sequence[Case]) -> Loaded:
+    """The engine with room for all cases. Raises ShimmyError."""
     settings = msgspec.structs.replace(
         settings,
         # What one sample has computed must not be missing from the next one.
@@ -85,9 +92,7 @@ def load_runner(
         max_ctx=max(_context(case, settings) for case in wanted),
         max_sequences=max(settings.max_sequences, *(case.batch for case in wanted)),
     )
-    started = time.perf_counter()
-    loaded = load_engine(path, path.stem, settings, plugins, lambda _phase, _done, _total: None)
-    return ShimmyRunner(loaded, meter), time.perf_counter() - started
+    return load_engine(path, path.stem, settings, plugins, lambda _phase, _done, _total: None)
 
 
 def _context(case: Case, settings: EngineSettings) -> int:
