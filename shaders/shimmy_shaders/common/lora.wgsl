@@ -11,13 +11,14 @@ struct Term {
     scale: f32,
 }
 
-// Where the row's entries begin: their number, then the place and the factor of each; 0: it has none.
+// Where the row's entries begin, 0: it has none. An entry is the number of a place, 0: none, and a factor.
 fn lora_entries(row: u32) -> u32 { return step[8u + row * 4u + 3u]; }
-fn lora_place(entries: u32, k: u32) -> u32 { return step[entries + 1u + 2u * k]; }
-fn lora_factor(entries: u32, k: u32) -> f32 { return bitcast<f32>(step[entries + 2u + 2u * k]); }
+fn lora_number(entries: u32, k: u32) -> u32 { return step[entries + 2u * k]; }
+fn lora_factor(entries: u32, k: u32) -> f32 { return bitcast<f32>(step[entries + 2u * k + 1u]); }
 
-fn lora_term(place: u32, which: u32) -> Term {
-    let at = (place * ${lora.starts | length}u + which) * 2u;
+// What the adapter of that number has for a matrix.
+fn lora_term(number: u32, which: u32) -> Term {
+    let at = ((number - 1u) * ${lora.starts | length}u + which) * 2u;
     let first = lora[at];
     let second = lora[at + 1u];
     return Term(first.x, first.y, first.z, first.w, second.x, second.y != 0u, bitcast<f32>(second.z));

@@ -11,8 +11,10 @@ fn lora_added(row: u32, column: u32) -> f32 {
     if (column >= ${start}u) { which = ${loop.index}u; own = column - ${start}u; }
 # endfor
     var added = 0.0;
-    for (var k = 0u; k < step[entries]; k++) {
-        let term = lora_term(lora_place(entries, k), which);
+    for (var k = 0u; k < ${lora.most}u; k++) {
+        let number = lora_number(entries, k);
+        if (number == 0u) { break; }
+        let term = lora_term(number, which);
         let begin = lora_middle(row, k, which);
         var sum = vec4<f32>();
         if (term.b != 0u) {

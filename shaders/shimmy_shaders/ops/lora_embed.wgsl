@@ -31,8 +31,10 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
     if (entries == 0u) { return; }
     var token = step_token(row);
     if (token < 0) { token = chosen[-1 - token]; }
-    for (var k = 0u; k < step[entries]; k++) {
-        let term = lora_term(lora_place(entries, k), 0u);
+    for (var k = 0u; k < ${lora.most}u; k++) {
+        let number = lora_number(entries, k);
+        if (number == 0u) { break; }
+        let term = lora_term(number, 0u);
         for (var column = li; column < ${width}u; column += ${workgroup}u) {
             let added = fma(term.scale, product(term, u32(token), column), lora_offset(term, column));
             let i = row * ${width}u + column;

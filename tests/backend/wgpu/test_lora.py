@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from shimmy.engine.plan import Plan
+from shimmy.engine.protocol import MOST_MIXED
 from shimmy.errors import OutOfMemoryError
 from shimmy.graph.batch import Batch
 from shimmy.graph.builder import Graph, Value
@@ -172,9 +173,10 @@ def test_an_adapter_that_does_not_fit_leaves_all_as_it_was(plan: Plan, gpu: Gpu)
 
 def test_entries_lie_behind_the_rest_of_a_phases_numbers() -> None:
     words = phase_words(step(4, ENTRIES), slice(4, 7), 4)
-    assert len(words) == HEADER + 3 * ROW + 3 + 3 + 2 * 3
+    entries = 2 * 2 * MOST_MIXED
+    assert len(words) == HEADER + 3 * ROW + 3 + 3 + entries
     starts = words[HEADER : HEADER + 3 * ROW].reshape(3, ROW)[:, 3]
-    assert starts[0] == 0
+    assert starts.tolist() == [0, len(words) - entries, len(words) - entries // 2]
     one, two = np.array([1.0, 2.0], np.float32).view(np.int32)
-    assert words[starts[1] :][:3].tolist() == [1, 0, one]
-    assert words[starts[2] :][:3].tolist() == [1, 1, two]
+    assert words[starts[1] : starts[2]].tolist() == [1, one, *[0] * (2 * MOST_MIXED - 2)]
+    assert words[starts[2] :].tolist() == [2, two, *[0] * (2 * MOST_MIXED - 2)]

@@ -43,7 +43,7 @@ class Prompts(Lowering):
             self._product(item, item.epilogue, y.memory)
             expand(self, item, shrunk, x, y.memory)
             return
-        rows = self.shared.limits.max_sequences if late else self.rows
+        rows = self.shared.outputs if late else self.rows
         both = self.memory.take(FLOAT * 2 * y.width * rows)
         self._product(item, "store", both)
         expand(self, item, shrunk, x, both)

@@ -6,7 +6,7 @@
     then for each row    token, position, slot, where its entries begin (0: it has no adapter)
     then for each output its row
     then for each slot   the blocks of its table
-    then for each row with adapters their number, and for each of them its place and its factor's bits
+    then for each row with adapters, for each of MOST_MIXED: its place + 1, its factor's bits; zeros behind
 
 A token below zero, -1 - k, is the one chosen for output k of the step before. ``first output`` is the
 number of outputs of the step that come before this phase's.
@@ -38,7 +38,7 @@ def most_words(limits: Limits, rows: int, block_tokens: int) -> int:
 
 def most_lora_words(rows: int) -> int:
     """Most numbers that adapters add to those."""
-    return rows * (1 + 2 * MOST_MIXED)
+    return rows * 2 * MOST_MIXED
 
 
 def has_adapters(batch: Batch, rows: slice) -> bool:
@@ -76,12 +76,11 @@ def _entries(lora: LoraRows, rows: slice) -> tuple[I32, I32]:
     # Places of a row ascend, as they do in the batch.
     order = np.argsort(lora.rows[mine], kind="stable")
     row = lora.rows[mine][order] - rows.start
-    counts = np.bincount(row, minlength=rows.stop - rows.start).astype(np.int32)
-    sizes = np.where(counts > 0, 1 + 2 * counts, 0).astype(np.int32)
-    starts = np.where(counts > 0, np.cumsum(sizes) - sizes, -1).astype(np.int32)
-    words = np.zeros(sizes.sum(), np.int32)
-    words[starts[counts > 0]] = counts[counts > 0]
-    at = starts[row] + 1 + 2 * (np.arange(len(row)) - (np.cumsum(counts) - counts)[row])
-    words[at] = lora.adapters[mine][order]
-    words[at + 1] = lora.scales[mine][order].astype(np.float32).view(np.int32)
-    return starts, words
+    counts = np.bincount(row, minlength=rows.stop - rows.start)
+    some = counts > 0
+    words = np.zeros((some.sum(), MOST_MIXED, 2), np.int32)
+    of_row, of_entry = (np.cumsum(some) - 1)[row], np.arange(len(row)) - (np.cumsum(counts) - counts)[row]
+    words[of_row, of_entry, 0] = lora.adapters[mine][order] + 1
+    words[of_row, of_entry, 1] = lora.scales[mine][order].astype(np.float32).view(np.int32)
+    starts = np.where(some, (np.cumsum(some) - 1) * 2 * MOST_MIXED, -1).astype(np.int32)
+    return starts, words.ravel()

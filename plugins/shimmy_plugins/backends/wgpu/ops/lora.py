@@ -19,7 +19,7 @@ from shimmy_plugins.backends.wgpu.kernel import Kernel, Size
 CHUNK = 8
 WORKGROUP = 256
 #: Invocations that share a rank of A: many where few rows want their sums soon, few where rows are many.
-GENERATED_LANES, PROMPT_LANES = 128, 32
+GENERATED_LANES, PROMPT_LANES = 256, 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def shrink(
         late: x is the rows whose logits are wanted.
     """
     workgroup = min(WORKGROUP, gpu.limits.invocations)
-    lanes = GENERATED_LANES if targets.copied else PROMPT_LANES
+    lanes = min(GENERATED_LANES if targets.copied else PROMPT_LANES, workgroup)
     source = composer.compose(
         "shimmy/ops/lora_shrink.wgsl",
         columns=columns,
