@@ -70,7 +70,10 @@ def shrink(
         late: x is the rows whose logits are wanted.
     """
     workgroup = min(WORKGROUP, gpu.limits.invocations)
-    lanes = min(GENERATED_LANES if targets.copied else PROMPT_LANES, workgroup)
+    chunks = -(-columns // CHUNK)
+    lanes = min(GENERATED_LANES if targets.copied else PROMPT_LANES, 1 << (chunks - 1).bit_length())
+    # A workgroup has at most as many ranks as there are in a chunk of them.
+    lanes = min(max(lanes, workgroup // CHUNK), workgroup)
     source = composer.compose(
         "shimmy/ops/lora_shrink.wgsl",
         columns=columns,
