@@ -12,6 +12,7 @@ from shimmy.errors import GraphError
 from shimmy.graph.kv import KV_TYPES
 from shimmy_plugins.backends.wgpu.device import Gpu
 from shimmy_plugins.backends.wgpu.kernel import Size
+from shimmy_plugins.backends.wgpu.ops import attention_tile as tile
 from shimmy_plugins.backends.wgpu.ops import attention_vec as vec
 from shimmy_plugins.backends.wgpu.ops.attention_tile import attention_tile
 from shimmy_plugins.backends.wgpu.ops.attention_vec import attention_vec, pieces
@@ -82,6 +83,14 @@ def test_the_least_a_gpu_has(gpu: Gpu, case: Case) -> None:
         assert error(layer.prompts(step), layer.expected(step)) <= TOLERANCE
     for step in generated_steps():
         assert error(layer.generated(step), layer.expected(step)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("case", [Case(), Case(26, 2, 20, 36, window=50)], ids=str)
+def test_eight_queries_of_an_invocation(gpu: Gpu, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tile, "_TILES", (tile._Tile(4, 8, 16, 2),))
+    layer = Layer(gpu, case)
+    for step in prompt_steps():
+        assert error(layer.prompts(step), layer.expected(step)) <= TOLERANCE
 
 
 def test_heads_beyond_the_memory_of_workgroups(gpu: Gpu) -> None:

@@ -18,17 +18,22 @@ _HEADS = 16
 
 @dataclass(frozen=True, slots=True)
 class _Tile:
-    """How a workgroup is laid out: ``tall`` times 4 queries, keys by the invocations in its width."""
+    """How a workgroup is laid out: ``tall`` times 4 ``quads`` queries, ``wide`` invocations share keys."""
 
     tall: int
     wide: int
     keys: int
+    quads: int = 1
+
+    @property
+    def queries(self) -> int:
+        return 4 * self.quads * self.tall
 
     def memory(self, shape: AttentionShape) -> int:
         """Bytes of workgroup memory."""
-        queries = 4 * self.tall * (shape.k_chunks + 1)
+        queries = self.queries * (shape.k_chunks + 1)
         keys = self.keys * (max(shape.k_chunks, shape.v_chunks) + 1)
-        return 16 * (queries + keys + self.keys * self.tall + self.tall * self.wide)
+        return 16 * (queries + keys + self.quads * self.tall * (self.keys + self.wide))
 
 
 #: The first that fits is taken. A tile of keys lies within a block.
@@ -67,13 +72,14 @@ def attention_tile(composer: Composer, gpu: Gpu, shape: AttentionShape, kv_type:
         GraphError: heads are too large for the GPU's workgroup memory.
     """
     tile = _fitting(shape, gpu.limits.workgroup_memory)
-    shares, heads = shares_of(shape.per_kv, min(_HEADS, 4 * tile.tall))
-    rows = 4 * tile.tall // heads
+    shares, heads = shares_of(shape.per_kv, min(_HEADS, tile.queries))
+    rows = tile.queries // heads
     source = composer.compose(
         "shimmy/ops/attention_tile.wgsl",
         tall=tile.tall,
         wide=tile.wide,
         keys=tile.keys,
+        quads=tile.quads,
         shares=shares,
         heads=heads,
         rows=rows,
