@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from shimmy_plugins.backends.wgpu.kernel import Cost, Size, Work
+from shimmy_plugins.backends.wgpu.kvcache import head_bytes
 from shimmy_plugins.backends.wgpu.memory import FLOAT
 from shimmy_plugins.backends.wgpu.ops.attention import AttentionShape
 from shimmy_plugins.backends.wgpu.weights import GpuMatrix
@@ -26,10 +27,11 @@ def attention_cost(shape: AttentionShape, kv_type: str, *, shared: bool) -> Cost
     Rows that share a context are its last ones; each sees one position more than the one before.
     """
     width = shape.head_dim + shape.v_dim
+    position = head_bytes(kv_type, shape.head_dim) + head_bytes(kv_type, shape.v_dim)
 
     def cost(size: Size) -> Work:
         contexts = 1 if shared else size.rows
-        read = contexts * size.context * shape.kv_heads * width * (2 if kv_type == "f16" else FLOAT)
+        read = contexts * size.context * shape.kv_heads * position
         seen = size.rows * size.context - (size.rows * (size.rows - 1) // 2 if shared else 0)
         return Work(read, 2 * shape.heads * width * seen)
 
