@@ -18,10 +18,12 @@ from shimmy_plugins.backends.wgpu.backend import WgpuBackend
 from shimmy_plugins.backends.wgpu.device import Gpu
 from shimmy_plugins.backends.wgpu.step import HEADER, ROW, phase_words
 from tests.backend.harness import (
+    AFFINE,
     LIMITS,
     PLUGINS,
     MadeUpWeights,
     Part,
+    affine,
     assert_close,
     batch_of,
     compile_graph,
@@ -77,6 +79,10 @@ def terms(seed: int, rank: int = 9, dtype: type = np.float16) -> dict[str, Term]
 
 @pytest.fixture
 def plan(gpu: Gpu) -> Plan:
+    return plan_on(gpu)
+
+
+def plan_on(gpu: Gpu) -> Plan:
     base = weights()
     plan = WgpuBackend(PLUGINS, gpu).compile(graph_of(base, build), base, LIMITS, no_progress)
     plan.reserve(len(TOKENS))
@@ -114,6 +120,32 @@ def test_rows_of_both_phases(
         plan.put_adapter(place, each)
     batch = step(generated, ENTRIES)
     assert_close(rows_of(plan, batch), expected(adapters, batch))
+
+
+def test_without_subgroups(
+    gpu: Gpu,
+    monkeypatch: pytest.MonkeyPatch,
+    expected: Callable[[dict[int, dict[str, Term]], Batch], np.ndarray],
+) -> None:
+    monkeypatch.setattr(gpu, "subgroup", 0)
+    plan = plan_on(gpu)
+    plan.put_adapter(1, terms(3))
+    batch = step(4, [(row, 1, 0.5) for row in range(7)])
+    assert_close(rows_of(plan, batch), expected({1: terms(3)}, batch))
+
+
+@pytest.mark.parametrize("generated", [0, 7])
+def test_adapters_read_what_is_not_rounded_to_8_bits(gpu: Gpu, generated: int) -> None:
+    rng = np.random.default_rng(8)
+    table = floats(rng, VOCABULARY, 64)
+    base = MadeUpWeights(a=table, head=affine(rng, 16, 64, AFFINE[0]))
+    graph = graph_of(base, lambda g: g.linear(g.last(g.embed("a")), "head"))
+    plan = WgpuBackend(PLUGINS, gpu).compile(graph, base, replace(LIMITS, precision="int8"), no_progress)
+    plan.reserve(len(TOKENS))
+    a, b = (rng.normal(0, 0.3, shape).astype(np.float32) for shape in ((5, 64), (16, 5)))
+    plan.put_adapter(0, {"head": Term(a, b, 2.0)})
+    found = rows_of(plan, step(generated, [(row, 0, 1.0) for row in range(7)]))
+    assert_close(found - rows_of(plan, step(generated, [])), 2.0 * table.values[TOKENS] @ a.T @ b.T, 2e-5)
 
 
 def test_rows_without_adapters_have_the_bits_they_have_without_any(plan: Plan) -> None:

@@ -80,8 +80,10 @@ class Shared:
         self._activations: dict[str, Activations] = {}
 
     def activations(self, label: str) -> Activations:
-        """Memory for the values of a phase, used by all of its programs: only one of them runs."""
-        return self._activations.setdefault(label, Activations(self.gpu, label))
+        """Memory for the values of a phase's next program; in a step, only one of them runs."""
+        memory = self._activations.setdefault(label, Activations(self.gpu, label))
+        memory.restart()
+        return memory
 
     def angles(self, node: Node) -> Slice:
         """The table of a rotation's cosines and sines, for all positions."""

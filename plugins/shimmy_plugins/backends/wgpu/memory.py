@@ -38,6 +38,12 @@ class Activations:
         self._free: dict[int, list[Slice]] = {}
         self._holders: Counter[Slice] = Counter()
 
+    def restart(self) -> None:
+        """Another program begins, which never runs beside those before: all their memory is free for it."""
+        for memory in +self._holders:
+            self._free[memory.size].append(memory)
+        self._holders.clear()
+
     def take(self, size: int) -> Slice:
         """``size`` bytes, whose content nobody wants; held once."""
         free = self._free.setdefault(size, [])
