@@ -62,17 +62,21 @@ class Tile:
         return self.buffers * (self.rows + self.columns) * (48 if int8 else 4 * self.chunk)
 
 
-#: Rows of a matrix, up to which large tiles would be too few for all of a fast card.
+#: Rows of a matrix, up to which wide tiles would be too few for all of a fast card.
 _NARROW = 4096
 
 
 def tile_for(rows: int, *, int8: bool, late: bool) -> Tile:
-    """By what is known before there is a step. Any takes 12 KiB at most, and every GPU has 16."""
+    """By what is known before there is a step. Any takes 16 KiB at most, which every GPU has."""
     if late:  # a prompt wants the logits of its last row
         return Tile(16, 64, 4, 4) if int8 else Tile(16, 64, 4, 4, chunk=16, buffers=1)
-    if rows <= _NARROW:
-        return Tile(32, 64, 4, 8) if int8 else Tile(64, 64, 8, 8, chunk=16, buffers=1)
-    return Tile(64, 64, 8, 8) if int8 else Tile(64, 128, 8, 8, chunk=16, buffers=1)
+    if int8:
+        return Tile(64, 64, 8, 8)
+    return (
+        Tile(64, 64, 8, 8, chunk=32, buffers=1)
+        if rows <= _NARROW
+        else Tile(64, 128, 8, 8, chunk=16, buffers=1)
+    )
 
 
 def linear_tile(
