@@ -55,6 +55,7 @@ class Engine:
         self.plan = plan
         self.context = context
         self.vocabulary = vocabulary
+        self.step_tokens = step_tokens
         self.adapters = AdapterShelf(plan, adapter_places)
         self._reserved = 0
         self._sequences: dict[int, Sequence] = {}

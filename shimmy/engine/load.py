@@ -11,7 +11,7 @@ from shimmy.engine.choice import choose_backend
 from shimmy.engine.context import Context, check_positions, choose_context, fit_context
 from shimmy.engine.engine import Engine
 from shimmy.engine.machine import available_memory, usable_cores
-from shimmy.engine.plan import Limits, Plan, Progress
+from shimmy.engine.plan import Backend, Limits, Plan, Progress
 from shimmy.engine.protocol import PROTOCOL_VERSION, EngineSettings, Ready
 from shimmy.gguf.card import read_card
 from shimmy.gguf.params import read_params
@@ -74,7 +74,7 @@ def load_engine(
     model = record_model(path, name, settings, plugins, progress)
     wanted, graph = model.context, model.graph
     backend_name, reason, backend = choose_backend(model.card, settings, plugins)
-    limits = limits_for(wanted, settings)
+    limits = limits_for(wanted, settings, backend)
     plan = backend.compile(graph, model.weights, limits, progress)
     kv_memory = settings.kv_memory or automatic_kv_memory(plan)
     engine = Engine(
@@ -117,12 +117,12 @@ def record_model(
     return RecordedModel(file, card, weights, params, architecture, wanted, graph)
 
 
-def limits_for(wanted: Context, settings: EngineSettings) -> Limits:
-    """What a plan must hold for a context, by the settings."""
+def limits_for(wanted: Context, settings: EngineSettings, backend: Backend) -> Limits:
+    """What a plan of a backend must hold for a context, by the settings."""
     return Limits(
         max_ctx=wanted.positions,
         max_sequences=settings.max_sequences,
-        step_tokens=max(settings.step_tokens, settings.max_sequences),
+        step_tokens=max(settings.step_tokens or backend.step_tokens, settings.max_sequences),
         threads=settings.threads or usable_cores(),
         precision=settings.precision,
         gpu=settings.gpu,

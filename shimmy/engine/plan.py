@@ -186,6 +186,9 @@ class ProfiledPlan(Protocol):
 class Backend(Protocol):
     """A compute engine."""
 
+    step_tokens: int
+    """Tokens of a step that suit it: enough to be fast, few enough that others need not wait long."""
+
     def compile(self, graph: Graph, weights: Weights, limits: Limits, progress: Progress) -> Plan:
         """Load weights and build kernels.
 

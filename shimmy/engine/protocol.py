@@ -51,7 +51,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     packed_cache_size: int | None = None
     """Bytes; None: :data:`shimmy.engine.load.PACKED_CACHE_SIZE`."""
     max_sequences: int = 32
-    step_tokens: int = 128
+    step_tokens: int | None = None
+    """None: what suits the backend."""
     max_adapters: int = 8
     max_lora_rank: int = 256
     lora_memory: int = 2 << 30

@@ -212,8 +212,9 @@ class Settings(BaseSettings):
     max_sequences: Annotated[int, Interval(ge=1, le=1024)] = Field(
         default=32, description="Sequences a model computes at a time; further requests wait."
     )
-    step_tokens: Annotated[int, Interval(ge=1, le=8192)] = Field(
-        default=128, description="Most tokens that one step of the engine computes."
+    step_tokens: Annotated[int, Interval(ge=1, le=8192)] | None = Field(
+        default=None,
+        description="Most tokens that one step computes; auto is 128 on the CPU, 1024 on a GPU.",
     )
     max_adapters: Annotated[int, Interval(ge=1, le=256)] = Field(
         default=8, description="LoRA adapters of a model in memory at a time; the longest unused one goes."

@@ -78,7 +78,7 @@ def recorded():
 
 def failures(backend: ReferenceBackend) -> list[Check]:
     model = recorded()
-    return verify(model, backend, limits_for(model.context, EngineSettings()), no_progress).failed
+    return verify(model, backend, limits_for(model.context, EngineSettings(), backend), no_progress).failed
 
 
 def kinds(checks: Sequence[Check]) -> set[str]:

@@ -98,6 +98,8 @@ def test_a_plugin_that_breaks_is_exit_code_2(run, model, install_plugin):
         from shimmy.specs import BackendSpec
 
         class Backend:
+            step_tokens = 1
+
             def compile(self, graph, weights, limits, progress):
                 raise ValueError("out of cheese")
 

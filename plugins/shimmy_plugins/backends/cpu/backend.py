@@ -21,6 +21,8 @@ from shimmy_plugins.backends.cpu.pool import DRIVER, Pool, driver_ir
 class CpuBackend:
     """The engine for machines without a usable GPU; ``target`` and ``cache`` are for tests."""
 
+    step_tokens = 128
+
     def __init__(self, target: Target | None = None, cache: ObjectCache | None = None) -> None:
         self._target = target or Target.host()
         self._cache = cache or ObjectCache()

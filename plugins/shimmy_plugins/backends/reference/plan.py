@@ -102,6 +102,8 @@ class ReferencePlan:
 class ReferenceBackend:
     """Interprets any graph whose ops have a NumPy definition, that is: any graph."""
 
+    step_tokens = 128
+
     def compile(self, graph: Graph, weights: Weights, limits: Limits, progress: Progress) -> ReferencePlan:
         if limits.precision not in ("auto", "f32"):
             raise ConfigError(

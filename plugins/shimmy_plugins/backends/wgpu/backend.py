@@ -26,6 +26,8 @@ from shimmy_plugins.backends.wgpu.prompts import Prompts
 class WgpuBackend:
     """The engine for GPUs. Shaders are its own and those that plugins register."""
 
+    step_tokens = 1024
+
     def __init__(self, plugins: Plugins, gpu: Gpu | None = None) -> None:
         """``gpu``: an open device, for tests; else a plan opens the one that its limits ask for."""
         self._composer = Composer({source.name: source.folder for source in plugins.shader_sources})

@@ -76,4 +76,6 @@ def compiled(card: ModelCard, settings: Settings, plugins: Plugins) -> WgpuPlan:
         model = record_model(card.path, card.name, engine, plugins, bar.update)
         _, _, backend = choose_backend(model.card, engine, plugins)
         assert isinstance(backend, WgpuBackend)
-        return backend.compile(model.graph, model.weights, limits_for(model.context, engine), bar.update)
+        return backend.compile(
+            model.graph, model.weights, limits_for(model.context, engine, backend), bar.update
+        )

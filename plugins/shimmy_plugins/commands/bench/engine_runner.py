@@ -98,5 +98,6 @@ def load_for(path: Path, settings: EngineSettings, plugins: Plugins, wanted: Seq
 def _context(case: Case, settings: EngineSettings) -> int:
     """Positions a case needs: who is ready first generates while the others' prompts are read."""
     # The least that a step computes of prompts while others generate.
-    chunk = max(1, min(LEAST_TOKENS, settings.step_tokens - case.batch))
+    most = settings.step_tokens or LEAST_TOKENS + case.batch
+    chunk = max(1, min(LEAST_TOKENS, most - case.batch))
     return case.context + case.batch + math.ceil(case.batch * case.depth / chunk)

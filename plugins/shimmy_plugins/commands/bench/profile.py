@@ -94,7 +94,7 @@ def run_profile(
         # A step holds one prompt, whatever the batch.
         first = request.cases[0].batch
         cases = [case for case in request.cases if case.test == "decode" or case.batch == first]
-        steps = [_profiled(loaded, case, settings.step_tokens, tell) for case in cases]
+        steps = [_profiled(loaded, case, loaded.engine.step_tokens, tell) for case in cases]
     return ProfileReport(request.model, loaded.ready, steps)
 
 

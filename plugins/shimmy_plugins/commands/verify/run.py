@@ -24,5 +24,5 @@ def run(card: ModelCard, settings: Settings, plugins: Plugins, progress: Progres
     engine = EngineSettings.of(settings)
     model = record_model(card.path, card.name, engine, plugins, progress)
     name, _, backend = choose_backend(model.card, engine, plugins)
-    verdict = verify(model, backend, limits_for(model.context, engine), progress)
+    verdict = verify(model, backend, limits_for(model.context, engine, backend), progress)
     return Report(card.name, str(card.path), name, time.monotonic() - started, verdict)
