@@ -10,7 +10,7 @@ import pytest
 
 from shimmy.engine.plan import Plan
 from shimmy.engine.protocol import MOST_MIXED
-from shimmy.errors import OutOfMemoryError
+from shimmy.errors import EngineError, OutOfMemoryError
 from shimmy.graph.batch import Batch
 from shimmy.graph.builder import Graph, Value
 from shimmy.graph.lora import Term
@@ -212,3 +212,18 @@ def test_entries_lie_behind_the_rest_of_a_phases_numbers() -> None:
     one, two = np.array([1.0, 2.0], np.float32).view(np.int32)
     assert words[starts[1] : starts[2]].tolist() == [1, one, *[0] * (2 * MOST_MIXED - 2)]
     assert words[starts[2] :].tolist() == [2, two, *[0] * (2 * MOST_MIXED - 2)]
+
+
+def test_entries_that_shaders_could_not_read_are_refused(plan: Plan) -> None:
+    with pytest.raises(EngineError, match="not loaded"):
+        plan.submit(step(7, [(0, 0, 1.0)]), [])
+    for place in range(5):
+        plan.put_adapter(place, {"down": terms(2)["down"]})
+    for entries, message in (
+        ([(7, 0, 1.0)], "a row outside the step"),
+        ([(-1, 0, 1.0)], "a row outside the step"),
+        ([(3, place, 1.0) for place in range(5)], "a row has 5 adapters, at most 4"),
+        ([(3, 6, 1.0)], "not loaded"),
+    ):
+        with pytest.raises(EngineError, match=message):
+            plan.submit(step(7, entries), [])
