@@ -34,6 +34,7 @@ PLACES = (
     ROOT / "plugins/shimmy_plugins/backends/wgpu",
     ROOT / "shaders/shimmy_shaders",
     ROOT / "shaders/shimmy_shaders/common",
+    ROOT / "shaders/shimmy_shaders/ops",
 )
 
 
