@@ -145,7 +145,8 @@ def _rounds(trial: Trial) -> int:
 def _showing(piece: Piece, shape: tuple[int, ...], done: int) -> F32:
     """Rows that show the weights of a node: of a linear one a column each, of others all alike.
 
-    First the first column, then the last, then those in between, a golden section of them apart.
+    First the first column, then the last, then those in between: of blocks of 32 a golden section of the
+    width apart, each time another place in the block.
     """
     (node,) = piece.nodes
     if node.op != "linear":
@@ -154,8 +155,8 @@ def _showing(piece: Piece, shape: tuple[int, ...], done: int) -> F32:
     x = np.zeros(shape, np.float32)
     for row in range(rows):
         at = done + row
-        column = (0, width - 1)[at] if at < 2 else int(at * 0.618034 % 1 * width)
-        x[row, column] = 1
+        between = 32 * int(at * 0.618034 % 1 * (width // 32)) + 11 * at % 32
+        x[row, (0, width - 1)[at] if at < 2 else min(between, width - 1)] = 1
     return x
 
 
