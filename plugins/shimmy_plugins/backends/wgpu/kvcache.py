@@ -22,6 +22,8 @@ BLOCK_TOKENS = 32
 CHUNK = 4
 _CHUNK_BYTES = {"f32": 16, "f16": 8, "q8_0": 4}
 _SCALE_BYTES = 4
+#: What a plan keeps while nobody is served.
+_LEAST_BLOCKS = 64
 
 
 def head_bytes(kv_type: str, dims: int) -> int:
@@ -91,8 +93,9 @@ class KVCache:
     def reserve(self, blocks: int) -> None:
         """Make the ids below ``blocks`` usable; what they hold stays.
 
-        Growing copies, so half as much again is taken where there is room for it. Memory is given back
-        when less than half is asked for.
+        Another buffer means that all programs are bound anew, which takes longer than many steps. So a few
+        positions are there from the first reservation on and stay, growing doubles what there is where
+        there is room for it, and memory is given back when less than a quarter is asked for.
 
         Raises:
             OutOfMemoryError: they do not fit. The blocks that were usable still are.
@@ -100,11 +103,12 @@ class KVCache:
         for part in self._parts():
             if blocks > part.capacity:
                 self._grow(part, blocks)
-            elif 2 * blocks < part.capacity:
-                self._replace(part, blocks)
+            elif max(4 * blocks, _LEAST_BLOCKS) < part.capacity:
+                self._replace(part, max(blocks, _LEAST_BLOCKS))
 
     def close(self) -> None:
-        self.reserve(0)
+        for part in self._parts():
+            self._replace(part, 0)
 
     def _parts(self) -> list[_Blocks]:
         return [part for layer in self._layers.values() for part in layer]
@@ -114,7 +118,7 @@ class KVCache:
         if blocks > most:
             raise self._too_many(blocks, f"a buffer can have {most} blocks of the {part.label} here")
         try:
-            self._replace(part, min(max(blocks, part.capacity * 3 // 2), most))
+            self._replace(part, min(max(blocks, 2 * part.capacity, _LEAST_BLOCKS), most))
         except OutOfMemoryError:
             try:
                 self._replace(part, blocks)
