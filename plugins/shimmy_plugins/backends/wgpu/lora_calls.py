@@ -62,14 +62,27 @@ def shrink(
     return Shrunk(site, targets, middle)
 
 
-def expand(low: Lowering, item: Linear, shrunk: Shrunk, x: Slice, y: Slice) -> None:
-    """Append what adds B of it to a product, and release it."""
+def expand(
+    low: Lowering, item: Linear, shrunk: Shrunk, x: Slice, y: Slice, gated: Slice | None = None
+) -> None:
+    """Append what adds B of it to a product, and release it.
+
+    Args:
+        gated: products whose sums are gated to y; else y has the product.
+    """
     columns = prod(low.graph.nodes[item.x].shape)
-    width = sum(prod(node.shape) for node in item.nodes)
+    width = sum(prod(node.shape) for node in item.nodes) // (2 if gated else 1)
     kernel = lora.expand(
-        low.shared.composer, low.shared.gpu, shrunk.targets, width, columns, late=low.late(item.x)
+        low.shared.composer,
+        low.shared.gpu,
+        shrunk.targets,
+        width,
+        columns,
+        gated=gated is not None,
+        late=low.late(item.x),
     )
-    low.call(f"{item.label}.lora.b", [kernel], [x, y, low.step, *shrunk.bound])
+    products = [gated] if gated else []
+    low.call(f"{item.label}.lora.b", [kernel], [x, *products, y, low.step, *shrunk.bound])
     low.memory.release(shrunk.middle)
 
 

@@ -6,13 +6,11 @@ from shimmy.graph.builder import Graph
 from shimmy_plugins.backends.wgpu.costs import attention_cost, product_cost
 from shimmy_plugins.backends.wgpu.device import Slice
 from shimmy_plugins.backends.wgpu.fusion import Attention, Linear
-from shimmy_plugins.backends.wgpu.kernel import Columns
 from shimmy_plugins.backends.wgpu.lora import LoraState
 from shimmy_plugins.backends.wgpu.lora_calls import expand, shrink
 from shimmy_plugins.backends.wgpu.lowering import Lowering, Precision, Shared
 from shimmy_plugins.backends.wgpu.memory import FLOAT
 from shimmy_plugins.backends.wgpu.ops.attention_tile import attention_tile, kv_write
-from shimmy_plugins.backends.wgpu.ops.elementwise import swiglu
 from shimmy_plugins.backends.wgpu.ops.linear_tile import Epilogue, linear_tile
 from shimmy_plugins.backends.wgpu.ops.quantize import code_bytes, quantize, scale_bytes
 from shimmy_plugins.backends.wgpu.ops.rms_norm import rms_norm
@@ -38,18 +36,15 @@ class Prompts(Lowering):
         """A product to which adapters add; only then gates let through."""
         (x,) = self._multiplied(item, "f32")
         shrunk = shrink(self, adapters, item, x)
-        y, late = self.result(item), self.late(item.x)
+        y = self.result(item)
         if not item.swiglu:
             self._product(item, item.epilogue, y.memory)
             expand(self, item, shrunk, x, y.memory)
             return
-        rows = self.shared.outputs if late else self.rows
+        rows = self.shared.outputs if self.late(item.x) else self.rows
         both = self.memory.take(FLOAT * 2 * y.width * rows)
         self._product(item, "store", both)
-        expand(self, item, shrunk, x, both)
-        gate, up = (Columns(y.width, 2 * y.width, at) for at in (0, y.width))
-        gated = swiglu(self.shared.composer, self.shared.gpu, y.width, gate=gate, up=up, late=late)
-        self.call(f"{item.label}.swiglu", [gated], [both, both, y.memory, self.step])
+        expand(self, item, shrunk, x, y.memory, gated=both)
         self.memory.release(both)
 
     def _product(self, item: Linear, epilogue: Epilogue, y: Slice) -> None:

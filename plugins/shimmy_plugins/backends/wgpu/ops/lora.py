@@ -94,13 +94,21 @@ def shrink(
 
 
 def expand(
-    composer: Composer, gpu: Gpu, targets: Targets, width: int, columns: int, *, late: bool = False
+    composer: Composer,
+    gpu: Gpu,
+    targets: Targets,
+    width: int,
+    columns: int,
+    *,
+    gated: bool = False,
+    late: bool = False,
 ) -> Kernel:
-    """y += what adapters add to products. Bindings: x, y, step, lora, middle.
+    """y += what adapters add to products. Bindings: x, [products], y, step, lora, middle.
 
     Args:
-        width: columns of y, those of all matrices.
+        width: columns of y.
         columns: of x, which a B without an A multiplies itself.
+        gated: y = silu(gate) * up of the products of two matrices with what is added to them.
         late: x is the rows whose logits are wanted, y those of all outputs of the step.
     """
     workgroup = min(WORKGROUP, gpu.limits.invocations)
@@ -108,6 +116,7 @@ def expand(
         "shimmy/ops/lora_expand.wgsl",
         width=width,
         columns=columns,
+        gated=gated,
         norm=None,
         late=late,
         shape={"batch": 1},
@@ -120,7 +129,7 @@ def expand(
     def grid(size: Size) -> tuple[int, int, int]:
         return -(-width // workgroup), (size.outputs if late else size.rows), 1
 
-    return Kernel(f"lora_expand {width}", source, grid)
+    return Kernel(f"lora_expand {width}{' swiglu' * gated}", source, grid)
 
 
 def embed(composer: Composer, gpu: Gpu, targets: Targets, width: int) -> Kernel:
