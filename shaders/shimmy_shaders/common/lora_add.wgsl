@@ -1,8 +1,8 @@
 // Needs lora.wgsl and the binding `middle: array<vec4<f32>>`: A x of all entries, and if `lora.copied` x itself where there is
 // no A; else shimmy/vec/rows.wgsl, to read it.
 
-// What adapters add to result `column` of a row.
-fn lora_added(row: u32, column: u32) -> f32 {
+// What adapters add to result `column` of a row; of `lanes` invocations that share it, the part of number `lane`.
+fn lora_added(row: u32, column: u32, lane: u32, lanes: u32) -> f32 {
     let entries = lora_entries(row);
     if (entries == 0u) { return 0.0; }
     var which = 0u;
@@ -18,7 +18,7 @@ fn lora_added(row: u32, column: u32) -> f32 {
         let begin = lora_middle(row, k, which);
         var sum = vec4<f32>();
         if (term.b != 0u) {
-            for (var c = 0u; c < term.b_chunks; c++) {
+            for (var c = lane; c < term.b_chunks; c += lanes) {
                 let weight = lora_chunk(term.b, own, term.b_chunks, c, term.half);
 # if not lora.copied
                 if (term.a == 0u) {
@@ -31,8 +31,9 @@ fn lora_added(row: u32, column: u32) -> f32 {
                 sum = fma(weight[1], middle[begin + 2u * c + 1u], sum);
             }
         }
-        let own_sum = fma(term.scale, (sum.x + sum.y) + (sum.z + sum.w), lora_offset(term, own));
-        added = fma(lora_factor(entries, k), own_sum, added);
+        var part = term.scale * ((sum.x + sum.y) + (sum.z + sum.w));
+        if (lane == 0u) { part += lora_offset(term, own); }
+        added = fma(lora_factor(entries, k), part, added);
     }
     return added;
 }

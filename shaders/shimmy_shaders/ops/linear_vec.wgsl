@@ -15,9 +15,6 @@
 # set totals = weight_rows * shape.batch
 # set quads = shape.chunk // 4
 # set groups = 32 // layout.group if layout.group is defined else 1
-## What adapters add to a row of the product, and to that of what a gate lets through.
-# set added = " + lora_added(%s, row)" % ("step_output(first + b)" if late else "first + b") if lora else ""
-# set added_up = added | replace(", row)", ", row + %du)" % outputs)
 # set parts = shape.lanes // (subgroup or shape.lanes)
 ${weights.bindings(layout, "w", 0)}
 # if norm is not none and place == "workgroup"
@@ -53,6 +50,8 @@ ${weights.functions(layout, "w", columns)}
 # if lora
 # include "shimmy/common/lora.wgsl"
 # include "shimmy/common/lora_add.wgsl"
+// What adapters add to each total, in two parts.
+var<workgroup> added: array<f32, ${shape.owners * totals * 2}>;
 # endif
 
 # if subgroup
@@ -78,6 +77,10 @@ fn add_up(mine: f32, li: u32) -> f32 {
 fn sum_of_parts(owner: u32, k: u32) -> f32 {
     var sum = sums[owner * ${parts * totals}u + k];
     for (var part = 1u; part < ${parts}u; part++) { sum += sums[(owner * ${parts}u + part) * ${totals}u + k]; }
+# if lora
+    let both = (owner * ${totals}u + k) * 2u;
+    sum += added[both] + added[both + 1u];
+# endif
     return sum;
 }
 
@@ -115,6 +118,15 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
         let rows = rows_of(top);
         // Zeros are said: a variable that a loop does not set keeps its value from one turn to the next (naga 29).
         var totals = array<Total, ${totals}>();
+# if lora
+        // Two invocations for each total: what they read is on its way while others multiply.
+        for (var i = lane; i < ${2 * totals}u; i += ${shape.lanes}u) {
+            let r = i / ${2 * shape.batch}u;
+            let row = min(top + r / ${halves}u * ${shape.owners}u, ${outputs - 1}u) + r % ${halves}u * ${outputs}u;
+            let source = min(first + i / 2u % ${shape.batch}u, count() - 1u);
+            added[owner * ${2 * totals}u + i] = lora_added(${"step_output(source)" if late else "source"}, row, i % 2u, 2u);
+        }
+# endif
         var chunk = lane;
 # if shape.pieces > 1
         for (var start = 0u; start < ${shape.chunks}u; start += ${shape.piece}u) {
@@ -149,11 +161,11 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
             if (row < ${outputs}u && first + b < count()) {
                 let i = (${"step_first_output() + " if late}first + b) * ${outputs}u + row;
 # if epilogue == "swiglu"
-                let gate = sum_of_parts(owner, e * ${2 * shape.batch}u + b)${added};
-                let up = sum_of_parts(owner, e * ${2 * shape.batch}u + ${shape.batch}u + b)${added_up};
+                let gate = sum_of_parts(owner, e * ${2 * shape.batch}u + b);
+                let up = sum_of_parts(owner, e * ${2 * shape.batch}u + ${shape.batch}u + b);
                 y[i] = silu(gate) * up;
 # else
-                let product = sum_of_parts(owner, k)${" + bias[row]" if bias}${added};
+                let product = sum_of_parts(owner, k)${" + bias[row]" if bias};
                 y[i] = ${"y[i] + " if epilogue == "add"}product;
 # endif
             }

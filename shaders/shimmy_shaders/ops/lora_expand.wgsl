@@ -26,10 +26,10 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
     let to = ${"step_first_output() + " if late}at.y;
     if (column >= ${width}u) { return; }
 # if gated
-    let gate = product[to * ${2 * width}u + column] + lora_added(row, column);
-    let up = product[to * ${2 * width}u + ${width}u + column] + lora_added(row, column + ${width}u);
+    let gate = product[to * ${2 * width}u + column] + lora_added(row, column, 0u, 1u);
+    let up = product[to * ${2 * width}u + ${width}u + column] + lora_added(row, column + ${width}u, 0u, 1u);
     y[to * ${width}u + column] = silu(gate) * up;
 # else
-    if (lora_entries(row) != 0u) { y[to * ${width}u + column] += lora_added(row, column); }
+    if (lora_entries(row) != 0u) { y[to * ${width}u + column] += lora_added(row, column, 0u, 1u); }
 # endif
 }
