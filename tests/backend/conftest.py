@@ -13,5 +13,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the others as parts of the long suites."""
     for item in items:
         parameters = getattr(getattr(item, "callspec", None), "params", {})
-        if "wgpu" in parameters.values() and not any(name in item.nodeid for name in ALWAYS):
+        on_gpu = any(isinstance(value, str) and value == "wgpu" for value in parameters.values())
+        if on_gpu and not any(name in item.nodeid for name in ALWAYS):
             item.add_marker(pytest.mark.full)
