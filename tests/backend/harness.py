@@ -44,7 +44,6 @@ def _gpu() -> str:
         return "auto"
 
 
-#: What the setting ``gpu`` must be for the wgpu engine to run here.
 GPU = _gpu()
 
 
@@ -225,6 +224,11 @@ def graph_of(weights: MadeUpWeights, build: Callable[[Graph], Value], scaling: R
     graph = Graph(weights, {**CORE_OPS, "flat": FLAT}, scaling)
     graph.output = build(graph).index
     return graph
+
+
+def gpu_of(backend: str) -> str:
+    """The setting ``gpu`` for a backend to run here."""
+    return GPU if backend == "wgpu" else "auto"
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import pytest
 
 from shimmy.engine.load import load_engine
 from shimmy.engine.protocol import EngineSettings
-from tests.backend.harness import BACKENDS, GPU, generate_greedy, no_progress
+from tests.backend.harness import BACKENDS, generate_greedy, gpu_of, no_progress
 from tests.folders import FOLDER, NAMES, all_plugins, reference
 
 
@@ -22,7 +22,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("quantize", ["f16", "f32"])
 def test_greedy_tokens_and_logits_are_those_of_transformers(name: str, backend: str, quantize: str):
-    settings = EngineSettings(backend=backend, gpu=GPU, kv_memory=2**26, quantize=quantize)
+    settings = EngineSettings(backend=backend, gpu=gpu_of(backend), kv_memory=2**26, quantize=quantize)
     loaded = load_engine(FOLDER / name, name, settings, all_plugins(), no_progress)
     for answer in reference(name)["generations"]:
         found, logits = generate_greedy(loaded.engine.plan, answer["prompt"], len(answer["ids"]))
@@ -35,7 +35,7 @@ def test_greedy_tokens_and_logits_are_those_of_transformers(name: str, backend: 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_eight_bits_come_near(backend: str):
-    settings = EngineSettings(backend=backend, gpu=GPU, kv_memory=2**26, quantize="q8_0")
+    settings = EngineSettings(backend=backend, gpu=gpu_of(backend), kv_memory=2**26, quantize="q8_0")
     loaded = load_engine(FOLDER / "llama3", "llama3", settings, all_plugins(), no_progress)
     answer = reference("llama3")["generations"][0]
     _, logits = generate_greedy(loaded.engine.plan, answer["prompt"], 1)
