@@ -28,13 +28,9 @@ SERVING = tuple(key for key in settings_table() if key not in ROOT)
 FINDING = ("base_gguf", "model_paths", "models_dir", "auto_discover", "lora_gguf", "quantize")
 NAMING = ("served_model_name",)
 TEXT = ("chat_template", "pre_tokenizer")
+COMPUTING = ("engine_backend", "precision", "gpu", "gpu_memory", "threads", "instructions")
 ENGINE = (
-    "engine_backend",
-    "precision",
-    "gpu",
-    "gpu_memory",
-    "threads",
-    "instructions",
+    *COMPUTING,
     "max_ctx",
     "rope_scale",
     "kv_type",

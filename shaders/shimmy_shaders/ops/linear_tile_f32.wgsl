@@ -3,7 +3,7 @@
 // floats, then to the workgroup's memory.
 
 # import layout.shader as weights
-# from "shimmy/common/share.wgsl" import each
+# from "shimmy/common/share.wgsl" import each, stored
 # set first = layout.parts | length
 # set blocks = (columns + 31) // 32
 # set quads = tile.chunk // 4
@@ -119,12 +119,5 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
         }
 # endfor
     }
-# for i, j in tile.results
-# if epilogue != "swiglu"
-    tile_store(row + ty + ${i * tile.down}u, column + tx + ${j * tile.across}u, sum${i}_${j});
-# elif j < tile.each_columns // 2
-    tile_store(row + ty + ${i * tile.down}u, column + tx + ${j * tile.across}u,
-        silu(sum${i}_${j}) * sum${i}_${j + tile.each_columns // 2});
-# endif
-# endfor
+    ${stored(tile, epilogue)}
 }

@@ -3,7 +3,7 @@
 // to the other half of the workgroup's memory. Sums are exact integers for ${layout.group} columns, then F32, in order.
 
 # import layout.shader as weights
-# from "shimmy/common/share.wgsl" import each
+# from "shimmy/common/share.wgsl" import each, stored
 # set first = layout.parts | length
 # set groups = 32 // layout.group
 # set zero = layout.offsets - layout.bias if layout.offsets is integer else none
@@ -152,12 +152,5 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
         ${store("other")}
         workgroupBarrier();
     }
-# for i, j in tile.results
-# if epilogue != "swiglu"
-    tile_store(row + ty + ${i * tile.down}u, column + tx + ${j * tile.across}u, sum${i}_${j});
-# elif j < tile.each_columns // 2
-    tile_store(row + ty + ${i * tile.down}u, column + tx + ${j * tile.across}u,
-        silu(sum${i}_${j}) * sum${i}_${j + tile.each_columns // 2});
-# endif
-# endfor
+    ${stored(tile, epilogue)}
 }

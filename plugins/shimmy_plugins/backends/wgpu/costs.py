@@ -13,7 +13,7 @@ def product_cost(matrix: GpuMatrix, *, late: bool) -> Cost:
     """Each weight is read once, and each row of x; each row of y is written."""
 
     def cost(size: Size) -> Work:
-        rows = size.outputs if late else size.rows
+        rows = size.count(late=late)
         weights = matrix.layout.bytes(matrix.rows, matrix.columns)
         values = rows * (matrix.rows + matrix.columns)
         return Work(weights + FLOAT * values, 2 * rows * matrix.rows * matrix.columns)

@@ -15,6 +15,7 @@ from shimmy.graph.evaluate import Evaluator, evaluator
 from shimmy.graph.ops import Op, Shape
 from shimmy_plugins.backends.wgpu.device import Gpu
 from shimmy_plugins.backends.wgpu.memory import FLOAT, Rows
+from shimmy_plugins.backends.wgpu.step import outputs_of
 
 F32 = NDArray[np.float32]
 
@@ -69,12 +70,11 @@ class Fallback:
 
 def part_of(batch: Batch, rows: slice) -> Batch:
     """A step with only some adjacent rows of another."""
-    wanted = batch.outputs[(batch.outputs >= rows.start) & (batch.outputs < rows.stop)] - rows.start
     return replace(
         batch,
         tokens=batch.tokens[rows],
         positions=batch.positions[rows],
         slots=batch.slots[rows],
-        outputs=wanted.astype(np.int32),
+        outputs=outputs_of(batch, rows),
         generated=min(batch.generated, rows.stop) - min(batch.generated, rows.start),
     )

@@ -12,7 +12,7 @@ Four rewrites, none of which knows an architecture; they look at values and who 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -231,7 +231,7 @@ def _with_adds(graph: Graph, items: list[Fused]) -> list[Fused]:
         for i in item.inputs:
             reads.setdefault(i, []).append(at)
     made = {item.result: (at, item) for at, item in enumerate(items)}
-    views = parts_of(items)
+    parts = _parts(items)
     dropped: set[int] = set()
     for at, item in enumerate(items):
         if not (isinstance(item, Single) and item.node.op == "add"):
@@ -247,7 +247,7 @@ def _with_adds(graph: Graph, items: list[Fused]) -> list[Fused]:
                 and last == at
                 and product != other
                 and other in made
-                and other not in views
+                and other not in parts
             ):
                 dropped.add(source_at)
                 items[at] = replace(source, result=item.result, add=other)
@@ -256,11 +256,7 @@ def _with_adds(graph: Graph, items: list[Fused]) -> list[Fused]:
     return [item for at, item in enumerate(items) if at not in dropped]
 
 
-def parts_of(items: Iterable[Fused]) -> Mapping[int, Linear]:
-    """Values that are parts of another's rows."""
-    return {
-        node.index: item
-        for item in items
-        if isinstance(item, Linear) and len(item.nodes) > 1 and not item.swiglu
-        for node in item.nodes
-    }
+def _parts(items: Iterable[Fused]) -> set[int]:
+    """Values that are parts of rows of several."""
+    merged = (item for item in items if isinstance(item, Linear) and not item.swiglu)
+    return {node.index for item in merged if len(item.nodes) > 1 for node in item.nodes}

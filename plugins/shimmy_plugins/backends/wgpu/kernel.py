@@ -29,9 +29,18 @@ class Size:
     context: int
     """Positions that the row with most of them sees, itself included."""
 
+    def count(self, *, late: bool) -> int:
+        """Rows that an op has: behind ``last`` those whose logits are wanted."""
+        return self.outputs if late else self.rows
+
 
 Grid: TypeAlias = Callable[[Size], tuple[int, int, int]]
 """Workgroups in x, y and z; a zero means that there is nothing to do."""
+
+
+def one_per_row(size: Size) -> tuple[int, int, int]:
+    """The grid of an op that has a workgroup for each row."""
+    return size.rows, 1, 1
 
 
 @dataclass(frozen=True, slots=True)

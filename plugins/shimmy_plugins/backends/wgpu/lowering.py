@@ -15,9 +15,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from shimmy.engine.plan import Limits
 from shimmy.errors import GraphError
 from shimmy.gguf.weights import Weights
@@ -45,7 +42,6 @@ from shimmy_plugins.backends.wgpu.weights import GpuMatrix, GpuWeights
 #: Ops that lowering knows by name; beyond them there are row ops.
 OPS = frozenset(("embed", "linear", "heads", "rope", "attention", "last"))
 
-F32 = NDArray[np.float32]
 Precision = Literal["f32", "int8"]
 
 

@@ -25,7 +25,7 @@ from shimmy_plugins.backends.wgpu.ops.attention_vec import PIECE
 from shimmy_plugins.backends.wgpu.profile import profile
 from shimmy_plugins.backends.wgpu.program import PhaseProgram
 from shimmy_plugins.backends.wgpu.sampling import samples_ahead
-from shimmy_plugins.backends.wgpu.step import has_adapters, phase_words
+from shimmy_plugins.backends.wgpu.step import has_adapters, outputs_of, phase_words
 
 F32 = NDArray[np.float32]
 
@@ -218,9 +218,11 @@ class WgpuPlan:
 
 def _highest(batch: Batch) -> int:
     """The highest KV block that a step reads or writes; -1: none."""
-    last = batch.positions // BLOCK_TOKENS
-    used = np.arange(batch.block_tables.shape[1]) <= last[:, None]
-    return int(np.where(used, batch.block_tables[batch.slots], -1).max(initial=-1))
+    tables = batch.block_tables
+    last = np.full(len(tables), -1)
+    np.maximum.at(last, batch.slots, batch.positions)
+    used = np.arange(tables.shape[1]) <= last[:, None] // BLOCK_TOKENS
+    return int(np.where(used, tables, -1).max(initial=-1))
 
 
 def _size(batch: Batch, rows: slice) -> Size:
@@ -228,5 +230,5 @@ def _size(batch: Batch, rows: slice) -> Size:
     count = rows.stop - rows.start
     if not count:
         return Size(0, 0, 0)
-    wanted = int(((batch.outputs >= rows.start) & (batch.outputs < rows.stop)).sum())
-    return Size(count, wanted, -(-(int(batch.positions[rows].max()) + 1) // PIECE) * PIECE)
+    context = -(-(int(batch.positions[rows].max()) + 1) // PIECE) * PIECE
+    return Size(count, len(outputs_of(batch, rows)), context)

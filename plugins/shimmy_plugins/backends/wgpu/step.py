@@ -27,18 +27,21 @@ ROW = 4
 I32 = NDArray[np.int32]
 
 
-def step_words(rows: int, sequences: int, max_ctx: int, block_tokens: int) -> int:
-    """Most numbers a step of ``rows`` rows has."""
-    return HEADER + rows * (ROW + 1) + sequences * -(-max_ctx // block_tokens)
-
-
 def most_words(limits: Limits, rows: int, block_tokens: int) -> int:
-    return step_words(rows, limits.max_sequences, limits.max_ctx, block_tokens)
+    """Most numbers that a step of ``rows`` rows has, but for those of adapters."""
+    return HEADER + rows * (ROW + 1) + limits.max_sequences * -(-limits.max_ctx // block_tokens)
 
 
 def most_lora_words(rows: int) -> int:
     """Most numbers that adapters add to those."""
     return rows * 2 * MOST_MIXED
+
+
+def outputs_of(batch: Batch, rows: slice) -> I32:
+    """Which of some adjacent rows of a step have their logits wanted, counted from the first of them."""
+    inside = (batch.outputs >= rows.start) & (batch.outputs < rows.stop)
+    wanted: I32 = batch.outputs[inside] - np.int32(rows.start)
+    return wanted
 
 
 def has_adapters(batch: Batch, rows: slice) -> bool:
@@ -50,7 +53,7 @@ def has_adapters(batch: Batch, rows: slice) -> bool:
 
 def phase_words(batch: Batch, rows: slice, first_output: int) -> I32:
     """The numbers for some adjacent rows of a step."""
-    wanted = batch.outputs[(batch.outputs >= rows.start) & (batch.outputs < rows.stop)] - rows.start
+    wanted = outputs_of(batch, rows)
     count = rows.stop - rows.start
     slots = batch.slots[rows]
     first, last = (int(slots.min()), int(slots.max()) + 1) if count else (0, 0)

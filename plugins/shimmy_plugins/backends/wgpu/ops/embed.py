@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shimmy_plugins.backends.wgpu.composer import Composer
-from shimmy_plugins.backends.wgpu.kernel import Kernel, Size
+from shimmy_plugins.backends.wgpu.kernel import Kernel, one_per_row
 from shimmy_plugins.backends.wgpu.layouts import BLOCK, GpuLayout
 
 if TYPE_CHECKING:
@@ -23,8 +23,4 @@ def embed(composer: Composer, gpu: Gpu, layout: GpuLayout, columns: int) -> Kern
     blocks = -(-columns // BLOCK)
     workgroup = min(1 << (blocks - 1).bit_length(), WORKGROUP, gpu.limits.invocations)
     source = composer.compose("shimmy/ops/embed.wgsl", layout=layout, columns=columns, workgroup=workgroup)
-    return Kernel(f"embed {layout.name} {columns}", source, _one_per_row)
-
-
-def _one_per_row(size: Size) -> tuple[int, int, int]:
-    return size.rows, 1, 1
+    return Kernel(f"embed {layout.name} {columns}", source, one_per_row)

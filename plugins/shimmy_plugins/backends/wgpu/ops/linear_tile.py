@@ -116,7 +116,7 @@ def linear_tile(
     )
 
     def grid(size: Size) -> tuple[int, int, int]:
-        count = size.outputs if late else size.rows
+        count = size.count(late=late)
         return -(-width // tile.width(epilogue)), -(-count // tile.rows), 1
 
     return Kernel(f"linear_tile {kind} {layout.name} {rows}x{columns}", source, grid)

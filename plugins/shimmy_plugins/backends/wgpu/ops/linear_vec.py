@@ -157,13 +157,13 @@ def _row_bytes(layout: GpuLayout, columns: int, int8: bool) -> tuple[int, ...]:
 
 
 def _grid(shape: Shape, late: bool, size: Size) -> tuple[int, int, int]:
-    count = size.outputs if late else size.rows
+    count = size.count(late=late)
     mine = (count > 1) == (shape.batch > 1)
     return shape.grid_x, -(-count // shape.batch) if mine else 0, shape.grid_z
 
 
 def _grid_prepare(late: bool, size: Size) -> tuple[int, int, int]:
-    count = size.outputs if late else size.rows
+    count = size.count(late=late)
     return count if count > 1 else 0, 1, 1
 
 

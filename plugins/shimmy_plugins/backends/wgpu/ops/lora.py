@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from shimmy.engine.protocol import MOST_MIXED
 from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.device import Gpu
-from shimmy_plugins.backends.wgpu.kernel import Kernel, Size
+from shimmy_plugins.backends.wgpu.kernel import Kernel, Size, one_per_row
 
 #: Numbers of a weight that are read at once; rows of A and of B are padded to it with zeros.
 CHUNK = 8
@@ -69,26 +69,17 @@ def shrink(
         norm: eps of an RMS norm of x that comes first.
         late: x is the rows whose logits are wanted.
     """
-    workgroup = min(WORKGROUP, gpu.limits.invocations)
+    workgroup = _workgroup(gpu)
     chunks = -(-columns // CHUNK)
     lanes = min(GENERATED_LANES if targets.copied else PROMPT_LANES, 1 << (chunks - 1).bit_length())
     # A workgroup has at most as many ranks as there are in a chunk of them.
     lanes = min(max(lanes, workgroup // CHUNK), workgroup)
-    source = composer.compose(
-        "shimmy/ops/lora_shrink.wgsl",
-        columns=columns,
-        norm=norm,
-        late=late,
-        lanes=lanes,
-        shape={"batch": 1},
-        place="workgroup",
-        workgroup=workgroup,
-        subgroup=gpu.subgroup,
-        lora=targets,
+    source = _compose(
+        composer, gpu, "lora_shrink", targets, columns=columns, norm=norm, late=late, lanes=lanes
     )
 
     def grid(size: Size) -> tuple[int, int, int]:
-        return -(-ranks() * lanes // workgroup), (size.outputs if late else size.rows), len(targets.starts)
+        return -(-ranks() * lanes // workgroup), size.count(late=late), len(targets.starts)
 
     return Kernel(f"lora_shrink {columns}", source, grid)
 
@@ -111,37 +102,36 @@ def expand(
         gated: y = silu(gate) * up of the products of two matrices with what is added to them.
         late: x is the rows whose logits are wanted, y those of all outputs of the step.
     """
-    workgroup = min(WORKGROUP, gpu.limits.invocations)
-    source = composer.compose(
-        "shimmy/ops/lora_expand.wgsl",
-        width=width,
-        columns=columns,
-        gated=gated,
-        norm=None,
-        late=late,
-        shape={"batch": 1},
-        place="workgroup",
-        workgroup=workgroup,
-        subgroup=gpu.subgroup,
-        lora=targets,
+    workgroup = _workgroup(gpu)
+    source = _compose(
+        composer, gpu, "lora_expand", targets, width=width, columns=columns, gated=gated, norm=None, late=late
     )
 
     def grid(size: Size) -> tuple[int, int, int]:
-        return -(-width // workgroup), (size.outputs if late else size.rows), 1
+        return -(-width // workgroup), size.count(late=late), 1
 
     return Kernel(f"lora_expand {width}{' swiglu' * gated}", source, grid)
 
 
 def embed(composer: Composer, gpu: Gpu, targets: Targets, width: int) -> Kernel:
     """y += what adapters add to embeddings. Bindings: chosen, y, step, lora; see the op embed."""
-    source = composer.compose(
-        "shimmy/ops/lora_embed.wgsl",
-        width=width,
-        workgroup=min(WORKGROUP, gpu.limits.invocations),
-        lora=targets,
+    return Kernel(
+        f"lora_embed {width}", _compose(composer, gpu, "lora_embed", targets, width=width), one_per_row
     )
 
-    def grid(size: Size) -> tuple[int, int, int]:
-        return size.rows, 1, 1
 
-    return Kernel(f"lora_embed {width}", source, grid)
+def _workgroup(gpu: Gpu) -> int:
+    return min(WORKGROUP, gpu.limits.invocations)
+
+
+def _compose(composer: Composer, gpu: Gpu, op: str, targets: Targets, **parameters: object) -> str:
+    """The shader of an op, with what the files that it includes want to know."""
+    return composer.compose(
+        f"shimmy/ops/{op}.wgsl",
+        shape={"batch": 1},
+        place="workgroup",
+        workgroup=_workgroup(gpu),
+        subgroup=gpu.subgroup,
+        lora=targets,
+        **parameters,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.device import Gpu
-from shimmy_plugins.backends.wgpu.kernel import Kernel, Size
+from shimmy_plugins.backends.wgpu.kernel import Kernel, one_per_row
 from shimmy_plugins.backends.wgpu.ops.row import workgroup_for
 
 #: Columns that share a scale.
@@ -37,8 +37,4 @@ def quantize(composer: Composer, gpu: Gpu, columns: int, norm: float | None = No
         workgroup=max(workgroup_for(gpu, columns // 4), _LEAST_WORKGROUP),
         subgroup=gpu.subgroup,
     )
-    return Kernel(f"quantize {columns}", source, _one_per_row)
-
-
-def _one_per_row(size: Size) -> tuple[int, int, int]:
-    return size.rows, 1, 1
+    return Kernel(f"quantize {columns}", source, one_per_row)

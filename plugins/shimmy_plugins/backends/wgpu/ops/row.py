@@ -68,7 +68,7 @@ def row_op(
     )
 
     def grid(size: Size) -> tuple[int, int, int]:
-        return (size.outputs if late else size.rows), parts, 1
+        return size.count(late=late), parts, 1
 
     name = file.rpartition("/")[2].removesuffix(".wgsl")
     return Kernel(f"{name} {width}", source, grid)
