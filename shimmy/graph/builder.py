@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from shimmy.errors import GraphError, did_you_mean
-from shimmy.graph.ops import CORE_OPS, Op, Shape
+from shimmy.graph.ops import CORE_OPS, Op
 from shimmy.graph.scaling import PLAIN, RopeScaling
+from shimmy.graph.shapes import Shape
 from shimmy.graph.tensors import TensorTable
 
 
@@ -84,20 +85,29 @@ class Graph:
         """Embedding row of each token: (columns of ``name``,)."""
         return self.op("embed", weights={"weight": self._tensor(name)}, label=name)
 
+    def position_embed(self, name: str) -> Value:
+        """Row of each token's position in its sequence: (columns of ``name``,)."""
+        return self.op("position_embed", weights={"weight": self._tensor(name)}, label=name)
+
     def linear(self, x: Value, name: str, *, tied: str | None = None) -> Value:
         """x @ weight.T (+ bias when the file has one); ``tied`` names the matrix to use if missing."""
-        weights = {"weight": self._tensor(name, instead=tied)}
-        if (bias := f"{self._prefix}{name}.bias") in self.tensors:
-            weights["bias"] = bias
-        return self.op("linear", x, weights=weights, label=name)
+        return self.op("linear", x, weights=self._with_bias(name, instead=tied), label=name)
 
     def rms_norm(self, x: Value, name: str, *, eps: float) -> Value:
         """RMS norm over the last axis (Zhang & Sennrich 2019, arXiv:1910.07467)."""
         return self.op("rms_norm", x, weights={"weight": self._tensor(name)}, label=name, eps=eps)
 
+    def layer_norm(self, x: Value, name: str, *, eps: float) -> Value:
+        """Layer norm over the last axis (+ bias when the file has one; Ba et al. 2016, arXiv:1607.06450)."""
+        return self.op("layer_norm", x, weights=self._with_bias(name), label=name, eps=eps)
+
     def heads(self, x: Value, count: int) -> Value:
         """View a row as ``count`` heads."""
         return self.op("heads", x, heads=count)
+
+    def slice(self, x: Value, start: int, size: int) -> Value:
+        """``size`` numbers of a row, from ``start`` on."""
+        return self.op("slice", x, start=start, size=size)
 
     def rope(self, x: Value, *, base: float, dims: int, style: str, scaled: bool = True) -> Value:
         """Rotary embedding (Su et al. 2021, arXiv:2104.09864) of the first ``dims`` of each head.
@@ -129,9 +139,48 @@ class Graph:
         """
         return self.op("attention", q, k, v, layer=layer, scale=scale, window=window, softcap=softcap)
 
+    def gelu(self, x: Value) -> Value:
+        """0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))) (Hendrycks & Gimpel 2016, arXiv:1606.08415)."""
+        return self.op("gelu", x)
+
+    def geglu(self, gate: Value, up: Value) -> Value:
+        """gelu(gate) * up (Shazeer 2020, arXiv:2002.05202)."""
+        return self.op("geglu", gate, up)
+
     def swiglu(self, gate: Value, up: Value) -> Value:
         """silu(gate) * up (Shazeer 2020, arXiv:2002.05202)."""
         return self.op("swiglu", gate, up)
+
+    def sigmoid_gate(self, x: Value, gate: Value) -> Value:
+        """x * sigmoid(gate), where ``gate`` is one number for each row."""
+        return self.op("sigmoid_gate", x, gate)
+
+    def scale(self, x: Value, factor: float) -> Value:
+        """x * factor."""
+        return self.op("scale", x, factor=factor)
+
+    def softcap(self, x: Value, cap: float) -> Value:
+        """cap * tanh(x / cap): between -cap and cap (Gemma 2, arXiv:2408.00118)."""
+        return self.op("softcap", x, cap=cap)
+
+    def top_experts(self, logits: Value, used: int, *, normalize: bool, scale: float = 1.0) -> Value:
+        """The ``used`` experts of the largest logits (Shazeer et al. 2017, arXiv:1701.06538): (2, used).
+
+        Row 0 has their numbers, best first, row 1 their weights: softmax over all experts, divided by
+        the sum of the chosen ones' if ``normalize``, times ``scale``.
+        """
+        return self.op("top_experts", logits, used=used, normalize=normalize, scale=scale)
+
+    def expert_linear(self, x: Value, name: str, chosen: Value) -> Value:
+        """x, or for each expert a row of its own, @ that one's weight.T: (used, rows).
+
+        ``name`` has (experts, rows, columns); ``chosen`` is of :meth:`top_experts`.
+        """
+        return self.op("expert_linear", x, chosen, weights={"weight": self._tensor(name)}, label=name)
+
+    def expert_sum(self, y: Value, chosen: Value) -> Value:
+        """The sum of the chosen experts' rows times their weights: (used, n) -> (n,)."""
+        return self.op("expert_sum", y, chosen)
 
     def last(self, x: Value) -> Value:
         """Keep only the rows whose logits are wanted."""
@@ -173,6 +222,11 @@ class Graph:
         raise GraphError(
             f"the model file has no tensor {full!r}.", hint=did_you_mean(full, self.tensors.names())
         )
+
+    def _with_bias(self, name: str, *, instead: str | None = None) -> dict[str, str]:
+        bias = f"{self._prefix}{name}.bias"
+        weights = {"weight": self._tensor(name, instead=instead)}
+        return weights | {"bias": bias} if bias in self.tensors else weights
 
     def _unique(self, label: str) -> str:
         count = self._labels.get(label, 0)

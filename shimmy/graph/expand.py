@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Container, Sequence
 
 from shimmy.graph.builder import Graph, Node, Value
+from shimmy.graph.rewrite import copied, rewritten
 
 
 def expand(graph: Graph, known: Container[str]) -> Graph:
     """The graph with ops that are not ``known`` rewritten, as far as they say how."""
-    while any(_rewrite(graph, node, known) for node in graph.nodes):
-        graph = _expand_once(graph, known)
+
+    def older(result: Graph, node: Node, inputs: Sequence[Value]) -> Value:
+        how = graph.ops[node.op].expand
+        if how is None or node.op in known:
+            return copied(result, node, inputs)
+        return how(result, inputs, node.weights, node.attrs)
+
+    while any(graph.ops[node.op].expand and node.op not in known for node in graph.nodes):
+        graph = rewritten(graph, older)
     return graph
-
-
-def _expand_once(graph: Graph, known: Container[str]) -> Graph:
-    result = Graph(graph.tensors, graph.ops)
-    values: list[Value] = []
-    for node in graph.nodes:
-        inputs = [values[i] for i in node.inputs]
-        if rewrite := _rewrite(graph, node, known):
-            values.append(rewrite(result, inputs, node.weights, node.attrs))
-        else:
-            copy = result.op(node.op, *inputs, weights=node.weights, label=node.label, **node.attrs)
-            values.append(copy)
-    result.output = values[graph.output].index
-    return result
-
-
-def _rewrite(graph: Graph, node: Node, known: Container[str]) -> Callable[..., Value] | None:
-    return None if node.op in known else graph.ops[node.op].expand

@@ -10,7 +10,7 @@ Adapters come and go while a plan runs: nodes name their target by label, plans 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shimmy.graph.builder import Graph, Node, Value
+from shimmy.graph.rewrite import copied, rewritten
 
 if TYPE_CHECKING:
     from shimmy.graph.batch import Batch
@@ -62,20 +63,18 @@ def target_labels(graph: Graph) -> dict[str, Node]:
 
 def with_lora(graph: Graph) -> Graph:
     """The graph with a ``lora`` node behind every node that adapters may change."""
-    result = Graph(graph.tensors, graph.ops, graph.scaling)
-    values: list[Value] = []
     late: set[int] = set()
-    for node in graph.nodes:
-        inputs = [values[i] for i in node.inputs]
-        value = result.op(node.op, *inputs, weights=node.weights, label=node.label, **node.attrs)
+
+    def adapted(result: Graph, node: Node, inputs: Sequence[Value]) -> Value:
+        value = copied(result, node, inputs)
         if node.op == "last" or late.intersection(node.inputs):
             late.add(node.index)
-        if node.op in TARGETS:
-            label = f"{node.label}.lora"
-            value = result.op("lora", value, *inputs, label=label, target=node.label, late=node.index in late)
-        values.append(value)
-    result.output = values[graph.output].index
-    return result
+        if node.op not in TARGETS:
+            return value
+        label = f"{node.label}.lora"
+        return result.op("lora", value, *inputs, label=label, target=node.label, late=node.index in late)
+
+    return rewritten(graph, adapted)
 
 
 def lora(

@@ -6,18 +6,15 @@ means; engines are tested against it.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-from shimmy.errors import GraphError
+from shimmy.graph import shapes
+from shimmy.graph.shapes import ShapeRule
 
 if TYPE_CHECKING:
     from shimmy.graph.builder import Graph, Value
-
-Shape: TypeAlias = tuple[int, ...]
-ShapeRule: TypeAlias = Callable[[Sequence[Shape], Mapping[str, Shape], Mapping[str, Any]], Shape]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,87 +36,64 @@ class Op:
     expand: Callable[[Graph, Sequence[Value], Mapping[str, str], Mapping[str, Any]], Value] | None = None
 
 
-def _same(inputs: Sequence[Shape], _w: Mapping[str, Shape], _a: Mapping[str, Any]) -> Shape:
-    if any(s != inputs[0] for s in inputs):
-        raise GraphError(f"inputs differ in shape: {', '.join(map(str, inputs))}.")
-    return inputs[0]
-
-
-def _embed(_i: Sequence[Shape], weights: Mapping[str, Shape], _a: Mapping[str, Any]) -> Shape:
-    return (weights["weight"][1],)
-
-
-def _linear(inputs: Sequence[Shape], weights: Mapping[str, Shape], _a: Mapping[str, Any]) -> Shape:
-    rows, columns = weights["weight"]
-    if inputs[0] != (columns,):
-        raise GraphError(f"the weight has {columns} columns, its input has shape {inputs[0]}.")
-    if "bias" in weights and weights["bias"] != (rows,):
-        raise GraphError(f"the bias has shape {weights['bias']}, the weight {rows} rows.")
-    return (rows,)
-
-
-def _norm(inputs: Sequence[Shape], weights: Mapping[str, Shape], _a: Mapping[str, Any]) -> Shape:
-    if weights["weight"] != inputs[0][-1:]:
-        raise GraphError(f"the weight has shape {weights['weight']}, its input {inputs[0]}.")
-    return inputs[0]
-
-
-def _reshape(inputs: Sequence[Shape], _w: Mapping[str, Shape], attrs: Mapping[str, Any]) -> Shape:
-    count, shape = inputs[0][-1], inputs[0]
-    heads: int = attrs["heads"]
-    if len(shape) != 1 or count % heads:
-        raise GraphError(f"shape {shape} cannot be split into {heads} heads.")
-    return (heads, count // heads)
-
-
-def _rope(inputs: Sequence[Shape], weights: Mapping[str, Shape], attrs: Mapping[str, Any]) -> Shape:
-    dims: int = attrs["dims"]
-    if len(inputs[0]) != 2 or dims % 2 or not 0 < dims <= inputs[0][1]:
-        raise GraphError(f"cannot rotate {dims} dimensions of heads of shape {inputs[0]}.")
-    if not 1.0 < attrs["base"] < math.inf:
-        raise GraphError(f"the base of rotations is {attrs['base']}, expected a finite number above 1.")
-    if "factors" in weights and weights["factors"] != (dims // 2,):
-        raise GraphError(f"{dims // 2} frequency factors are needed, the file has {weights['factors']}.")
-    return inputs[0]
-
-
-def _attention(inputs: Sequence[Shape], _w: Mapping[str, Shape], attrs: Mapping[str, Any]) -> Shape:
-    q, k, v = inputs
-    window, softcap = attrs["window"], attrs["softcap"]
-    if window is not None and window < 1:
-        raise GraphError(f"the window is {window} tokens, expected at least 1.")
-    if softcap is not None and not 0.0 < softcap < math.inf:
-        raise GraphError(f"scores are capped at {softcap}, expected a finite number above 0.")
-    if k[0] != v[0] or q[1] != k[1] or q[0] % k[0]:
-        raise GraphError(f"queries {q}, keys {k} and values {v} do not fit together.")
-    return (q[0] * v[1],)
-
-
-def _first(inputs: Sequence[Shape], _w: Mapping[str, Shape], _a: Mapping[str, Any]) -> Shape:
-    return inputs[0]
-
-
 _HERE = "shimmy.graph.reference"
+_EXPERTS = "shimmy.graph.experts"
 
 #: Ops every engine can rely on, by name.
 CORE_OPS: dict[str, Op] = {
     op.name: op
     for op in (
-        Op("embed", "Row of the embedding matrix for each token.", _embed, f"{_HERE}:embed"),
-        Op("linear", "x @ weight.T, plus bias where the file has one.", _linear, f"{_HERE}:linear"),
-        Op("rms_norm", "x / rms(x) * weight, over the last axis.", _norm, f"{_HERE}:rms_norm"),
-        Op("heads", "Split a row into heads: (n,) -> (heads, n / heads).", _reshape, f"{_HERE}:heads"),
-        Op("rope", "Rotary position embedding of each head.", _rope, f"{_HERE}:rope"),
+        Op("embed", "Row of the embedding matrix for each token.", shapes.embed, f"{_HERE}:embed"),
+        Op(
+            "position_embed",
+            "Row of a matrix for the position of each token.",
+            shapes.embed,
+            f"{_HERE}:position_embed",
+        ),
+        Op("linear", "x @ weight.T, plus bias where the file has one.", shapes.linear, f"{_HERE}:linear"),
+        Op("rms_norm", "x / rms(x) * weight, over the last axis.", shapes.norm, f"{_HERE}:rms_norm"),
+        Op(
+            "layer_norm",
+            "(x - mean) / deviation * weight, plus bias where the file has one, over the last axis.",
+            shapes.norm,
+            f"{_HERE}:layer_norm",
+        ),
+        Op("heads", "Split a row into heads: (n,) -> (heads, n / heads).", shapes.heads, f"{_HERE}:heads"),
+        Op("slice", "size numbers of a row, from start on.", shapes.part, f"{_HERE}:part"),
+        Op("rope", "Rotary position embedding of each head.", shapes.rope, f"{_HERE}:rope"),
         Op(
             "attention",
             "Append k and v to the layer's cache, then causal softmax attention of q over it.",
-            _attention,
+            shapes.attention,
             f"{_HERE}:attention",
             stateful=True,
         ),
-        Op("swiglu", "silu(gate) * up.", _same, f"{_HERE}:swiglu"),
-        Op("add", "Elementwise sum.", _same, f"{_HERE}:add"),
-        Op("last", "Only the rows whose logits are wanted.", _same, f"{_HERE}:last"),
-        Op("lora", "Add what the adapters of some rows add.", _first, "shimmy.graph.lora:lora"),
+        Op("gelu", "x * Phi(x), by its approximation with tanh.", shapes.same, f"{_HERE}:gelu"),
+        Op("geglu", "gelu(gate) * up.", shapes.same, f"{_HERE}:geglu"),
+        Op("swiglu", "silu(gate) * up.", shapes.same, f"{_HERE}:swiglu"),
+        Op("sigmoid_gate", "x * sigmoid(gate), one gate for a row.", shapes.gate, f"{_HERE}:sigmoid_gate"),
+        Op("add", "Elementwise sum.", shapes.same, f"{_HERE}:add"),
+        Op("scale", "x * factor.", shapes.scale, f"{_HERE}:scale"),
+        Op("softcap", "cap * tanh(x / cap).", shapes.softcap, f"{_HERE}:softcap"),
+        Op(
+            "top_experts",
+            "Numbers and weights of the experts with the largest logits: (experts,) -> (2, used).",
+            shapes.top_experts,
+            f"{_EXPERTS}:top_experts",
+        ),
+        Op(
+            "expert_linear",
+            "x, or a row of its own for each, @ the weight of each chosen expert: -> (used, rows).",
+            shapes.expert_linear,
+            f"{_EXPERTS}:expert_linear",
+        ),
+        Op(
+            "expert_sum",
+            "Sum of the chosen experts' results times their weights: (used, n) -> (n,).",
+            shapes.expert_sum,
+            f"{_EXPERTS}:expert_sum",
+        ),
+        Op("last", "Only the rows whose logits are wanted.", shapes.same, f"{_HERE}:last"),
+        Op("lora", "Add what the adapters of some rows add.", shapes.first, "shimmy.graph.lora:lora"),
     )
 }

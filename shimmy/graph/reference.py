@@ -22,6 +22,10 @@ def embed(*, weight: F32, batch: Batch) -> F32:
     return weight[batch.tokens]
 
 
+def position_embed(*, weight: F32, batch: Batch) -> F32:
+    return weight[batch.positions]
+
+
 def linear(x: F32, *, weight: F32, bias: F32 | None = None) -> F32:
     # Row by row: what BLAS makes of several rows at once depends on how many they are.
     y: F32 = np.matmul(x[:, None, :], weight.T)[:, 0]
@@ -33,8 +37,20 @@ def rms_norm(x: F32, *, weight: F32, eps: float) -> F32:
     return (x / np.sqrt(mean + np.float32(eps)) * weight).astype(np.float32)
 
 
+def layer_norm(x: F32, *, weight: F32, eps: float, bias: F32 | None = None) -> F32:
+    centred = x - np.mean(x, axis=-1, keepdims=True, dtype=np.float32)
+    variance = np.mean(np.square(centred), axis=-1, keepdims=True, dtype=np.float32)
+    y = (centred / np.sqrt(variance + np.float32(eps)) * weight).astype(np.float32)
+    return y if bias is None else y + bias
+
+
 def heads(x: F32, *, heads: int) -> F32:
     return x.reshape(len(x), heads, -1)
+
+
+def part(x: F32, *, start: int, size: int) -> F32:
+    # A copy, so that what BLAS makes of it is what it makes of any row.
+    return np.ascontiguousarray(x[:, start : start + size])
 
 
 def rope(
@@ -119,12 +135,34 @@ def attention(
     return out.reshape(len(q), -1)
 
 
+def gelu(x: F32) -> F32:
+    inner = np.float32(np.sqrt(2 / np.pi)) * (x + np.float32(0.044715) * x * x * x)
+    return (np.float32(0.5) * x * (np.float32(1) + np.tanh(inner))).astype(np.float32)
+
+
+def geglu(gate: F32, up: F32) -> F32:
+    return gelu(gate) * up
+
+
 def swiglu(gate: F32, up: F32) -> F32:
     return (gate / (np.float32(1) + np.exp(-gate)) * up).astype(np.float32)
 
 
+def sigmoid_gate(x: F32, gate: F32) -> F32:
+    return (x / (np.float32(1) + np.exp(-gate))).astype(np.float32)
+
+
 def add(a: F32, b: F32) -> F32:
     return a + b
+
+
+def scale(x: F32, *, factor: float) -> F32:
+    return x * np.float32(factor)
+
+
+def softcap(x: F32, *, cap: float) -> F32:
+    y: F32 = np.tanh(x / np.float32(cap)) * np.float32(cap)
+    return y
 
 
 def last(x: F32, *, batch: Batch) -> F32:

@@ -12,7 +12,8 @@ from shimmy.gguf.weights import Weights
 from shimmy.graph.batch import Batch
 from shimmy.graph.builder import Node
 from shimmy.graph.evaluate import Evaluator, evaluator
-from shimmy.graph.ops import Op, Shape
+from shimmy.graph.ops import Op
+from shimmy.graph.shapes import Shape
 from shimmy_plugins.backends.wgpu.device import Gpu
 from shimmy_plugins.backends.wgpu.memory import FLOAT, Rows
 from shimmy_plugins.backends.wgpu.step import outputs_of

@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 
 from shimmy.graph.batch import Batch
 from shimmy.graph.builder import Graph, Node, Value
-from shimmy.graph.ops import Op, Shape
+from shimmy.graph.ops import Op
+from shimmy.graph.rewrite import copied
+from shimmy.graph.shapes import Shape
 
 F32 = NDArray[np.float32]
 
@@ -74,9 +76,7 @@ def side_by_side(graph: Graph, pieces: Sequence[Piece], tape: Tape) -> Graph:
         values = {index: given(index) for index in piece.inputs}
         for node in piece.nodes:
             inputs = [values[i] for i in node.inputs]
-            values[node.index] = result.op(
-                node.op, *inputs, weights=node.weights, label=node.label, **node.attrs
-            )
+            values[node.index] = copied(result, node, inputs)
         for index in piece.outputs:
             result.op(_SEEN.name, values[index], tape=tape, key=(number, index))
     result.output = result.last(_given(result, tape, _NOTHING, (1,))).index
