@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from shimmy.graph.batch import Batch
     from shimmy.graph.builder import Graph
     from shimmy.graph.lora import Terms
+    from shimmy.graph.offload import Split
 
 Progress = Callable[[str, int, int], None]
 """Called as progress(phase, done, total) while loading."""
@@ -101,17 +102,19 @@ class Plan(Protocol):
     description: str
     """What runs it, for people: "2 threads, AVX-512"."""
     weight_bytes: int
-    """Memory held by weights."""
+    """Memory held by weights, but for those of ``host``."""
     mapped_bytes: int
     """Part of it that is mapped from files, so that the system counts it as free."""
     device_memory: int | None
     """Memory left where the KV cache lies, once the plan is compiled; None: it is the machine's."""
+    host: Segments | None
+    """What another backend computes for it, from the machine's memory."""
     kv_type: str
     """What keys and values are stored as: ``limits.kv_type``."""
     block_tokens: int
     """Positions in one KV block."""
     block_bytes: int
-    """Memory of one KV block, all layers."""
+    """Memory of one KV block, all layers, those of ``host`` included."""
     fallbacks: tuple[str, ...]
     """Labels of nodes that run on the NumPy reference for want of a kernel."""
     phases: bool
@@ -144,6 +147,48 @@ class Plan(Protocol):
 
     def close(self) -> None:
         """Free everything. The plan cannot be used afterwards."""
+        ...
+
+
+class Segments(Protocol):
+    """Segments of a graph (:mod:`shimmy.graph.offload`), compiled for the plan of another backend.
+
+    Used from one thread. A step runs each of them at most once for each of its phases, in order.
+    """
+
+    description: str
+    """What runs them, for people."""
+    weight_bytes: int
+    """Memory held by weights."""
+    mapped_bytes: int
+    """Part of it that is mapped from files."""
+    block_tokens: int
+    """Positions in one KV block; the plan's own blocks have as many."""
+    block_bytes: int
+    """Memory of one KV block, the layers of all segments; 0: none has state."""
+    fallbacks: tuple[str, ...]
+    """Labels of nodes that run on the NumPy reference for want of a kernel."""
+
+    def reserve(self, blocks: int) -> None:
+        """See :meth:`Plan.reserve`."""
+        ...
+
+    def put_adapter(self, place: int, terms: Terms | None) -> None:
+        """See :meth:`Plan.put_adapter`; all targets are nodes of the segments."""
+        ...
+
+    def run(self, number: int, batch: Batch, inputs: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Compute a segment for a batch whose tokens are all known.
+
+        ``inputs`` are rows of its values, and so is the result; it is valid until the next run.
+
+        Raises:
+            EngineError: the batch exceeds the limits or the reserved blocks.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free everything. They cannot be used afterwards."""
         ...
 
 
@@ -197,4 +242,26 @@ class Backend(Protocol):
             GraphError: a node can neither be computed here nor by its NumPy definition.
             OutOfMemoryError: the weights do not fit.
         """
+        ...
+
+
+@runtime_checkable
+class SegmentBackend(Protocol):
+    """A backend that computes segments for another one's plans."""
+
+    def compile_segments(
+        self, graph: Graph, weights: Weights, limits: Limits, progress: Progress
+    ) -> Segments:
+        """Load the weights of a graph of segments, and build kernels. Raises like :meth:`Backend.compile`."""
+        ...
+
+
+@runtime_checkable
+class OffloadingBackend(Protocol):
+    """A backend whose plans can leave segments to another one."""
+
+    def compile_split(
+        self, split: Split, host: SegmentBackend, weights: Weights, limits: Limits, progress: Progress
+    ) -> Plan:
+        """Compile what stays, and let ``host`` compile the rest. Raises like :meth:`Backend.compile`."""
         ...

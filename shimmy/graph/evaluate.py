@@ -18,15 +18,15 @@ from shimmy.graph.ops import Op
 F32 = NDArray[np.float32]
 
 #: What a definition may ask for by the names of its parameters.
-CONTEXT = ("batch", "cache", "adapters")
+CONTEXT = ("batch", "cache", "adapters", "segments", "given")
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluator:
     """A node bound to the function that defines its op.
 
-    ``context`` names what the function wants beyond inputs, weights and attrs: some of "batch", "cache"
-    and "adapters", those of its keyword parameters that have one of these names.
+    ``context`` names what the function wants beyond inputs, weights and attrs: those of its keyword
+    parameters that are in :data:`CONTEXT`.
     """
 
     node: Node

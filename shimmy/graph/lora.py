@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shimmy.graph.builder import Graph, Node, Value
-from shimmy.graph.rewrite import copied, rewritten
+from shimmy.graph.rewrite import copied, late_values, rewritten
 
 if TYPE_CHECKING:
     from shimmy.graph.batch import Batch
@@ -63,12 +63,10 @@ def target_labels(graph: Graph) -> dict[str, Node]:
 
 def with_lora(graph: Graph) -> Graph:
     """The graph with a ``lora`` node behind every node that adapters may change."""
-    late: set[int] = set()
+    late = late_values(graph)
 
     def adapted(result: Graph, node: Node, inputs: Sequence[Value]) -> Value:
         value = copied(result, node, inputs)
-        if node.op == "last" or late.intersection(node.inputs):
-            late.add(node.index)
         if node.op not in TARGETS:
             return value
         label = f"{node.label}.lora"

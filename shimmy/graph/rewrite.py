@@ -17,6 +17,15 @@ def rewritten(graph: Graph, rewrite: Callable[[Graph, Node, Sequence[Value]], Va
     return result
 
 
+def late_values(graph: Graph) -> set[int]:
+    """Values that have a row only for each of those whose logits are wanted."""
+    late: set[int] = set()
+    for node in graph.nodes:
+        if node.op == "last" or node.attrs.get("late") or late.intersection(node.inputs):
+            late.add(node.index)
+    return late
+
+
 def copied(result: Graph, node: Node, inputs: Sequence[Value]) -> Value:
     """The node itself, on other inputs."""
     return result.op(node.op, *inputs, weights=node.weights, label=node.label, **node.attrs)

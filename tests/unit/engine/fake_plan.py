@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from shimmy.engine.plan import Segments
 from shimmy.engine.protocol import Sampling
 from shimmy.engine.sampling import Chosen, RowSampling
 from shimmy.graph.batch import Batch
@@ -38,6 +39,7 @@ class FakePlan:
     weight_bytes = 0
     mapped_bytes = 0
     device_memory: int | None = None
+    host: Segments | None = None
     kv_type = "f32"
     block_tokens = 4
     block_bytes = 1

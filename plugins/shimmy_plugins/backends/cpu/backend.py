@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 from shimmy.caches import cache_folder
 from shimmy.engine.plan import Limits, Progress
 from shimmy.errors import EngineError, OutOfMemoryError
@@ -14,8 +16,10 @@ from shimmy_plugins.backends.cpu.loading import PackedWeights
 from shimmy_plugins.backends.cpu.lowering import Lowering
 from shimmy_plugins.backends.cpu.object_cache import ObjectCache
 from shimmy_plugins.backends.cpu.packed_cache import PackedCache
-from shimmy_plugins.backends.cpu.plan import CpuPlan, Executable
+from shimmy_plugins.backends.cpu.plan import Compiled, CpuPlan, CpuSegments, Executable
 from shimmy_plugins.backends.cpu.pool import DRIVER, Pool, driver_ir
+
+_Kind = TypeVar("_Kind", bound=Compiled)
 
 
 class CpuBackend:
@@ -29,17 +33,34 @@ class CpuBackend:
 
     def compile(self, graph: Graph, weights: Weights, limits: Limits, progress: Progress) -> CpuPlan:
         """Raises GraphError (a stateful op without a kernel), OutOfMemoryError, EngineError, ConfigError."""
+        return self._compile(CpuPlan, graph, weights, limits, progress)
+
+    def compile_segments(
+        self, graph: Graph, weights: Weights, limits: Limits, progress: Progress
+    ) -> CpuSegments:
+        """Raises like ``compile``."""
+        return self._compile(CpuSegments, graph, weights, limits, progress)
+
+    def _compile(
+        self, kind: type[_Kind], graph: Graph, weights: Weights, limits: Limits, progress: Progress
+    ) -> _Kind:
         if problem := self._target.problem():
             raise EngineError(f"the cpu backend cannot run here: {problem}.")
         target = self._target.at_most(limits.instructions)
         try:
-            return self._compile(expand(graph, LOWER), weights, limits, target, progress)
+            return self._load(kind, expand(graph, LOWER), weights, limits, target, progress)
         except MemoryError as error:
             raise OutOfMemoryError(f"the model does not fit into memory: {error}.") from error
 
-    def _compile(
-        self, graph: Graph, weights: Weights, limits: Limits, target: Target, progress: Progress
-    ) -> CpuPlan:
+    def _load(
+        self,
+        kind: type[_Kind],
+        graph: Graph,
+        weights: Weights,
+        limits: Limits,
+        target: Target,
+        progress: Progress,
+    ) -> _Kind:
         packed = PackedWeights(weights, _packed_cache(weights, limits, progress))
         packed.lay_out(matrices(graph))
         jit = Jit(target, self._cache)
@@ -54,7 +75,7 @@ class CpuBackend:
         kernels = {kernel.name: kernel.ir for kernel in packed.kernels()}
         addresses = jit.compile({**kernels, DRIVER: driver_ir}, progress)
         packed.load(addresses, limits.threads, progress)
-        return CpuPlan(plain, executable, jit, Pool(limits.threads, addresses[DRIVER]))
+        return kind(plain, executable, jit, Pool(limits.threads, addresses[DRIVER]))
 
 
 def _silent(_phase: str, _done: int, _total: int) -> None:

@@ -24,7 +24,7 @@ from shimmy_plugins.backends.cpu.kernels import (
 )
 from shimmy_plugins.backends.cpu.loading import PackedWeights
 from shimmy_plugins.backends.cpu.lora import LoraState
-from shimmy_plugins.backends.cpu.lowering import Lowering
+from shimmy_plugins.backends.cpu.lowering import Lowering, Ports
 
 Lower: TypeAlias = Callable[[Lowering, Node], None]
 
@@ -32,6 +32,24 @@ Lower: TypeAlias = Callable[[Lowering, Node], None]
 def _heads(low: Lowering, node: Node) -> None:
     """A view: heads lie side by side in a row already."""
     low.alias(node)
+
+
+def _enter(low: Lowering, node: Node) -> None:
+    """Memory for what a segment is given."""
+    number: int = node.attrs["number"]
+    if number == len(low.ports):
+        low.ports.append(Ports())
+    rows = low.step.output_rows if node.attrs["late"] else low.step.rows
+    low.ports[number].inputs.append(low.output(node, rows))
+
+
+def _leave(low: Lowering, node: Node) -> None:
+    """The result is read before another segment runs, which may use its memory."""
+    number: int = node.attrs["number"]
+    if number == len(low.ports):
+        low.ports.append(Ports())
+    low.ports[number].result = low.input(node)
+    low.program.end_part()
 
 
 #: How each op becomes calls; an op that is not here is expanded or falls back.
@@ -46,6 +64,8 @@ LOWER: Mapping[str, Lower] = {
     "add": elementwise.lower,
     "last": last.lower,
     "lora": lora.lower,
+    "enter": _enter,
+    "leave": _leave,
 }
 
 

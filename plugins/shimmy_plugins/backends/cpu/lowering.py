@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -27,6 +28,14 @@ if TYPE_CHECKING:
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class Ports:
+    """Where a segment's inputs are put, and where its result lies when it has run."""
+
+    inputs: list[Tensor] = field(default_factory=list)
+    result: Tensor | None = None
 
 
 #: What calls can read and write.
@@ -60,6 +69,8 @@ class Lowering:
         self.program = Program()
         self.buffers = Buffers(limits.step_tokens)
         self.fallbacks: list[str] = []
+        self.ports: list[Ports] = []
+        """By segment, if the graph consists of segments."""
         self._graph = graph
         self._tensors: dict[int, Tensor] = {}
         self._last_reader = {i: node.index for node in graph.nodes for i in node.inputs}

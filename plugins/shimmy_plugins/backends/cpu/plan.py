@@ -1,11 +1,14 @@
-"""The compiled plan: fills in a step, runs the table, samples."""
+"""The compiled plan: fills in a step, runs the table, samples. And segments of another backend's plan."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
-from shimmy.engine.plan import FinishedStep
+import numpy as np
+from numpy.typing import NDArray
+
+from shimmy.engine.plan import FinishedStep, Segments
 from shimmy.engine.protocol import Sampling
 from shimmy.engine.sampling import RowSampling, choose
 from shimmy.graph.batch import Batch
@@ -15,6 +18,8 @@ from shimmy_plugins.backends.cpu.kvcache import BLOCK_TOKENS
 from shimmy_plugins.backends.cpu.lowering import Lowering
 from shimmy_plugins.backends.cpu.pool import Pool
 
+F32 = NDArray[np.float32]
+
 
 class Executable:
     """A program linked to its code, ready to run steps."""
@@ -22,41 +27,38 @@ class Executable:
     def __init__(self, lowered: Lowering, addresses: Mapping[str, int]) -> None:
         self.lowered = lowered
         """Owns all memory the argument blocks point to."""
-        self.output = lowered.result()
-        self._calls, self._segments = lowered.program.link(addresses)
+        self._calls, self._parts = lowered.program.link(addresses)
 
-    def run(self, batch: Batch, pool: Pool) -> None:
-        """EngineError if the batch exceeds the limits or the reserved blocks."""
+    def fill(self, batch: Batch) -> None:
+        """Take over a step. EngineError if it exceeds the limits or the reserved blocks."""
         self.lowered.step.fill(batch, self.lowered.cache)
         if self.lowered.lora:
             self.lowered.lora.fill(batch)
-        for segment in self._segments:
-            if isinstance(segment, tuple):
-                pool.run(self._calls, *segment)
+
+    def run(self, pool: Pool, part: int = 0) -> None:
+        """Run a part of the program for the step taken over last."""
+        for stretch in self._parts[part]:
+            if isinstance(stretch, tuple):
+                pool.run(self._calls, *stretch)
             else:
-                segment()
+                stretch()
 
 
 #: Makes the executable of the same graph with adapters, given the program without.
 WithLora: TypeAlias = Callable[[Lowering], Executable]
 
 
-class CpuPlan:
-    """See :class:`shimmy.engine.plan.Plan`. Steps with adapters have a program of their own."""
+class Compiled:
+    """A graph with its code, weights and KV cache. Steps with adapters have a program of their own."""
 
     block_tokens = BLOCK_TOKENS
-    phases = False
-    ahead = 1
 
     def __init__(self, plain: Executable, with_lora: WithLora, jit: Jit, pool: Pool) -> None:
         lowered = plain.lowered
         threads = "1 thread" if pool.threads == 1 else f"{pool.threads} threads"
         self.description = f"{threads}, {jit.target.description}"
-        self.precision = "int8" if lowered.quantized else "f32"
         self.weight_bytes = lowered.weights.bytes
         self.mapped_bytes = lowered.weights.mapped_bytes
-        self.device_memory: int | None = None
-        self.kv_type = lowered.cache.kv_type
         self.block_bytes = lowered.cache.block_bytes
         self.fallbacks = tuple(lowered.fallbacks)
         self._plain = plain
@@ -76,6 +78,32 @@ class CpuPlan:
         assert self._lora.lowered.lora
         self._lora.lowered.lora.put(place, terms)
 
+    def close(self) -> None:
+        self._pool.close()
+        self._plain.lowered.cache.close()
+        # Whoever still holds this should not hold its weights and code.
+        del self._plain, self._lora, self._make_lora, self._jit
+
+    def _filled(self, batch: Batch) -> Executable:
+        """The program for a step, which has taken it over. Raises EngineError."""
+        executable = self._plain if batch.lora is None or self._lora is None else self._lora
+        executable.fill(batch)
+        return executable
+
+
+class CpuPlan(Compiled):
+    """See :class:`shimmy.engine.plan.Plan`."""
+
+    phases = False
+    ahead = 1
+    device_memory: int | None = None
+    host: Segments | None = None
+
+    def __init__(self, plain: Executable, with_lora: WithLora, jit: Jit, pool: Pool) -> None:
+        super().__init__(plain, with_lora, jit, pool)
+        self.precision = "int8" if plain.lowered.quantized else "f32"
+        self.kv_type = plain.lowered.cache.kv_type
+
     def samples_ahead(self, sampling: Sampling) -> bool:
         """False: ``submit`` returns when all is known."""
         del sampling
@@ -83,13 +111,36 @@ class CpuPlan:
 
     def submit(self, batch: Batch, sampling: Sequence[RowSampling]) -> FinishedStep:
         """EngineError if the batch exceeds the limits or the reserved blocks."""
-        executable = self._plain if batch.lora is None or self._lora is None else self._lora
-        executable.run(batch, self._pool)
-        logits = executable.output.values()
+        executable = self._filled(batch)
+        executable.run(self._pool)
+        logits = executable.lowered.result().values()
         return FinishedStep(logits, [choose(row, how) for row, how in zip(logits, sampling, strict=True)])
 
-    def close(self) -> None:
-        self._pool.close()
-        self._plain.lowered.cache.close()
-        # Whoever still holds the plan should not hold its weights and code.
-        del self._plain, self._lora, self._make_lora, self._jit
+
+class CpuSegments(Compiled):
+    """See :class:`shimmy.engine.plan.Segments`."""
+
+    def __init__(self, plain: Executable, with_lora: WithLora, jit: Jit, pool: Pool) -> None:
+        super().__init__(plain, with_lora, jit, pool)
+        self._step: tuple[Batch, Executable] | None = None
+        """The step that other segments were run for, and what has taken it over."""
+
+    def reserve(self, blocks: int) -> None:
+        self._step = None
+        super().reserve(blocks)
+
+    def put_adapter(self, place: int, terms: Terms | None) -> None:
+        self._step = None
+        super().put_adapter(place, terms)
+
+    def run(self, number: int, batch: Batch, inputs: Sequence[F32]) -> F32:
+        """EngineError if the batch exceeds the limits or the reserved blocks."""
+        if self._step is None or self._step[0] is not batch:
+            self._step = batch, self._filled(batch)
+        _, executable = self._step
+        ports = executable.lowered.ports[number]
+        for tensor, rows in zip(ports.inputs, inputs, strict=True):
+            tensor.values()[...] = rows.reshape(len(rows), -1)
+        executable.run(self._pool, part=number)
+        assert ports.result is not None
+        return ports.result.values()

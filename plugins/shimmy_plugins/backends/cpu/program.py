@@ -73,7 +73,7 @@ class Call:
 
 
 #: A stretch of the table, or a function of Python to run between two of them.
-Segment: TypeAlias = "tuple[int, int] | Callable[[], None]"
+Stretch: TypeAlias = "tuple[int, int] | Callable[[], None]"
 
 
 @dataclass(slots=True)
@@ -81,8 +81,8 @@ class Program:
     """Calls in order. Two calls run side by side unless one touches what the other writes."""
 
     calls: list[Call] = field(default_factory=list)
-    functions: list[tuple[int, Callable[[], None]]] = field(default_factory=list)
-    """Functions of Python, each with the number of calls before it."""
+    functions: list[tuple[int, Callable[[], None] | None]] = field(default_factory=list)
+    """Functions of Python, each with the number of calls before it; None: a part ends."""
     _read: set[int] = field(default_factory=set)
     _written: set[int] = field(default_factory=set)
     _kept: list[object] = field(default_factory=list)
@@ -109,23 +109,30 @@ class Program:
         self._meet()
         self.functions.append((len(self.calls), function))
 
+    def end_part(self) -> None:
+        """What follows is run apart from what is there."""
+        self._meet()
+        self.functions.append((len(self.calls), None))
+
     def kernels(self) -> list[Kernel]:
         """Each kernel once."""
         return list({call.kernel.name: call.kernel for call in self.calls}.values())
 
-    def link(self, addresses: Mapping[str, int]) -> tuple[I64, list[Segment]]:
-        """The table of (kernel, argument block, meet, claimed), and the segments a step consists of."""
-        self._meet()
+    def link(self, addresses: Mapping[str, int]) -> tuple[I64, list[list[Stretch]]]:
+        """The table of (kernel, argument block, meet, claimed), and the stretches of each part."""
+        self.end_part()
         rows = [(addresses[c.kernel.name], c.block.ctypes.data, int(c.meet), 0) for c in self.calls]
-        segments: list[Segment] = []
+        parts: list[list[Stretch]] = [[]]
         begin = 0
-        for end, function in (*self.functions, (len(rows), None)):
+        for end, function in self.functions:
             if begin < end:
-                segments.append((begin, end))
+                parts[-1].append((begin, end))
             if function:
-                segments.append(function)
+                parts[-1].append(function)
+            else:
+                parts.append([])
             begin = end
-        return np.array(rows, np.int64).reshape(-1, 4), segments
+        return np.array(rows, np.int64).reshape(-1, 4), parts[:-1]
 
     def _meet(self) -> None:
         if self.calls:

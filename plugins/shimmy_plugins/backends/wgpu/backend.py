@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
-from shimmy.engine.plan import Limits, Progress
+from shimmy.engine.plan import Limits, Progress, SegmentBackend
 from shimmy.errors import ConfigError
 from shimmy.gguf.weights import Weights
 from shimmy.graph.builder import Graph
 from shimmy.graph.expand import expand
+from shimmy.graph.offload import Split
 from shimmy.hooks import Plugins
 from shimmy_plugins.backends.wgpu.adapted import Adapted
 from shimmy_plugins.backends.wgpu.budget import open_gpu
@@ -16,8 +18,9 @@ from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.device import Gpu
 from shimmy_plugins.backends.wgpu.fusion import fuse
 from shimmy_plugins.backends.wgpu.generated import Generated
+from shimmy_plugins.backends.wgpu.host import HostPart
 from shimmy_plugins.backends.wgpu.lora import LoraState
-from shimmy_plugins.backends.wgpu.lowering import OPS, Shared
+from shimmy_plugins.backends.wgpu.lowering import OPS, Shared, precision_of
 from shimmy_plugins.backends.wgpu.plan import Phase, WgpuPlan
 from shimmy_plugins.backends.wgpu.program import PhaseProgram
 from shimmy_plugins.backends.wgpu.prompts import Prompts
@@ -46,10 +49,37 @@ class WgpuBackend:
                 hint="Set instructions to 'auto', or engine_backend to 'cpu'.",
                 param="instructions",
             )
+        return self._compile(self._open(limits), graph, None, weights, limits, progress)
+
+    def compile_split(
+        self, split: Split, host: SegmentBackend, weights: Weights, limits: Limits, progress: Progress
+    ) -> WgpuPlan:
+        """Raises like ``compile``. Both sides compute in the GPU's precision."""
+        gpu = self._open(limits)
+        theirs = replace(limits, precision=precision_of(limits))
+        segments = host.compile_segments(split.host, weights, theirs, progress)
+        try:
+            return self._compile(gpu, split.graph, HostPart(segments, split), weights, limits, progress)
+        except BaseException:
+            segments.close()
+            raise
+
+    def _open(self, limits: Limits) -> Gpu:
+        return self._gpu or open_gpu(limits.gpu, limits.gpu_memory)
+
+    def _compile(
+        self,
+        gpu: Gpu,
+        graph: Graph,
+        host: HostPart | None,
+        weights: Weights,
+        limits: Limits,
+        progress: Progress,
+    ) -> WgpuPlan:
         graph = expand(graph, OPS | self._row_ops.keys())
-        gpu = self._gpu or open_gpu(limits.gpu, limits.gpu_memory)
         vocabulary = prod(graph.nodes[graph.output].shape)
-        shared = Shared(gpu, self._composer, self._row_ops, weights, limits, vocabulary)
+        run_segment = host.segments.run if host else None
+        shared = Shared(gpu, self._composer, self._row_ops, weights, limits, vocabulary, run_segment)
         items = fuse(graph, shared.weights.mergeable)
 
         def phases(adapters: LoraState | None = None) -> list[Phase]:
@@ -68,4 +98,4 @@ class WgpuBackend:
             gpu.pipeline(source, label)
         progress("shaders", len(kernels), len(kernels))
         adapted = Adapted(gpu, limits, phases)
-        return WgpuPlan(shared, plain, adapted, vocabulary, owns_gpu=self._gpu is None)
+        return WgpuPlan(shared, plain, adapted, vocabulary, owns_gpu=self._gpu is None, host=host)

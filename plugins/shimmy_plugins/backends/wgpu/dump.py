@@ -63,7 +63,8 @@ def listing(phases: Lowered, names: Mapping[str, str]) -> list[str]:
 
 def _rows(number: int, item: Dispatch | Fallback, names: Mapping[str, str]) -> list[tuple[str, ...]]:
     if isinstance(item, Fallback):
-        return [(str(number), item.node.label, f"none: the processor computes {item.node.op}", "", "")]
+        what = "it" if item.is_segment else item.node.op
+        return [(str(number), item.node.label, f"none: the processor computes {what}", "", "")]
     return [
         (str(number), item.node, names[kernel.source], *(_workgroups(item, place, rows) for rows in _ROWS))
         for place, kernel in enumerate(item.kernels)

@@ -1,4 +1,8 @@
-"""A node without a kernel, by its NumPy definition: inputs come back from the GPU, the result goes there."""
+"""A node that the GPU does not compute: inputs come back from it, the result goes there.
+
+That is a node without a kernel, by its NumPy definition; or one that stands for a segment of the graph, whose
+definition is to ask the backend that computes it.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shimmy.gguf.weights import Weights
-from shimmy.graph.batch import Batch
+from shimmy.graph.batch import Batch, LoraRows
 from shimmy.graph.builder import Node
 from shimmy.graph.evaluate import Evaluator, evaluator
+from shimmy.graph.offload import RunSegment
 from shimmy.graph.ops import Op
 from shimmy.graph.shapes import Shape
-from shimmy_plugins.backends.wgpu.device import Gpu
+from shimmy_plugins.backends.wgpu.device import Call, Gpu, Program, Slice
 from shimmy_plugins.backends.wgpu.memory import FLOAT, Rows
 from shimmy_plugins.backends.wgpu.step import outputs_of
 
@@ -34,6 +39,8 @@ class Fallback:
     y: Rows
     late: bool
     """Whether there is a row for each output only."""
+    segments: RunSegment | None
+    """Who computes segments, where there are some."""
 
     @classmethod
     def of(
@@ -46,27 +53,36 @@ class Fallback:
         y: Rows,
         *,
         late: bool,
+        segments: RunSegment | None,
     ) -> Fallback:
         """Raises GraphError: the op's definition cannot be found."""
         weights = {
             role: source.dequantize(name).reshape(source.shape(name)) for role, name in node.weights.items()
         }
-        return cls(node, gpu, evaluator(op, node), weights, inputs, y, late)
+        return cls(node, gpu, evaluator(op, node), weights, inputs, y, late, segments)
 
-    def compute(self, batch: Batch, rows: slice, outputs: int, wanted: int) -> None:
-        """Compute some rows of a step, of a phase that has ``wanted`` outputs behind ``outputs`` others."""
-        first, count = (outputs, wanted) if self.late else (0, rows.stop - rows.start)
+    @property
+    def is_segment(self) -> bool:
+        """Whether another backend computes it, as was asked for."""
+        return self.node.op == "segment"
+
+    def compute(self, work: Sequence[Program | Call], batch: Batch, before: int) -> None:
+        """Submit what comes before it, then compute all rows of a step that has only those of one phase.
+
+        Args:
+            before: outputs of the other phase before its own.
+        """
+        first, count = (before, len(batch.outputs)) if self.late else (0, len(batch.tokens))
+        pieces = self.gpu.submit(work, [_slice(x, first, count) for x, _ in self.inputs if count]).wait()
         if not count:
             return
-        inputs = [self._read(x, first, count).reshape(count, *shape) for x, shape in self.inputs]
-        y = self.run(inputs, self.weights, {"batch": part_of(batch, rows)})
+        inputs = [
+            _values(piece, rows).reshape(count, *shape)
+            for piece, (rows, shape) in zip(pieces, self.inputs, strict=True)
+        ]
+        y = self.run(inputs, self.weights, {"batch": batch, "segments": self.segments})
         at = first * self.y.width * FLOAT
         self.gpu.upload(self.y.memory, y.reshape(count, -1).astype(np.float32, copy=False), at)
-
-    def _read(self, rows: Rows, first: int, count: int) -> F32:
-        everything = self.gpu.read(rows.memory, np.float32, (first + count) * rows.stride)
-        table: F32 = everything.reshape(first + count, rows.stride)[first:]
-        return table[:, rows.offset : rows.offset + rows.width]
 
 
 def part_of(batch: Batch, rows: slice) -> Batch:
@@ -77,5 +93,23 @@ def part_of(batch: Batch, rows: slice) -> Batch:
         positions=batch.positions[rows],
         slots=batch.slots[rows],
         outputs=outputs_of(batch, rows),
+        lora=None if batch.lora is None else _entries_of(batch.lora, rows),
         generated=min(batch.generated, rows.stop) - min(batch.generated, rows.start),
     )
+
+
+def _entries_of(lora: LoraRows, rows: slice) -> LoraRows | None:
+    mine = (lora.rows >= rows.start) & (lora.rows < rows.stop)
+    if not mine.any():
+        return None
+    return LoraRows(lora.rows[mine] - np.int32(rows.start), lora.adapters[mine], lora.scales[mine])
+
+
+def _slice(rows: Rows, first: int, count: int) -> Slice:
+    whole, row = rows.memory, rows.stride * FLOAT
+    return Slice(whole.buffer, whole.offset + first * row, count * row)
+
+
+def _values(piece: bytes, rows: Rows) -> F32:
+    table: F32 = np.frombuffer(piece, np.float32).reshape(-1, rows.stride)
+    return table[:, rows.offset : rows.offset + rows.width]

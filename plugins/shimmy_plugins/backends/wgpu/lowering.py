@@ -19,6 +19,7 @@ from shimmy.engine.plan import Limits
 from shimmy.errors import GraphError
 from shimmy.gguf.weights import Weights
 from shimmy.graph.builder import Graph, Node
+from shimmy.graph.offload import RunSegment
 from shimmy.graph.rope import rope_frequencies
 from shimmy_plugins.backends.wgpu import lora_calls
 from shimmy_plugins.backends.wgpu.composer import Composer
@@ -45,6 +46,11 @@ OPS = frozenset(("embed", "linear", "heads", "rope", "attention", "last"))
 Precision = Literal["f32", "int8"]
 
 
+def precision_of(limits: Limits) -> Precision:
+    """The arithmetic of a plan."""
+    return "int8" if limits.precision == "int8" else "f32"
+
+
 class Shared:
     """What all programs of a plan work with."""
 
@@ -56,15 +62,18 @@ class Shared:
         source: Weights,
         limits: Limits,
         vocabulary: int,
+        segments: RunSegment | None = None,
     ) -> None:
         self.gpu = gpu
         self.composer = composer
+        self.segments = segments
+        """Who computes segments of the graph, where there are some."""
         self.row_ops = row_ops
         """Shaders of ops that compute a row from rows, by op."""
         self.source = source
         self.weights = GpuWeights(gpu, source, composer)
         self.limits = limits
-        self.precision: Precision = "int8" if limits.precision == "int8" else "f32"
+        self.precision: Precision = precision_of(limits)
         self.cache = KVCache(gpu, limits.kv_type)
         self.outputs = limits.max_outputs or limits.max_sequences
         self.logits = gpu.buffer(self.outputs * vocabulary * FLOAT, "logits").whole()
@@ -337,7 +346,7 @@ class Lowering(ABC):
         self.call(node.label, [kernel], [*(x.memory for x in inputs), *weights, y.memory, self.step])
 
     def _fall_back(self, node: Node) -> None:
-        """Run a node by its NumPy definition, between two stretches of the program."""
+        """Run a node by its NumPy definition, or a segment, between two stretches of the program."""
         op = self.graph.ops[node.op]
         if op.stateful:
             raise GraphError(
@@ -349,7 +358,10 @@ class Lowering(ABC):
         shapes = [self.graph.nodes[i].shape for i in self.graph.nodes[node.index].inputs]
         inputs = [(self.value(i), shape) for i, shape in zip(node.inputs, shapes, strict=True)]
         y = self.new(node, behind=node.inputs)
-        self.program.append(Fallback.of(self.shared.gpu, op, node, self.shared.source, inputs, y, late=late))
+        shared = self.shared
+        self.program.append(
+            Fallback.of(shared.gpu, op, node, shared.source, inputs, y, late=late, segments=shared.segments)
+        )
 
 
 def rotation(node: Node) -> Rotation:

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from shimmy.engine.plan import Profile
+from shimmy.engine.plan import Profile, Segments
 from shimmy.engine.protocol import Sampling
 from shimmy.engine.sampling import Chosen, RowSampling, choose
 from shimmy.errors import EngineError
@@ -16,7 +16,8 @@ from shimmy.graph.batch import Batch
 from shimmy.graph.lora import Terms
 from shimmy_plugins.backends.wgpu.adapted import Adapted
 from shimmy_plugins.backends.wgpu.device import Call, Program, Slice, Ticket
-from shimmy_plugins.backends.wgpu.fallback import Fallback
+from shimmy_plugins.backends.wgpu.fallback import Fallback, part_of
+from shimmy_plugins.backends.wgpu.host import HostPart
 from shimmy_plugins.backends.wgpu.kernel import Dispatch, Size
 from shimmy_plugins.backends.wgpu.kvcache import BLOCK_TOKENS
 from shimmy_plugins.backends.wgpu.lowering import Lowering, Shared
@@ -84,17 +85,19 @@ class WgpuPlan:
         vocabulary: int,
         *,
         owns_gpu: bool,
+        host: HostPart | None = None,
     ) -> None:
         """``programs``: that of generated rows and that of rows of prompts. ``owns_gpu``: it closes it."""
         gpu = shared.gpu
         self.description = f"{gpu.facts.name}, {gpu.facts.api}"
+        self.host: Segments | None = None
         self.precision: str = shared.precision
         self.weight_bytes = shared.weights.bytes
         self.kv_type = shared.cache.kv_type
         self.block_bytes = shared.cache.block_bytes
         self.fallbacks = programs[0][1].fallbacks
         # What the processor computes itself it has to wait for.
-        self.ahead = 1 if self.fallbacks else AHEAD
+        self.ahead = 1 if programs[0][1].waits else AHEAD
         self.device_memory = gpu.free
         self._shared = shared
         self._programs = programs
@@ -102,17 +105,30 @@ class WgpuPlan:
         self._vocabulary = vocabulary
         self._bound = (shared.cache.version, adapted.version)
         self._owns_gpu = owns_gpu
+        self._host = host
+        if host:
+            self.host = host.segments
+            self.description += f"; {host.description}"
+            self.block_bytes += host.segments.block_bytes
+            self.fallbacks += host.segments.fallbacks
 
     def samples_ahead(self, sampling: Sampling) -> bool:
         return samples_ahead(sampling)
 
     def reserve(self, blocks: int) -> None:
         """OutOfMemoryError if there is not that much memory; then nothing has changed."""
-        self._shared.cache.reserve(blocks)
+        own = self._shared.cache.reserve
+        if self._host:
+            self._host.reserve(blocks, own)
+        else:
+            own(blocks)
 
     def put_adapter(self, place: int, terms: Terms | None) -> None:
         """EngineError if there is no such place; OutOfMemoryError leaves all as it was."""
-        self._adapted.put(place, terms)
+        if self._host:
+            self._host.put_adapter(place, terms, self._adapted.put)
+        else:
+            self._adapted.put(place, terms)
 
     def submit(self, batch: Batch, sampling: Sequence[RowSampling]) -> GpuStep:
         """EngineError if the batch exceeds the limits or the reserved blocks."""
@@ -129,13 +145,13 @@ class WgpuPlan:
             if not size.rows:
                 continue
             gpu.upload(lowering.step, phase_words(batch, rows, outputs))
+            part_batch = part_of(batch, rows) if program.waits else batch
             for part in program.at(size):
                 if isinstance(part, Program):
                     work.append(part)
                 else:
-                    gpu.submit(work)
+                    part.compute(work, part_batch, outputs)
                     work = []
-                    part.compute(batch, rows, outputs, size.outputs)
             outputs += size.outputs
             results += lowering.output(size)
         if results:
@@ -210,8 +226,10 @@ class WgpuPlan:
     def close(self) -> None:
         gpu = self._shared.gpu
         self._shared.cache.close()
+        if self.host:
+            self.host.close()
         # Whoever still holds the plan should not hold its memory.
-        del self._shared, self._programs, self._adapted
+        del self._shared, self._programs, self._adapted, self._host, self.host
         if self._owns_gpu:
             gpu.close()
 

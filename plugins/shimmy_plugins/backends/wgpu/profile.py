@@ -8,6 +8,7 @@ from statistics import median
 from shimmy.engine.plan import KernelTime, Profile
 from shimmy.graph.batch import Batch
 from shimmy_plugins.backends.wgpu.device import Call, Gpu, Slice
+from shimmy_plugins.backends.wgpu.fallback import part_of
 from shimmy_plugins.backends.wgpu.kernel import Dispatch, Size
 from shimmy_plugins.backends.wgpu.measure import bandwidth
 from shimmy_plugins.backends.wgpu.program import PhaseProgram
@@ -32,7 +33,7 @@ def profile(
         if isinstance(part, list):
             times += _timed(gpu, part, size)
         else:
-            part.compute(batch, rows, 0, size.outputs)
+            part.compute((), part_of(batch, rows), 0)
     return Profile(times, ceiling)
 
 

@@ -31,8 +31,15 @@ class PhaseProgram:
 
     @property
     def fallbacks(self) -> tuple[str, ...]:
-        """Labels of nodes that are computed by their NumPy definition."""
-        return tuple(part.node.label for part in self._parts if isinstance(part, Fallback))
+        """Labels of nodes that are computed by their NumPy definition, for want of a kernel."""
+        return tuple(
+            part.node.label for part in self._parts if isinstance(part, Fallback) and not part.is_segment
+        )
+
+    @property
+    def waits(self) -> bool:
+        """Whether the processor computes some of it, so that a step cannot be submitted in one go."""
+        return any(isinstance(part, Fallback) for part in self._parts)
 
     @property
     def lowered(self) -> list[Dispatch | Fallback]:

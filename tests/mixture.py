@@ -1,0 +1,63 @@
+"""A small model with experts in all layers but the first, beside a dense network in each; all made up."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from shimmy.graph.builder import Graph, Value
+from tests.backend.harness import FloatRun, MadeUpWeights, floats
+
+LAYERS, WIDTH, HEADS, EXPERTS, USED, WIDE, VOCABULARY = 3, 32, 2, 5, 2, 48, 64
+
+
+def weights(seed: int = 11) -> MadeUpWeights:
+    rng = np.random.default_rng(seed)
+
+    def matrix(rows: int, columns: int = WIDTH) -> FloatRun:
+        return FloatRun(floats(rng, rows, columns).values * np.float32(columns**-0.5))
+
+    def experts(rows: int, columns: int) -> FloatRun:
+        return FloatRun(matrix(EXPERTS * rows, columns).values.reshape(EXPERTS, rows, columns))
+
+    runs = {"token_embd": matrix(VOCABULARY), "output": matrix(VOCABULARY)}
+    norms = ["output_norm"]
+    for layer in range(LAYERS):
+        block = f"blk.{layer}."
+        norms += [f"{block}attn_norm", f"{block}ffn_norm"]
+        runs |= {f"{block}attn_{name}": matrix(WIDTH) for name in ("q", "k", "v", "output")}
+        runs |= {f"{block}ffn_up": matrix(WIDE), f"{block}ffn_down": matrix(WIDTH, WIDE)}
+        if layer:
+            runs |= {f"{block}ffn_gate_inp": matrix(EXPERTS)}
+            runs |= {f"{block}ffn_{name}_exps": experts(WIDE, WIDTH) for name in ("gate", "up")}
+            runs |= {f"{block}ffn_down_exps": experts(WIDTH, WIDE)}
+    vectors = {f"{name}.weight": rng.normal(1, 0.1, WIDTH).astype(np.float32) for name in norms}
+    return MadeUpWeights(**runs).with_vectors(**vectors)
+
+
+def graph(tensors: MadeUpWeights) -> Graph:
+    """The chosen experts' nodes have others between them, as an architecture may record them."""
+    g = Graph(tensors)
+    x = g.embed("token_embd")
+    for layer in range(LAYERS):
+        with g.block(layer):
+            x = x + _attention(g, g.rms_norm(x, "attn_norm", eps=1e-5), layer)
+            y = g.rms_norm(x, "ffn_norm", eps=1e-5)
+            dense = g.gelu(g.linear(y, "ffn_up"))
+            if layer:
+                x = x + _experts(g, y)
+            x = x + g.linear(dense, "ffn_down")
+    g.output = g.linear(g.rms_norm(g.last(x), "output_norm", eps=1e-5), "output").index
+    return g
+
+
+def _attention(g: Graph, x: Value, layer: int) -> Value:
+    q, k, v = (g.heads(g.linear(x, f"attn_{name}"), HEADS) for name in "qkv")
+    q, k = (g.rope(part, base=1e4, dims=WIDTH // HEADS, style="half") for part in (q, k))
+    return g.linear(g.attention(q, k, v, layer=layer, scale=0.25), "attn_output")
+
+
+def _experts(g: Graph, x: Value) -> Value:
+    chosen = g.top_experts(g.linear(x, "ffn_gate_inp"), USED, normalize=True)
+    gate = g.expert_linear(x, "ffn_gate_exps", chosen)
+    up = g.expert_linear(x, "ffn_up_exps", chosen)
+    return g.expert_sum(g.expert_linear(g.swiglu(gate, up), "ffn_down_exps", chosen), chosen)
