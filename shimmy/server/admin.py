@@ -10,25 +10,29 @@ from shimmy.server.keys import keys_in
 from shimmy.server.listen import is_loopback
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from quart import Request
 
     from shimmy.settings import Settings
 
 #: What proxies add: then the client is another one than the address says.
-_FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
+_FORWARDED = frozenset({b"forwarded", b"x-forwarded-for", b"x-real-ip"})
 
 
-def is_admin(request: Request, settings: Settings) -> bool:
-    """Whether the request comes from this machine or carries the admin key."""
+def is_admin(scope: Mapping[str, Any], settings: Settings) -> bool:
+    """Whether an ASGI connection comes from this machine or carries the admin key."""
     key = _key(settings)
-    if key and any(hmac.compare_digest(given, key) for given in keys_in(request.scope)):
+    if key and any(hmac.compare_digest(given, key) for given in keys_in(scope)):
         return True
-    return is_loopback(request.remote_addr or "") and not any(name in request.headers for name in _FORWARDED)
+    address, *_ = scope.get("client") or ("",)
+    return is_loopback(address) and not any(name.lower() in _FORWARDED for name, _ in scope["headers"])
 
 
 def check_admin(request: Request, settings: Settings) -> None:
     """Raise ForbiddenError unless :func:`is_admin`."""
-    if is_admin(request, settings):
+    if is_admin(request.scope, settings):
         return
     raise ForbiddenError(
         "this is for clients on the server's own machine, and for those with the admin key.",

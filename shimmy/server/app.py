@@ -13,6 +13,7 @@ from werkzeug.routing.exceptions import WebsocketMismatch
 
 from shimmy.errors import PluginError, ShimmyError, did_you_mean
 from shimmy.plugins import check_routes, chosen_frontends, route_shape
+from shimmy.server.discretion import Discretion, told
 from shimmy.server.errors import HTTPError, internal_error
 from shimmy.server.gate import Gate
 from shimmy.server.guard import Guard
@@ -61,7 +62,8 @@ def create_app(
     guard = Guard(bound, context.settings.allowed_hosts, context.settings.allowed_origins)
     keys = key_ring(context.settings)
     public = {route for each in frontends for route in each.spec.public}
-    app.asgi_app = Gate(app.asgi_app, guard, keys, public, errors.body)  # type: ignore[method-assign,assignment]
+    inner = Discretion(app.asgi_app, context.settings)
+    app.asgi_app = Gate(inner, guard, keys, public, errors.body)  # type: ignore[method-assign,assignment]
 
     @app.while_serving
     async def report_life() -> AsyncGenerator[None, None]:
@@ -124,8 +126,8 @@ class _Errors:
 
     def body(self, path: str, error: ShimmyError) -> bytes:
         """The JSON of an error in the shape of the frontend that ``path`` belongs to."""
-        frontend = self._responsible(path)
-        return msgspec.json.encode(frontend.error_body(error) if frontend else plain_error_body(error))
+        frontend, shown = self._responsible(path), told(error)
+        return msgspec.json.encode(frontend.error_body(shown) if frontend else plain_error_body(shown))
 
     def _responsible(self, path: str) -> Frontend | None:
         """The frontend whose routes share the most leading segments with ``path``."""

@@ -59,7 +59,8 @@ class LoraFrontend:
         async def listing() -> Response:
             cards, known = await context.list_adapters(), context.adapters
             rows = [{"id": i, **_row(card), **_applied(known, card)} for i, card in cards.items()]
-            return json_response(rows if is_admin(request, context.settings) else list(map(_public, rows)))
+            in_full = is_admin(request.scope, context.settings)
+            return json_response(rows if in_full else [_public(row) for row in rows])
 
         @routes.post("/lora-adapters")
         async def set_scales() -> Response:

@@ -13,6 +13,7 @@ from shimmy.engine.protocol import Ready
 from shimmy.errors import ContextLengthError, ShimmyError
 from shimmy.server.body import read_request
 from shimmy.server.context import ServerContext
+from shimmy.server.discretion import told
 from shimmy.server.errors import internal_error
 from shimmy.server.generation import GenerationRequest, Piece, room_for_answer
 from shimmy.server.messages import template_messages
@@ -98,7 +99,7 @@ async def or_error(source: AsyncGenerator[Frame, None]) -> AsyncGenerator[Frame,
             async for frame in parts:
                 yield frame
     except ShimmyError as error:
-        yield error_frame(error)
+        yield error_frame(told(error))
     except Exception as error:
         yield error_frame(internal_error(error, "a streamed answer"))
 

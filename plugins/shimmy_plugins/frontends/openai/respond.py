@@ -13,6 +13,7 @@ from quart import Response
 from shimmy.errors import ShimmyError
 from shimmy.server import sse
 from shimmy.server.context import ServerContext
+from shimmy.server.discretion import told
 from shimmy.server.errors import internal_error
 from shimmy.server.generation import GenerationRequest, Piece, merge
 from shimmy.server.reply import json_response, usage
@@ -95,7 +96,7 @@ def _stream_choices(job: Job, index: int, piece: Piece, offset: int) -> list[dic
 
 
 def _error(error: ShimmyError) -> bytes:
-    return sse.event(msgspec.json.encode(error_body(error)))
+    return sse.event(msgspec.json.encode(error_body(told(error))))
 
 
 def _has_logprobs(piece: Piece) -> bool:

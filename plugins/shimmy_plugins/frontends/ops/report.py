@@ -7,6 +7,7 @@ from typing import Any
 from shimmy import __version__
 from shimmy.errors import ShimmyError
 from shimmy.server.context import ServerContext
+from shimmy.server.discretion import told
 from shimmy.server.models import ModelState
 
 OK = "ok"
@@ -63,4 +64,4 @@ def _model(state: ModelState) -> dict[str, Any]:
 
 
 def _error(error: ShimmyError) -> dict[str, Any]:
-    return {"message": str(error), "code": error.code}
+    return {"message": str(told(error)), "code": error.code}
