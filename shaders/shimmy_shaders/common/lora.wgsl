@@ -23,17 +23,23 @@ fn lora_term(number: u32, which: u32) -> Term {
     let second = lora[at + 1u];
     return Term(first.x, first.y, first.z, first.w, second.x, second.y != 0u, bitcast<f32>(second.z));
 }
-// A chunk of a weight's row.
-fn lora_chunk(begin: u32, row: u32, chunks: u32, chunk: u32, half: bool) -> array<vec4<f32>, 2> {
+// A chunk of a weight's row, as it is stored and as numbers.
+fn lora_load(begin: u32, row: u32, chunks: u32, chunk: u32, half: bool) -> array<vec4<u32>, 2> {
     let at = row * chunks + chunk;
+    if (half) { return array(lora[begin + at], vec4<u32>()); }
+    return array(lora[begin + 2u * at], lora[begin + 2u * at + 1u]);
+}
+fn lora_numbers(words: array<vec4<u32>, 2>, half: bool) -> array<vec4<f32>, 2> {
     if (half) {
-        let words = lora[begin + at];
         return array(
-            vec4(unpack2x16float(words.x), unpack2x16float(words.y)),
-            vec4(unpack2x16float(words.z), unpack2x16float(words.w)),
+            vec4(unpack2x16float(words[0].x), unpack2x16float(words[0].y)),
+            vec4(unpack2x16float(words[0].z), unpack2x16float(words[0].w)),
         );
     }
-    return array(bitcast<vec4<f32>>(lora[begin + 2u * at]), bitcast<vec4<f32>>(lora[begin + 2u * at + 1u]));
+    return array(bitcast<vec4<f32>>(words[0]), bitcast<vec4<f32>>(words[1]));
+}
+fn lora_chunk(begin: u32, row: u32, chunks: u32, chunk: u32, half: bool) -> array<vec4<f32>, 2> {
+    return lora_numbers(lora_load(begin, row, chunks, chunk, half), half);
 }
 fn lora_offset(term: Term, column: u32) -> f32 {
     if (term.offset == 0u) { return 0.0; }
@@ -42,4 +48,19 @@ fn lora_offset(term: Term, column: u32) -> f32 {
 // Where `middle` has A x of the row's entry k for a target, in quads.
 fn lora_middle(row: u32, k: u32, which: u32) -> u32 {
     return ((row * ${lora.most}u + k) * ${lora.starts | length}u + which) * ${lora.stride // 4}u;
+}
+// The matrix that has a row of those that lie one below the other, and which row of it that is.
+fn lora_target(row: u32) -> vec2<u32> {
+    var which = 0u;
+    var own = row;
+# for start in lora.starts[1:]
+    if (row >= ${start}u) { which = ${loop.index}u; own = row - ${start}u; }
+# endfor
+    return vec2(which, own);
+}
+// What an adapter adds to a result, or its part number `lane`, of four sums.
+fn lora_scaled(term: Term, sum: vec4<f32>, own: u32, lane: u32) -> f32 {
+    let all = (sum.x + sum.y) + (sum.z + sum.w);
+    if (lane != 0u) { return term.scale * all; }
+    return fma(term.scale, all, lora_offset(term, own));
 }

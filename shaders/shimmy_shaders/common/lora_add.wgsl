@@ -5,21 +5,17 @@
 fn lora_added(row: u32, column: u32, lane: u32, lanes: u32) -> f32 {
     let entries = lora_entries(row);
     if (entries == 0u) { return 0.0; }
-    var which = 0u;
-    var own = column;
-# for start in lora.starts[1:]
-    if (column >= ${start}u) { which = ${loop.index}u; own = column - ${start}u; }
-# endfor
+    let place = lora_target(column);
     var added = 0.0;
     for (var k = 0u; k < ${lora.most}u; k++) {
         let number = lora_number(entries, k);
         if (number == 0u) { break; }
-        let term = lora_term(number, which);
-        let begin = lora_middle(row, k, which);
+        let term = lora_term(number, place.x);
+        let begin = lora_middle(row, k, place.x);
         var sum = vec4<f32>();
         if (term.b != 0u) {
             for (var c = lane; c < term.b_chunks; c += lanes) {
-                let weight = lora_chunk(term.b, own, term.b_chunks, c, term.half);
+                let weight = lora_chunk(term.b, place.y, term.b_chunks, c, term.half);
 # if not lora.copied
                 if (term.a == 0u) {
                     sum = fma(weight[0], prepared(0u, row, 2u * c), sum);
@@ -31,9 +27,7 @@ fn lora_added(row: u32, column: u32, lane: u32, lanes: u32) -> f32 {
                 sum = fma(weight[1], middle[begin + 2u * c + 1u], sum);
             }
         }
-        var part = term.scale * ((sum.x + sum.y) + (sum.z + sum.w));
-        if (lane == 0u) { part += lora_offset(term, own); }
-        added = fma(lora_factor(entries, k), part, added);
+        added = fma(lora_factor(entries, k), lora_scaled(term, sum, place.y, lane), added);
     }
     return added;
 }

@@ -16,6 +16,8 @@
 # set quads = shape.chunk // 4
 # set groups = 32 // layout.group if layout.group is defined else 1
 # set parts = shape.lanes // (subgroup or shape.lanes)
+## What adapters add meets the product of one row; for several, it is there before.
+# set meet = lora and place == "workgroup"
 ${weights.bindings(layout, "w", 0)}
 # if norm is not none and place == "workgroup"
 @group(0) @binding(${norm_at}) var<storage, read> norm: array<${float}>;
@@ -35,7 +37,11 @@ ${weights.bindings(layout, "w", 0)}
 @group(0) @binding(${y_at + 1}) var<storage, read> step: array<u32>;
 # if lora
 @group(0) @binding(${y_at + 2}) var<storage, read> lora: array<vec4<u32>>;
+# if meet
+@group(0) @binding(${y_at + 3}) var<storage, read_write> published: array<atomic<u32>>;
+# else
 @group(0) @binding(${y_at + 3}) var<storage, read> middle: array<vec4<f32>>;
+# endif
 # endif
 
 // Of each row's ${parts} subgroups: what they have added up.
@@ -49,7 +55,12 @@ ${weights.functions(layout, "w", columns)}
 # endif
 # if lora
 # include "shimmy/common/lora.wgsl"
+# if meet
+# include "shimmy/common/lora_ranks.wgsl"
+# include "shimmy/common/lora_meet.wgsl"
+# else
 # include "shimmy/common/lora_add.wgsl"
+# endif
 // What adapters add to each total, in two parts.
 var<workgroup> added: array<f32, ${shape.owners * totals * 2}>;
 # endif
@@ -98,8 +109,33 @@ fn rows_of(top: u32) -> array<u32, ${weight_rows}> {
     );
 }
 
+# if lora
+// The row of the weight for the totals of number r of an invocation.
+fn row_of_total(top: u32, r: u32) -> u32 {
+    return min(top + r / ${halves}u * ${shape.owners}u, ${outputs - 1}u) + r % ${halves}u * ${outputs}u;
+}
+# endif
+
 @compute @workgroup_size(${workgroup})
-fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) li: u32) {
+fn main(
+    @builtin(workgroup_id) id: vec3<u32>,
+    @builtin(local_invocation_index) li: u32,
+# if meet
+    @builtin(num_workgroups) grid: vec3<u32>,
+# endif
+) {
+# if meet
+    let helpers = grid.x - ${shape.grid_x}u;
+    let only_row = source(0u);
+    if (id.x < helpers) {
+        if (id.z == 0u) { lora_share(only_row, id.x, li); }
+        return;
+    }
+    let entries = lora_entries(only_row);
+    let at = vec3<u32>(id.x - helpers, id.y, id.z);
+# else
+    let at = id;
+# endif
     let owner = li / ${shape.lanes}u;
     let lane = li % ${shape.lanes}u;
     let first_chunk = min(lane, ${shape.chunks - 1}u);
@@ -108,6 +144,9 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
     if (first >= count()) { return; }
 # if place == "workgroup"
     prepare(first, li);
+# if meet
+    let number = lora_next(entries, 0u);
+# endif
 # if shape.pieces == 1
     stage(first, 0u, li);
     workgroupBarrier();
@@ -118,11 +157,15 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
         let rows = rows_of(top);
         // Zeros are said: a variable that a loop does not set keeps its value from one turn to the next (naga 29).
         var totals = array<Total, ${totals}>();
-# if lora
+# if meet
+        // Two invocations for each total: what they read is on its way while all multiply.
+        let column = row_of_total(top, lane / 2u);
+        var early = vec4<u32>();
+        if (lane < ${2 * totals}u) { early = lora_early(number, column, lane % 2u); }
+# elif lora
         // Two invocations for each total: what they read is on its way while others multiply.
         for (var i = lane; i < ${2 * totals}u; i += ${shape.lanes}u) {
-            let r = i / ${2 * shape.batch}u;
-            let row = min(top + r / ${halves}u * ${shape.owners}u, ${outputs - 1}u) + r % ${halves}u * ${outputs}u;
+            let row = row_of_total(top, i / ${2 * shape.batch}u);
             let source = min(first + i / 2u % ${shape.batch}u, count() - 1u);
             added[owner * ${2 * totals}u + i] = lora_added(${"step_output(source)" if late else "source"}, row, i % 2u, 2u);
         }
@@ -153,6 +196,14 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
             sums[li / ${shape.lanes // parts}u * ${totals}u + ${k}u] = sum${k};
 # endfor
         }
+# if meet
+        let mine = owner * ${2 * totals}u + lane;
+        if (lane < ${2 * totals}u) { added[mine] = lora_met(early, entries, column, lane % 2u); }
+        workgroupBarrier();
+        if (lora_alone(only_row, helpers, li) && lane < ${2 * totals}u) {
+            added[mine] = lora_met(early, entries, column, lane % 2u);
+        }
+# endif
         workgroupBarrier();
         for (var k = lane; k < ${shape.each * shape.batch}u; k += ${shape.lanes}u) {
             let e = k / ${shape.batch}u;

@@ -1,5 +1,5 @@
 // Rows of x as linear_vec multiplies them, normed and in 8 bits if that is wanted: for several rows, of which each of
-// its workgroups would have to do so. A workgroup prepares one row.
+// its workgroups would have to do so. A workgroup prepares one row; beside it are those that compute A x for adapters.
 
 # set float = "vec4<f32>" if columns % 4 == 0 else "f32"
 # set quads = shape.chunk // 4
@@ -12,17 +12,35 @@
 # if int8
 @group(0) @binding(${to_at}) var<storage, read_write> codes: array<vec4<u32>>;
 @group(0) @binding(${to_at + 1}) var<storage, read_write> scales: array<vec2<f32>>;
-@group(0) @binding(${to_at + 2}) var<storage, read> step: array<u32>;
+# set step_at = to_at + 2
 # else
 @group(0) @binding(${to_at}) var<storage, read_write> columns: array<vec4<f32>>;
-@group(0) @binding(${to_at + 1}) var<storage, read> step: array<u32>;
+# set step_at = to_at + 1
+# endif
+@group(0) @binding(${step_at}) var<storage, read> step: array<u32>;
+# if lora
+@group(0) @binding(${step_at + 1}) var<storage, read> lora: array<vec4<u32>>;
+@group(0) @binding(${step_at + 2}) var<storage, read_write> middle: array<f32>;
 # endif
 
 # include "shimmy/vec/rows.wgsl"
 # include "shimmy/vec/int8.wgsl" if int8 else "shimmy/vec/f32.wgsl"
+# if lora
+# include "shimmy/common/lora.wgsl"
+# include "shimmy/common/lora_ranks.wgsl"
+fn keep(at: u32, number: f32) { middle[at] = number; }
+# endif
+
 @compute @workgroup_size(${workgroup})
 fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) li: u32) {
-    if (at.x >= count()) { return; }
-    prepare(at.x, li);
-    stage(at.x, 0u, li);
+    if (at.y >= count()) { return; }
+# if lora
+    if (at.x > 0u) {
+        let row = source(at.y);
+        lora_ranks(row, row, (at.x - 1u) % ${lora.starts | length}u, (at.x - 1u) / ${lora.starts | length}u, li);
+        return;
+    }
+# endif
+    prepare(at.y, li);
+    stage(at.y, 0u, li);
 }

@@ -16,6 +16,9 @@ from shimmy.graph.builder import Graph, Value
 from shimmy.graph.lora import Term
 from shimmy_plugins.backends.wgpu.backend import WgpuBackend
 from shimmy_plugins.backends.wgpu.device import Gpu
+from shimmy_plugins.backends.wgpu.kernel import Size
+from shimmy_plugins.backends.wgpu.ops import linear_vec
+from shimmy_plugins.backends.wgpu.plan import WgpuPlan
 from shimmy_plugins.backends.wgpu.step import HEADER, ROW, phase_words
 from tests.backend.harness import (
     AFFINE,
@@ -167,6 +170,34 @@ def test_generated_rows_have_their_bits_whatever_is_beside_them(plan: Plan) -> N
         entries = [(0, place, factor) for at, place, factor in ENTRIES if at == row]
         alone = replace(with_adapters(batch_of([Part([token])]), entries), generated=1)
         np.testing.assert_array_equal(rows_of(plan, alone)[0], together[row])
+
+
+@pytest.mark.parametrize("patience", [1, 1 << 20])
+def test_a_row_that_waits_in_vain_has_the_bits_of_one_that_does_not(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch, patience: int
+) -> None:
+    """Whether A x is computed in time is a matter of how workgroups are scheduled."""
+    monkeypatch.setattr(linear_vec, "PATIENCE", patience)
+    plan = plan_on(gpu)
+    for place, rank in ((0, 9), (1, 40)):
+        plan.put_adapter(place, terms(2 + place, rank))
+    together = rows_of(plan, step(7, ENTRIES))
+    for _ in range(3):
+        for row in (2, 5):
+            entries = [(0, place, factor) for at, place, factor in ENTRIES if at == row]
+            alone = replace(with_adapters(batch_of([Part([TOKENS[row]])]), entries), generated=1)
+            np.testing.assert_array_equal(rows_of(plan, alone)[0], together[row])
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+def test_adapters_add_no_dispatch_to_products_of_generated_rows(plan: WgpuPlan, rows: int) -> None:
+    """But where one has a B without an A, a single row is computed as several are."""
+    plan.put_adapter(0, {name: term for name, term in terms(2).items() if name != "head"})
+    plain, adapted = (
+        phases[0][1].calls_at(Size(rows, rows, 64)) for phases in (plan._programs, plan._adapted.phases)
+    )
+    found = [[dispatch.node for dispatch, _ in calls] for calls in (*plain, *adapted)]
+    assert [node for node in found[1] if node not in ("lora.clear", "a.lora")] == found[0]
 
 
 def test_memory_of_adapters_that_are_forgotten_is_given_back(plan: Plan, gpu: Gpu) -> None:

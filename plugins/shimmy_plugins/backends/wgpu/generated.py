@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from shimmy.graph.builder import Graph
 from shimmy_plugins.backends.wgpu.costs import attention_cost, product_cost
-from shimmy_plugins.backends.wgpu.fusion import Attention, Linear
-from shimmy_plugins.backends.wgpu.lora_calls import shrink
-from shimmy_plugins.backends.wgpu.lowering import Lowering
+from shimmy_plugins.backends.wgpu.fusion import Attention, Fused, Linear
+from shimmy_plugins.backends.wgpu.lora import LoraState
+from shimmy_plugins.backends.wgpu.lora_calls import Published, added
+from shimmy_plugins.backends.wgpu.lowering import Lowering, Shared
 from shimmy_plugins.backends.wgpu.ops.attention_vec import attention_vec, partials_bytes
 from shimmy_plugins.backends.wgpu.ops.linear_vec import linear_vec
 
@@ -15,12 +19,19 @@ class Generated(Lowering):
 
     label = "generated rows"
 
+    def __init__(self, shared: Shared, graph: Graph, rows: int, adapters: LoraState | None = None) -> None:
+        super().__init__(shared, graph, rows, adapters)
+        self._published = Published(self)
+
+    def lower(self, items: Sequence[Fused]) -> None:
+        super().lower(items)
+        if self.adapters:
+            self.program.insert(0, self._published.clear())
+
     def linear(self, item: Linear) -> None:
         matrix, bias = self.matrix(item), self.bias(item)
         x, late = self.value(item.x), self.late(item.x)
-        added = None
-        if self.adapters:
-            added = shrink(self, self.adapters, item, x.memory, item.norm, copied=True)
+        adds = added(self, self.adapters, item, self._published) if self.adapters else None
         made = linear_vec(
             self.shared.composer,
             self.shared.gpu,
@@ -32,19 +43,20 @@ class Generated(Lowering):
             epilogue=item.epilogue,
             bias=bool(bias),
             late=late,
-            lora=added.targets if added else None,
+            lora=adds.beside if adds else None,
         )
-        lora = added.bound if added else ()
+        one, several = (adds.one, adds.several) if adds else ((), ())
         norm = [self.shared.weights.vector(item.norm.weights["weight"])] if item.norm else []
         y = self.result(item)
         prepared = [self.memory.take(self.rows * row) for row in made.row_bytes]
         cost = product_cost(matrix, late=late)
-        bound = [*matrix.slices, *norm, *bias, x.memory, y.memory, self.step, *lora]
+        bound = [*matrix.slices, *norm, *bias, x.memory, y.memory, self.step, *one]
         self.call(item.label, [made.one], bound, cost=cost)
-        self.call(f"{item.label}.prepare", [made.prepare], [x.memory, *norm, *prepared, self.step])
-        bound = [*matrix.slices, *bias, *prepared, y.memory, self.step, *lora]
+        bound = [x.memory, *norm, *prepared, self.step, *several]
+        self.call(f"{item.label}.prepare", [made.prepare], bound)
+        bound = [*matrix.slices, *bias, *prepared, y.memory, self.step, *several]
         self.call(item.label, made.several, bound, made.rows, cost)
-        for memory in (*prepared, *([added.middle] if added else ())):
+        for memory in (*prepared, *([adds.middle] if adds else ())):
             self.memory.release(memory)
 
     def attention(self, item: Attention) -> None:

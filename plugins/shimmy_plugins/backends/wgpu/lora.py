@@ -78,6 +78,10 @@ class Site:
         pieces = self._pieces.values()
         return max((max(piece.ranks, piece.columns if whole else 0) for piece in pieces), default=0)
 
+    def copies(self) -> bool:
+        """Whether an adapter has a B without an A here."""
+        return any(piece.columns for piece in self._pieces.values())
+
     def slice(self) -> Slice:
         """What shaders read; another one after each ``take``."""
         return self._buffer.whole()

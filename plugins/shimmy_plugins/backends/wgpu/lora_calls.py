@@ -2,21 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING
 
 from shimmy.graph.builder import Node
-from shimmy_plugins.backends.wgpu.device import Slice
+from shimmy_plugins.backends.wgpu.device import ALIGNMENT, Buffer, Slice
 from shimmy_plugins.backends.wgpu.fusion import Linear
-from shimmy_plugins.backends.wgpu.kernel import Bound
+from shimmy_plugins.backends.wgpu.kernel import Bound, Dispatch
 from shimmy_plugins.backends.wgpu.lora import LoraState, Site
 from shimmy_plugins.backends.wgpu.memory import Rows
 from shimmy_plugins.backends.wgpu.ops import lora
 
 if TYPE_CHECKING:
     from shimmy_plugins.backends.wgpu.lowering import Lowering
+
+
+class Published:
+    """Where some workgroups tell others A x of a single generated row: a place for each product."""
+
+    def __init__(self, low: Lowering) -> None:
+        self._gpu = low.shared.gpu
+        self._composer = low.shared.composer
+        self._size = 0
+        self._buffer: Buffer | None = None
+
+    def take(self, size: int) -> Callable[[], Slice]:
+        """Where a product's ``size`` bytes will be."""
+        at = self._size
+        self._size += -(-size // ALIGNMENT) * ALIGNMENT
+        return lambda: self._whole().slice(at, size)
+
+    def clear(self) -> Dispatch:
+        """What every step begins with."""
+        kernel = lora.clear(self._composer, self._gpu, self._size)
+        return Dispatch("lora.clear", (kernel,), (), (self._whole().whole(),))
+
+    def _whole(self) -> Buffer:
+        if self._buffer is None:
+            self._buffer = self._gpu.buffer(self._size, "products of adapters")
+        return self._buffer
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,32 +60,68 @@ class Shrunk:
         return self.site.slice, self.middle
 
 
-def shrink(
-    low: Lowering, state: LoraState, item: Linear, x: Slice, norm: Node | None = None, *, copied: bool = False
-) -> Shrunk:
-    """Append A x for the matrices of a product.
+@dataclass(frozen=True, slots=True)
+class Added:
+    """What adapters add to a product of generated rows."""
 
-    Args:
-        norm: x is still to be normed.
-        copied: what reads the result has no x, so it gets that where there is no A.
-    """
-    columns = prod(low.graph.nodes[item.x].shape)
-    widths = [prod(node.shape) for node in item.nodes]
-    site = state.site([node.label for node in item.nodes], columns)
-    targets = lora.Targets.of(widths, state.max_rank, columns, copied=copied)
+    beside: lora.Beside
+    site: Site
+    published: Bound
+    """A x of a single row."""
+    middle: Slice
+    """A x of several rows; to be released."""
+
+    @property
+    def one(self) -> Sequence[Bound]:
+        """What the kernel for one row reads and writes."""
+        return self.site.slice, self.published
+
+    @property
+    def several(self) -> Sequence[Bound]:
+        """What those for several rows do."""
+        return self.site.slice, self.middle
+
+
+def added(low: Lowering, state: LoraState, item: Linear, published: Published) -> Added:
+    """Take memory for what adapters add to a product of generated rows, whose kernels do the rest."""
+    site = _site(low, state, item)
+    one, several = (_targets(low, state, item, generated=True, copied=copied) for copied in (False, True))
+    beside = lora.Beside(one, several, lambda: site.numbers(whole=True), site.copies)
+    middle = low.memory.take(several.row_bytes * low.rows)
+    return Added(beside, site, published.take(one.row_bytes), middle)
+
+
+def shrink(low: Lowering, state: LoraState, item: Linear, x: Slice) -> Shrunk:
+    """Append A x for the matrices of a product of rows of prompts."""
+    site, targets = _site(low, state, item), _targets(low, state, item)
     kernel = lora.shrink(
         low.shared.composer,
         low.shared.gpu,
         targets,
-        columns,
-        lambda: site.numbers(whole=copied),
-        norm=norm.attrs["eps"] if norm else None,
+        _columns(low, item),
+        lambda: site.numbers(whole=False),
         late=low.late(item.x),
     )
     middle = low.memory.take(targets.row_bytes * low.rows)
-    weight = [low.shared.weights.vector(norm.weights["weight"])] if norm else []
-    low.call(f"{item.label}.lora.a", [kernel], [*weight, x, middle, low.step, site.slice])
+    low.call(f"{item.label}.lora.a", [kernel], [x, middle, low.step, site.slice])
     return Shrunk(site, targets, middle)
+
+
+def _columns(low: Lowering, item: Linear) -> int:
+    return prod(low.graph.nodes[item.x].shape)
+
+
+def _site(low: Lowering, state: LoraState, item: Linear) -> Site:
+    return state.site([node.label for node in item.nodes], _columns(low, item))
+
+
+def _targets(
+    low: Lowering, state: LoraState, item: Linear, *, generated: bool = False, copied: bool = False
+) -> lora.Targets:
+    widths = [prod(node.shape) for node in item.nodes]
+    return lora.Targets.of(
+        low.shared.gpu, widths, state.max_rank, _columns(low, item), generated=generated, copied=copied
+    )
 
 
 def expand(
@@ -70,7 +132,7 @@ def expand(
     Args:
         gated: products whose sums are gated to y; else y has the product.
     """
-    columns = prod(low.graph.nodes[item.x].shape)
+    columns = _columns(low, item)
     width = sum(prod(node.shape) for node in item.nodes) // (2 if gated else 1)
     kernel = lora.expand(
         low.shared.composer,
@@ -89,6 +151,6 @@ def expand(
 def embed(low: Lowering, state: LoraState, node: Node, y: Rows) -> None:
     """Append what adds to embeddings."""
     site = state.site([node.label], 0)
-    targets = lora.Targets.of([y.width], state.max_rank, 0)
+    targets = lora.Targets.of(low.shared.gpu, [y.width], state.max_rank, 0)
     kernel = lora.embed(low.shared.composer, low.shared.gpu, targets, y.width)
     low.call(f"{node.label}.lora", [kernel], [low.shared.chosen, y.memory, low.step, site.slice])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.kernel import Kernel, Size
 from shimmy_plugins.backends.wgpu.layouts import BLOCK, AffineLayout, GpuLayout, padded
-from shimmy_plugins.backends.wgpu.ops.lora import Targets
+from shimmy_plugins.backends.wgpu.ops.lora import PATIENCE, Beside
 
 if TYPE_CHECKING:
     from shimmy_plugins.backends.wgpu.device import Gpu
@@ -81,11 +81,12 @@ class VecKernels:
     """The kernels of a product. All of them give a row the same bits."""
 
     one: Kernel
-    """For one row of x. Bindings: the weight's parts, [weight of the norm], [bias], x, y, step."""
+    """For one row of x. Bindings: the weight's parts, [weight of the norm], [bias], x, y, step,
+    [lora, published]."""
     prepare: Kernel
-    """For several rows. Bindings: x, [weight of the norm], the prepared rows, step."""
+    """For several rows. Bindings: x, [weight of the norm], the prepared rows, step, [lora, middle]."""
     several: tuple[Kernel, ...]
-    """For several rows. Bindings: the weight's parts, [bias], the prepared rows, y, step."""
+    """For several rows. Bindings: the weight's parts, [bias], the prepared rows, y, step, [lora, middle]."""
     rows: tuple[int, ...]
     """Each but the last of ``several`` is for at most so many rows."""
     row_bytes: tuple[int, ...]
@@ -104,7 +105,7 @@ def linear_vec(
     epilogue: Epilogue = "store",
     bias: bool = False,
     late: bool = False,
-    lora: Targets | None = None,
+    lora: Beside | None = None,
 ) -> VecKernels:
     """Kernels for F32 rows x and y; those for one row do nothing for several, nor the other way round.
 
@@ -114,7 +115,7 @@ def linear_vec(
         norm: eps of an RMS norm of x that comes first.
         epilogue: "add" adds the product to y.
         late: x is the rows whose outputs are wanted, y those of all outputs of the step.
-        lora: what adapters add is added to the product. Two more bindings of products: lora, middle.
+        lora: what adapters add is added to the product. ``published`` has zeros before.
     """
     int8 = precision == "int8" and isinstance(layout, AffineLayout)
     outputs = rows // 2 if epilogue == "swiglu" else rows
@@ -129,20 +130,33 @@ def linear_vec(
         epilogue=epilogue,
         bias=bias,
         late=late,
-        lora=lora,
+        patience=PATIENCE,
         subgroup=gpu.subgroup,
     )
     name = f"{layout.name} {rows}x{columns}{' int8' * int8}{' norm' * (norm is not None)}"
 
     def product(shape: Shape, place: str) -> Kernel:
-        source = compose("shimmy/ops/linear_vec.wgsl", shape=shape, workgroup=shape.workgroup, place=place)
-        return Kernel(f"linear_vec {name} {epilogue} x{shape.batch}", source, partial(_grid, shape, late))
+        source = compose(
+            "shimmy/ops/linear_vec.wgsl",
+            shape=shape,
+            workgroup=shape.workgroup,
+            place=place,
+            lora=lora.targets(shape.batch) if lora else None,
+        )
+        grid = partial(_grid, shape, late, lora)
+        return Kernel(f"linear_vec {name} {epilogue} x{shape.batch}", source, grid)
 
     single = replace(several[0], batch=1)
-    source = compose("shimmy/ops/prepare_vec.wgsl", shape=single, workgroup=one.workgroup, place="output")
+    source = compose(
+        "shimmy/ops/prepare_vec.wgsl",
+        shape=single,
+        workgroup=one.workgroup,
+        place="output",
+        lora=lora.several if lora else None,
+    )
     return VecKernels(
         one=product(one, "workgroup"),
-        prepare=Kernel(f"prepare_vec {name}", source, partial(_grid_prepare, late)),
+        prepare=Kernel(f"prepare_vec {name}", source, partial(_grid_prepare, one.workgroup, late, lora)),
         several=tuple(product(shape, "buffer") for shape in several),
         rows=tuple(shape.batch for shape in several[:-1]),
         row_bytes=_row_bytes(layout, columns, int8),
@@ -156,15 +170,21 @@ def _row_bytes(layout: GpuLayout, columns: int, int8: bool) -> tuple[int, ...]:
     return (padded(columns) * 4,)
 
 
-def _grid(shape: Shape, late: bool, size: Size) -> tuple[int, int, int]:
-    count = size.count(late=late)
-    mine = (count > 1) == (shape.batch > 1)
-    return shape.grid_x, -(-count // shape.batch) if mine else 0, shape.grid_z
+def _alone(late: bool, lora: Beside | None, size: Size) -> bool:
+    """Whether the kernel for one row computes a step."""
+    return size.count(late=late) == 1 and not (lora and lora.copies())
 
 
-def _grid_prepare(late: bool, size: Size) -> tuple[int, int, int]:
-    count = size.count(late=late)
-    return count if count > 1 else 0, 1, 1
+def _grid(shape: Shape, late: bool, lora: Beside | None, size: Size) -> tuple[int, int, int]:
+    alone = shape.batch == 1
+    helpers = lora.helpers(shape.workgroup) if lora and alone else 0
+    mine = _alone(late, lora, size) == alone
+    return shape.grid_x + helpers, -(-size.count(late=late) // shape.batch) if mine else 0, shape.grid_z
+
+
+def _grid_prepare(workgroup: int, late: bool, lora: Beside | None, size: Size) -> tuple[int, int, int]:
+    rows = 0 if _alone(late, lora, size) else size.count(late=late)
+    return 1 + (lora.helpers(workgroup) if lora else 0), rows, 1
 
 
 def _shapes(gpu: Gpu, layout: GpuLayout, outputs: int, columns: int, int8: bool) -> Iterator[Shape]:
@@ -185,7 +205,8 @@ def _shapes(gpu: Gpu, layout: GpuLayout, outputs: int, columns: int, int8: bool)
         workgroups = -(-outputs // (owners * each))
         turns = -(-workgroups // BUSY_WORKGROUPS) if batch == 1 and piece == chunks else 1
         workgroups = -(-workgroups // turns)
-        grid_x = min(workgroups, gpu.limits.workgroups)
+        # There is room for those that compute what adapters add.
+        grid_x = min(workgroups, gpu.limits.workgroups // 2)
         grid_z = -(-workgroups // grid_x)
         here, stride = (piece, piece | 1) if batch == 1 else (chunks, chunks)
         yield Shape(batch, lanes, owners, each, turns, chunk, chunks, here, stride, grid_x, grid_z)

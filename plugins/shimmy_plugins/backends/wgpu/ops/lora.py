@@ -1,8 +1,9 @@
 """lora: what adapters add to the rows that have some.
 
-A x comes first, for all matrices that read x, in a dispatch of its own. B of that is added where a generated
-row's product ends (``linear_vec``), and in a dispatch of its own to products of rows of prompts. Sums are F32
-in every precision, each in one order, so a row's bits do not depend on the rows beside it.
+A x is computed for all matrices that read x. For generated rows, some workgroups do so beside those that
+multiply or prepare them, and B of it is added where the product ends (``linear_vec``): no dispatch is added.
+For rows of prompts, A x has one before the product, B one behind it. Sums are F32 in every precision, each in
+one order, so a row's bits do not depend on the rows beside it.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ CHUNK = 8
 WORKGROUP = 256
 #: Invocations that share a rank of A: many where few rows want their sums soon, few where rows are many.
 GENERATED_LANES, PROMPT_LANES = 256, 32
+#: How often a product looks whether A x is there before it computes that itself: about 0.1 ms on a large GPU.
+PATIENCE = 256
+#: Most invocations of a kernel for generated rows, and so most that compute a chunk of ranks.
+_MOST_INVOCATIONS = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +37,65 @@ class Targets:
     """Numbers that ``middle`` has of an entry and a matrix, a multiple of ``CHUNK``."""
     copied: bool
     """Whether it has x itself where there is no A; there must be room for it."""
+    lanes: int
+    """Neighbouring invocations that share a rank of A."""
 
     @classmethod
-    def of(cls, widths: Sequence[int], max_rank: int, columns: int, *, copied: bool = False) -> Targets:
+    def of(
+        cls,
+        gpu: Gpu,
+        widths: Sequence[int],
+        max_rank: int,
+        columns: int,
+        *,
+        generated: bool = False,
+        copied: bool = False,
+    ) -> Targets:
         """``columns``: of x."""
-        most = max(max_rank, columns) if copied else max_rank
         starts = tuple(sum(widths[:i]) for i in range(len(widths)))
-        return cls(starts, -(-most // CHUNK) * CHUNK, copied)
+        most = max(max_rank, columns) if copied else max_rank
+        chunks = max(-(-columns // CHUNK), 1)
+        lanes = min(GENERATED_LANES if generated else PROMPT_LANES, 1 << (chunks - 1).bit_length())
+        # A workgroup has at most as many ranks as there are in a chunk of them.
+        least = (_MOST_INVOCATIONS if generated else WORKGROUP) // CHUNK
+        lanes = min(max(lanes, least), gpu.limits.invocations)
+        return cls(starts, -(-most // CHUNK) * CHUNK, copied, lanes)
 
     @property
     def row_bytes(self) -> int:
-        """Memory of A x of a row."""
+        """Memory of A x of a row, and of x where there is no A."""
         return MOST_MIXED * len(self.starts) * self.stride * 4
 
     @property
     def most(self) -> int:
         """Adapters of a row."""
         return MOST_MIXED
+
+    def workgroups(self, numbers: int, workgroup: int) -> int:
+        """How many of so many invocations compute these numbers of a row, for one matrix."""
+        return -(-numbers * self.lanes // workgroup)
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """A x computed beside a product of generated rows, by workgroups of the same dispatch."""
+
+    one: Targets
+    """Of the product of one row; never x itself."""
+    several: Targets
+    """Of what prepares several rows, before their product."""
+    numbers: Callable[[], int]
+    """How many an adapter makes of a row now at most, in whole chunks, those of x itself included."""
+    copies: Callable[[], bool]
+    """Whether an adapter has a B without an A now. A single row is computed as several are then."""
+
+    def targets(self, rows: int) -> Targets:
+        """Those of kernels for so many rows."""
+        return self.one if rows == 1 else self.several
+
+    def helpers(self, workgroup: int) -> int:
+        """Workgroups that compute A x of a row."""
+        return len(self.one.starts) * self.one.workgroups(self.numbers(), workgroup)
 
 
 def shrink(
@@ -58,30 +105,29 @@ def shrink(
     columns: int,
     ranks: Callable[[], int],
     *,
-    norm: float | None = None,
     late: bool = False,
 ) -> Kernel:
-    """middle = A x of all matrices and adapters. Bindings: [weight of the norm], x, middle, step, lora.
+    """middle = A x of all matrices and adapters. Bindings: x, middle, step, lora.
 
     Args:
         columns: of x.
         ranks: how many numbers an adapter makes of a row here now at most, in whole chunks.
-        norm: eps of an RMS norm of x that comes first.
         late: x is the rows whose logits are wanted.
     """
-    workgroup = _workgroup(gpu)
-    chunks = -(-columns // CHUNK)
-    lanes = min(GENERATED_LANES if targets.copied else PROMPT_LANES, 1 << (chunks - 1).bit_length())
-    # A workgroup has at most as many ranks as there are in a chunk of them.
-    lanes = min(max(lanes, workgroup // CHUNK), workgroup)
-    source = _compose(
-        composer, gpu, "lora_shrink", targets, columns=columns, norm=norm, late=late, lanes=lanes
-    )
+    source = _compose(composer, gpu, "lora_shrink", targets, columns=columns, late=late)
 
     def grid(size: Size) -> tuple[int, int, int]:
-        return -(-ranks() * lanes // workgroup), size.count(late=late), len(targets.starts)
+        workgroups = targets.workgroups(ranks(), _workgroup(gpu))
+        return workgroups, size.count(late=late), len(targets.starts)
 
     return Kernel(f"lora_shrink {columns}", source, grid)
+
+
+def clear(composer: Composer, gpu: Gpu, size: int) -> Kernel:
+    """No number of A x is there, in as many bytes, a multiple of 16. Bindings: published."""
+    workgroup = _workgroup(gpu)
+    source = composer.compose("shimmy/ops/lora_clear.wgsl", workgroup=workgroup, quads=size // 16)
+    return Kernel("lora_clear", source, lambda _size: (-(-size // 16 // workgroup), 1, 1))
 
 
 def expand(
@@ -104,7 +150,7 @@ def expand(
     """
     workgroup = _workgroup(gpu)
     source = _compose(
-        composer, gpu, "lora_expand", targets, width=width, columns=columns, gated=gated, norm=None, late=late
+        composer, gpu, "lora_expand", targets, width=width, columns=columns, gated=gated, late=late
     )
 
     def grid(size: Size) -> tuple[int, int, int]:
@@ -133,5 +179,6 @@ def _compose(composer: Composer, gpu: Gpu, op: str, targets: Targets, **paramete
         workgroup=_workgroup(gpu),
         subgroup=gpu.subgroup,
         lora=targets,
+        norm=None,
         **parameters,
     )
