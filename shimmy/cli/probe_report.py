@@ -81,6 +81,7 @@ def probe(card: ModelCard, settings: Settings, plugins: Plugins, *, quiet: bool)
         "plugins": _involved(plugins, card, facts, text.chat.name, kind, types),
         "trial": trial,
         "load_seconds": round(facts.seconds, 3),
+        "load_phases": {phase: round(seconds, 3) for phase, seconds in facts.phases.items()},
     }
 
 
@@ -109,7 +110,8 @@ def as_facts(report: Report) -> Iterator[tuple[str, str]]:
     yield from (("", plugin) for plugin in others)
     trial = report["trial"]
     yield "trial", f"{trial['tokens']} tokens in {trial['seconds']:.3g} s: {trial['text']!r}"
-    yield "loaded in", f"{report['load_seconds']:.3g} s"
+    phases = ", ".join(f"{phase} {seconds:.3g} s" for phase, seconds in report["load_phases"].items())
+    yield "loaded in", f"{report['load_seconds']:.3g} s{f' ({phases})' * bool(phases)}"
 
 
 def _bytes_by_type(file: GGUFFile, plugins: Plugins) -> dict[str, int]:

@@ -71,6 +71,7 @@ def load_engine(
     """Load a GGUF file, or a model folder. Raises ModelError, ConfigError or OutOfMemoryError, each saying
     what to do."""
     started = time.monotonic()
+    progress = phases = _Phases(progress)
     model = record_model(path, name, settings, plugins, progress)
     wanted, graph = model.context, model.graph
     backend_name, reason, backend = choose_backend(model.card, settings, plugins)
@@ -95,10 +96,26 @@ def load_engine(
         kv_memory=kv_memory,
         plugins=[info.name for info in plugins.infos if info.status == "loaded"],
         seconds=time.monotonic() - started,
+        phases=phases.seconds,
         **_engine_facts(engine, wanted),
     )
     base = Base(model.card.architecture, model.architecture, model.params, graph, model.weights)
     return Loaded(engine, ready, model.file.path, base)
+
+
+class _Phases:
+    """Passes progress on, and measures how long each phase takes."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.seconds: dict[str, float] = {}
+        """From the first to the last that was told of a phase."""
+        self._begun: dict[str, float] = {}
+        self._progress = progress
+
+    def __call__(self, phase: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        self.seconds[phase] = now - self._begun.setdefault(phase, now)
+        self._progress(phase, done, total)
 
 
 def record_model(

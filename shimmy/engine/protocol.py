@@ -193,6 +193,9 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     plugins: list[str]
     fallbacks: list[str]
     seconds: float
+    """That loading took."""
+    phases: dict[str, float] = {}
+    """Seconds of those phases of it that told their progress."""
     rope_kind: str = "none"
     """How rotary positions are scaled: "none", "linear", "yarn", "llama3+yarn", ..."""
     rope_factor: float = 1.0

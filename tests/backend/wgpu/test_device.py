@@ -187,6 +187,22 @@ def test_a_shader_that_does_not_compile_is_shown(gpu: Gpu):
         gpu.pipeline(source, "bad kernel")
 
 
+def test_a_shader_prepared_in_a_thread_fails_where_it_is_wanted(gpu: Gpu):
+    source = "@compute @workgroup_size(64)\nfn main() {\n    let x = unheard_of + 1;\n}\n"
+    gpu.prepare(source, "prepared")
+    gpu._compiling[source].exception(timeout=10)
+    assert gpu.read(gpu.buffer(4, "another"), np.uint32).tolist() == [0]
+    with pytest.raises(EngineError, match="(?s)'prepared'.*unheard_of"):
+        gpu.pipeline(source, "prepared")
+
+
+def test_a_shader_is_compiled_once(gpu: Gpu):
+    source = STEP.replace("* 2u", "* 3u")
+    gpu.prepare(source, "prepared")
+    gpu.prepare(source, "prepared")
+    assert gpu.pipeline(source, "step") is gpu.pipeline(source, "step")
+
+
 def test_a_shader_without_main_is_an_error(gpu: Gpu):
     with pytest.raises(EngineError, match="(?s)'other'.*entry point 'main'"):
         gpu.pipeline(STEP.replace("fn main", "fn other"), "other")

@@ -49,13 +49,13 @@ class WgpuBackend:
                 hint="Set instructions to 'auto', or engine_backend to 'cpu'.",
                 param="instructions",
             )
-        return self._compile(self._open(limits), graph, None, weights, limits, progress)
+        return self._compile(self._open(limits, progress), graph, None, weights, limits, progress)
 
     def compile_split(
         self, split: Split, host: SegmentBackend, weights: Weights, limits: Limits, progress: Progress
     ) -> WgpuPlan:
         """Raises like ``compile``. Both sides compute in the GPU's precision."""
-        gpu = self._open(limits)
+        gpu = self._open(limits, progress)
         theirs = replace(limits, precision=precision_of(limits))
         segments = host.compile_segments(split.host, weights, theirs, progress)
         try:
@@ -64,8 +64,11 @@ class WgpuBackend:
             segments.close()
             raise
 
-    def _open(self, limits: Limits) -> Gpu:
-        return self._gpu or open_gpu(limits.gpu, limits.gpu_memory)
+    def _open(self, limits: Limits, progress: Progress) -> Gpu:
+        progress("GPU", 0, 1)
+        gpu = self._gpu or open_gpu(limits.gpu, limits.gpu_memory)
+        progress("GPU", 1, 1)
+        return gpu
 
     def _compile(
         self,
@@ -91,11 +94,14 @@ class WgpuBackend:
                 lowering.lower(items)
             return [(lowering, PhaseProgram(gpu, lowering.program)) for lowering in lowerings]
 
+        progress("weights", 0, 1)
         plain = phases()
-        kernels = {k.source: k.label for _, program in plain for k in program.kernels}
-        for done, (source, label) in enumerate(kernels.items()):
+        progress("weights", 1, 1)
+        kernels = [*shared.sampler.kernels, *(k for _, program in plain for k in program.kernels)]
+        for done, kernel in enumerate(kernels):
+            # Begun while weights were loaded.
             progress("shaders", done, len(kernels))
-            gpu.pipeline(source, label)
+            gpu.pipeline(kernel.source, kernel.label)
         progress("shaders", len(kernels), len(kernels))
         adapted = Adapted(gpu, limits, phases)
         return WgpuPlan(shared, plain, adapted, vocabulary, owns_gpu=self._gpu is None, host=host)

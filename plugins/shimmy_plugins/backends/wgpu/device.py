@@ -1,13 +1,14 @@
 """A GPU opened for computing: buffers, pipelines, bind groups, and steps made of them.
 
-All of a device is used from one thread. What the library reports of a call is raised by the method that
-made the call.
+All of a device is used from one thread, but shaders are compiled in others. What the library reports of a
+call is raised by the method that made the call.
 """
 
 from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from importlib.resources import files
 from typing import Any
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 from wgpu import BufferUsage
 
+from shimmy.engine.machine import usable_cores
 from shimmy.errors import EngineError, OutOfMemoryError
 from shimmy_plugins.backends.wgpu.adapters import Adapter
 from shimmy_plugins.backends.wgpu.native import (
@@ -58,6 +60,8 @@ class Gpu:
         self._device = open_device(adapter.instance, adapter.handle, self._errors)
         self._steps = Steps(self._device, self._errors)
         self._pipelines: dict[str, Pipeline] = {}
+        self._compiling: dict[str, Future[Pipeline]] = {}
+        self._compilers = ThreadPoolExecutor(usable_cores(), "shaders")
         self._uploaded = 0
         self._uploading: Ticket | None = None
         usable = "subgroup" in self.features and self.facts.even_subgroups
@@ -132,6 +136,11 @@ class Gpu:
         (data,) = self.submit((), [Slice(whole.buffer, whole.offset, size)]).wait()
         return np.frombuffer(data, kind, count)
 
+    def prepare(self, source: str, label: str) -> None:
+        """Begin to compile a shader that is needed soon; :meth:`pipeline` waits for it."""
+        if source not in self._pipelines and source not in self._compiling:
+            self._compiling[source] = self._compilers.submit(self._compile, source, label)
+
     def pipeline(self, source: str, label: str) -> Pipeline:
         """The compiled shader; its entry point is ``main``. Made once for equal sources.
 
@@ -141,7 +150,8 @@ class Gpu:
             EngineError: it does not compile; the message shows where.
         """
         if source not in self._pipelines:
-            self._pipelines[source] = self._compile(source, label)
+            prepared = self._compiling.pop(source, None)
+            self._pipelines[source] = prepared.result() if prepared else self._compile(source, label)
         return self._pipelines[source]
 
     def bind(self, pipeline: Pipeline, slices: Sequence[Slice]) -> BindGroup:
@@ -199,6 +209,7 @@ class Gpu:
 
     def close(self) -> None:
         """Free everything; no method may be called afterwards."""
+        self._compilers.shutdown(cancel_futures=True)
         self.run(())
         lib.wgpuDeviceDestroy(self._device)
 

@@ -249,6 +249,10 @@ class Lowering(ABC):
         cost: Cost | None = None,
     ) -> None:
         """Append a dispatch; all kernels end with the binding of the step, but those with angles."""
+        if not self.adapters:
+            # While weights are loaded. With adapters, only what a step needs is compiled.
+            for kernel in kernels:
+                self.shared.gpu.prepare(kernel.source, kernel.label)
         self.program.append(Dispatch(label, tuple(kernels), tuple(rows), tuple(bound), cost))
 
     def matrix(self, item: Linear) -> GpuMatrix:

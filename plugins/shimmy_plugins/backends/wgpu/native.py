@@ -8,6 +8,7 @@ handle that is used after that ends the process, so whatever is used holds what 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any
 
 from wgpu.backends.wgpu_native import ffi as ffi
@@ -88,12 +89,16 @@ def enumerate_adapters(instance: Handle) -> list[Handle]:
 
 
 class Errors:
-    """What the library reports of a device. It does so while a call runs: the one at fault, or a poll."""
+    """What the library reports of a device. It does so while a call runs: the one at fault, or a poll.
+
+    So what is reported in a thread is of that thread's calls.
+    """
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.lost: str | None = None
-        self._reported: list[tuple[int, str]] = []
+        self._reported: dict[int, list[tuple[int, str]]] = {}
+        """By thread."""
         self._on_lost = ffi.callback(
             "void(WGPUDevice const *, WGPUDeviceLostReason, WGPUStringView, void *, void *)", self._lose
         )
@@ -108,7 +113,7 @@ class Errors:
         descriptor.uncapturedErrorCallbackInfo.callback = self._on_error
 
     def check(self, doing: str) -> None:
-        """Raise what was reported since the last check.
+        """Raise what was reported of this thread's calls since its last check.
 
         Raises:
             OutOfMemoryError: the device has no memory left.
@@ -119,9 +124,8 @@ class Errors:
                 f"the GPU {self.name} was lost while {doing}: {self.lost}.",
                 hint="Its driver may have been reset or updated; the engine starts anew.",
             )
-        if self._reported:
-            kind, message = self._reported[0]
-            self._reported.clear()
+        if reported := self._reported.pop(get_ident(), None):
+            kind, message = reported[0]
             if kind == lib.WGPUErrorType_OutOfMemory:
                 raise OutOfMemoryError(f"the GPU {self.name} has no memory left, {doing}: {message}")
             raise EngineError(f"the GPU {self.name} failed, {doing}: {message}")
@@ -131,7 +135,7 @@ class Errors:
             self.lost = text(message) or "no reason given"
 
     def _report(self, _device: Handle, kind: int, message: Handle, _first: Handle, _second: Handle) -> None:
-        self._reported.append((kind, text(message).strip()))
+        self._reported.setdefault(get_ident(), []).append((kind, text(message).strip()))
 
 
 def features_of(adapter: Handle) -> tuple[str, ...]:

@@ -104,9 +104,11 @@ class _Stretch:
 
     def _program(self, picks: tuple[int, ...]) -> Program:
         if picks not in self._programs:
+            kernels = [d.kernels[pick] for d, pick in zip(self.dispatches, picks, strict=True)]
+            for kernel in kernels:
+                self._gpu.prepare(kernel.source, kernel.label)
             calls = []
-            for at, pick in enumerate(picks):
-                kernel = self.dispatches[at].kernels[pick]
+            for at, (pick, kernel) in enumerate(zip(picks, kernels, strict=True)):
                 pipeline = self._gpu.pipeline(kernel.source, kernel.label)
                 calls.append(self._gpu.call(pipeline, self._group(at, pick, pipeline), 1))
             self._programs[picks] = self._gpu.program(calls)

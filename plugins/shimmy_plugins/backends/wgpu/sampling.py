@@ -15,6 +15,7 @@ back chooses anew.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -59,15 +60,18 @@ class GpuSampler:
         table = gpu.buffer(powers().nbytes, "weights of scores")
         gpu.upload(table, powers())
 
-        def bound(kernel: Kernel, *slices: Slice) -> Call:
-            pipeline = gpu.pipeline(kernel.source, kernel.label)
-            return gpu.call(pipeline, gpu.bind(pipeline, slices), 1)
-
-        self._best = bound(sample_best(composer, vocabulary), logits, bests)
-        self._greedy = bound(sample_greedy(composer, vocabulary), bests, chosen)
-        self._draw = bound(
-            sample_draw(composer, gpu, vocabulary), logits, bests, table.whole(), self._cuts.whole(), chosen
+        drawn = (logits, bests, table.whole(), self._cuts.whole(), chosen)
+        self._bindings = (
+            (sample_best(composer, vocabulary), (logits, bests)),
+            (sample_greedy(composer, vocabulary), (bests, chosen)),
+            (sample_draw(composer, gpu, vocabulary), drawn),
         )
+        for kernel in self.kernels:
+            gpu.prepare(kernel.source, kernel.label)
+
+    @property
+    def kernels(self) -> list[Kernel]:
+        return [kernel for kernel, _ in self._bindings]
 
     def calls(self, rows: Sequence[RowSampling]) -> list[Call]:
         """What chooses the tokens of the step submitted next, in order."""
@@ -77,11 +81,18 @@ class GpuSampler:
         for number, row in enumerate(rows):
             if row.params.temperature >= LEAST_TEMPERATURE and samples_ahead(row.params):
                 cuts[number] = _record(Cuts.of(row.params, row.index))
-        best = self._sized(self._best, self._chunks, len(rows))
+        best, greedy, draw = self._bound
+        first = self._sized(best, self._chunks, len(rows))
         if not cuts["scale"].any():
-            return [best, self._sized(self._greedy, len(rows))]
+            return [first, self._sized(greedy, len(rows))]
         self._gpu.upload(self._cuts, cuts.view(np.uint32))
-        return [best, self._sized(self._draw, len(rows))]
+        return [first, self._sized(draw, len(rows))]
+
+    @cached_property
+    def _bound(self) -> tuple[Call, ...]:
+        pipelines = [self._gpu.pipeline(kernel.source, kernel.label) for kernel in self.kernels]
+        groups = [self._gpu.bind(p, slices) for p, (_, slices) in zip(pipelines, self._bindings, strict=True)]
+        return tuple(self._gpu.call(p, group, 1) for p, group in zip(pipelines, groups, strict=True))
 
     def _sized(self, call: Call, x: int, y: int = 1) -> Call:
         return self._gpu.call(call.pipeline, call.group, x, y)
