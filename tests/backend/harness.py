@@ -152,17 +152,17 @@ AFFINE = [
 
 
 def affine(rng: np.random.Generator, rows: int, columns: int, form: Affine) -> AffineRun:
-    """Random codes; scales as in real files exact in F32 when multiplied with a code."""
+    """Random codes; scales as in real files exact in F32 when multiplied with a code: of 24 bits at most."""
     shape = (rows, columns // (256 if form.factor else form.group))
 
     def scales(size: float) -> Scales:
         units = rng.normal(0, size, shape).astype(np.float16)
         if form.unit is np.float32:
-            units = units * np.float32(21)  # 11 bits times 5
+            # 11 bits times 5; with factors of 5 bits there is only room for what no 16 bits can hold.
+            units = units * np.float32(2.0**-20 if form.factor else 21)
         if form.factor is None:
             return Scales(units)
         limits = np.iinfo(form.factor)
-        # 11 bits times 5, too.
         factors = rng.integers(max(limits.min, -16), 32, (rows, columns // form.group), form.factor)
         return Scales(units, factors)
 
