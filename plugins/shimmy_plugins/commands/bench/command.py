@@ -37,13 +37,16 @@ def command(
         int | None, typer.Option(min=1, help="Samples that count; default: 10, with --vs 15 pairs.")
     ] = None,
     warmup: Annotated[int, typer.Option(min=0, help="Samples before those.")] = 1,
+    warm: Annotated[
+        float, typer.Option(min=0, help="Seconds of such samples at least; a GPU wants 0.5.")
+    ] = 0.0,
     max_foreign: Annotated[
         float, typer.Option(min=0, max=100, help="Drop samples during which others used more CPU, in %.")
     ] = 5.0,
     wait: Annotated[
         float, typer.Option(min=0, help="Seconds per row to wait for others to finish, in all.")
     ] = 30.0,
-    vs: Annotated[str | None, typer.Option(help="Measure in turns with llama.cpp or ik_llama.cpp.")] = None,
+    vs: Annotated[str | None, typer.Option(help="Measure in turns with llama.cpp, ik_llama.cpp, ….")] = None,
     peer_kv_type: PeerKvType = None,
     profile: Annotated[
         bool, typer.Option("--profile", help="Time each kernel of one step instead; of engines on GPUs.")
@@ -72,7 +75,7 @@ def command(
             numbers("--batch", batch, least=1),
             numbers("--depth", depth, least=0),
         ),
-        rules=Rules(repetitions or (15 if vs else 10), warmup, max_foreign / 100, wait),
+        rules=Rules(repetitions or (15 if vs else 10), warmup, max_foreign / 100, wait, warm),
         peer=vs,
         peer_kv_type=peer_kv_type,
         command=("shimmy", *sys.argv[1:]),

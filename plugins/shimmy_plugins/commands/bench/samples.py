@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
@@ -22,6 +23,8 @@ class Rules:
     """Samples with a larger share of foreign processor time are dropped."""
     wait: float = 0.0
     """Seconds, for each case, to spend waiting for a quiet machine after dropped samples."""
+    warm: float = 0.0
+    """Seconds that each measure works before samples count: a GPU that was idle is slow at first."""
 
 
 class Sample(Protocol):
@@ -63,9 +66,11 @@ def collect(
     clean drops its round, and ``settle`` is called, which may wait. Gives up after :data:`TRIES`
     times the rounds wanted.
     """
-    for _ in range(rules.warmup):
-        for measure in measures:
+    for measure in measures:
+        started, done = time.perf_counter(), 0
+        while done < rules.warmup or time.perf_counter() - started < rules.warm:
             measure()
+            done += 1
     samples: Samples[S] = Samples()
     for number in range(TRIES * rules.repetitions):
         if len(samples.kept) == rules.repetitions:

@@ -17,12 +17,16 @@ from shimmy.settings import Settings, settings_table
 from shimmy.settings.sources import DEFAULT
 from shimmy_plugins.commands.bench.child import Child
 
+#: Requests to children of this process, which no proxy of the environment must see.
+OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _PATIENCE = 300.0
 #: Seconds between two looks at a server that starts: a hundredth of what a start takes.
 _LOOK = 0.005
 #: Settings of the command line that reach a server of our own.
 PASSED_ON = (
     "engine_backend",
+    "gpu",
+    "gpu_memory",
     "precision",
     "threads",
     "instructions",
@@ -70,7 +74,7 @@ class ServerProcess:
             if not self.child.running:
                 raise self.child.failure("ended while loading the model")
             try:
-                with urllib.request.urlopen(f"{self.url}/health", timeout=5):  # noqa: S310 - our own child
+                with OPENER.open(f"{self.url}/health", timeout=5):
                     return time.perf_counter() - self.started
             except OSError:
                 time.sleep(_LOOK)

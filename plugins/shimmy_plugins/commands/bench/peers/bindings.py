@@ -1,4 +1,4 @@
-"""llama.cpp and its forks through their C functions, as ctypes bindings from a package."""
+"""llama.cpp and its forks through their C functions: a package's ctypes bindings, or shared libraries."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any
 
-from shimmy.errors import EngineError
+from shimmy.errors import ConfigError, EngineError
 from shimmy_plugins.commands.bench.child import Child, python_child
 from shimmy_plugins.commands.bench.noise import Meter, Timed
 from shimmy_plugins.commands.bench.peers import Setup
+from shimmy_plugins.commands.bench.peers.programs import Locate, describe
 from shimmy_plugins.commands.bench.workload import Prompts
 
 _CHILD = "shimmy_plugins.commands.bench.peers.bindings_child"
+_LIBRARY = "libllama.so"
 
 
 class BindingsPeer:
@@ -32,15 +34,49 @@ class BindingsPeer:
 
     def start(self, setup: Setup, meter: Meter) -> BindingsRunner:
         """Start a child that loads the model, and wait until it has."""
-        values = {**asdict(setup), "model": str(setup.model), "module": self._module}
-        child = python_child(self.name, _CHILD, json.dumps(values))
-        try:
-            child.read_line()
-        except BaseException:
-            child.close()
-            raise
         description = f"{self.family}, package {self.name} {version(self.name)}; KV cache {setup.kv_type}"
-        return BindingsRunner(child, description, meter)
+        return _start(self.name, setup, {"module": self._module}, description, meter)
+
+
+class LibraryPeer:
+    """llama.cpp's shared libraries, which compute all layers on the GPU that they find."""
+
+    def __init__(self, name: str, family: str, locate: Locate) -> None:
+        self.name = name
+        self.family = family
+        self._locate = locate
+
+    def find(self) -> str | None:
+        """None if the libraries are there."""
+        return None if self._locate(_LIBRARY) else f"there is no {_LIBRARY}"
+
+    def start(self, setup: Setup, meter: Meter) -> BindingsRunner:
+        """Start a child that loads the model, and wait until it has.
+
+        Raises:
+            ConfigError: another type of the KV cache than the one it takes by itself.
+        """
+        if setup.kv_type != "f16":
+            raise ConfigError(
+                f"--vs {self.name}: its KV cache is f16, and {setup.kv_type} is wanted.",
+                hint="Add --kv-type f16, or --peer-kv-type f16.",
+            )
+        library = self._locate(_LIBRARY)
+        assert library is not None
+        description = f"{describe(library)}, on the GPU; KV cache {setup.kv_type}"
+        return _start(self.name, setup, {"folder": str(library.parent)}, description, meter)
+
+
+def _start(name: str, setup: Setup, source: dict[str, str], description: str, meter: Meter) -> BindingsRunner:
+    """``source``: where the child finds the functions."""
+    values = {**asdict(setup), "model": str(setup.model), **source}
+    child = python_child(name, _CHILD, json.dumps(values))
+    try:
+        child.read_line()
+    except BaseException:
+        child.close()
+        raise
+    return BindingsRunner(child, description, meter)
 
 
 class BindingsRunner:

@@ -1,5 +1,7 @@
 """The child of :mod:`bindings`: loads a model through ctypes and computes what it is asked for.
 
+On a GPU, all settings but the sizes are the library's own: all layers there, a KV cache of F16.
+
 Asked for ``{"prompts": [[ids], …]}`` it forgets what it had and computes the prompts; for
 ``{"steps": n}``, n steps of all sequences. It answers ``{"seconds": …}``. Nothing is sampled: which
 token follows makes no difference to the time, and sampling in Python would.
@@ -13,7 +15,10 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any, NamedTuple
+
+from shimmy_plugins.commands.bench.peers.llama_library import open_library
 
 #: Tokens of one call, as llama.cpp's own programs do it.
 CHUNK = 512
@@ -35,10 +40,13 @@ class Bindings:
     def __init__(self, library: Any, setup: dict[str, Any]) -> None:
         self._library = library
         library.llama_backend_init()
-        self._model = library.llama_model_load_from_file(setup["model"].encode(), _model_params(library))
+        on_gpu = "folder" in setup
+        model_params = _model_params(library, on_gpu=on_gpu)
+        self._model = library.llama_model_load_from_file(setup["model"].encode(), model_params)
         if not self._model:
             raise RuntimeError(f"cannot load {setup['model']}")
-        self._context = library.llama_init_from_model(self._model, _context_params(library, setup))
+        context_params = _context_params(library, setup, on_gpu=on_gpu)
+        self._context = library.llama_init_from_model(self._model, context_params)
         if not self._context:
             raise RuntimeError(f"cannot make a context of {setup['context']} x {setup['sequences']} tokens")
         self._batch = library.llama_batch_init(CHUNK, 0, 1)
@@ -97,8 +105,10 @@ class Bindings:
             library.llama_kv_cache_clear(self._context)
 
 
-def _model_params(library: Any) -> Any:
+def _model_params(library: Any, *, on_gpu: bool) -> Any:
     params = library.llama_model_default_params()
+    if on_gpu:
+        return params
     params.n_gpu_layers = 0
     if hasattr(params, "repack_tensors"):
         # ik_llama.cpp's faster layouts, made while loading.
@@ -106,11 +116,13 @@ def _model_params(library: Any) -> Any:
     return params
 
 
-def _context_params(library: Any, setup: dict[str, Any]) -> Any:
+def _context_params(library: Any, setup: dict[str, Any], *, on_gpu: bool) -> Any:
     params = library.llama_context_default_params()
     params.n_ctx = setup["context"] * setup["sequences"]
     params.n_seq_max = setup["sequences"]
     params.n_batch = params.n_ubatch = CHUNK
+    if on_gpu:
+        return params
     params.n_threads = params.n_threads_batch = setup["threads"]
     params.type_k = params.type_v = _KV_TYPES[setup["kv_type"]]
     if hasattr(params, "flash_attn"):
@@ -125,7 +137,8 @@ def main() -> None:
     # Libraries that print shall not disturb the answers.
     os.dup2(2, 1)
     setup = json.loads(sys.argv[1])
-    bindings = Bindings(import_module(setup["module"]), setup)
+    library = open_library(Path(setup["folder"])) if "folder" in setup else import_module(setup["module"])
+    bindings = Bindings(library, setup)
     answers.write("ready\n")
     for line in sys.stdin:
         question = json.loads(line)

@@ -11,7 +11,7 @@ from typing import Any
 
 from shimmy.errors import EngineError
 from shimmy_plugins.commands.bench.noise import Meter, Timed
-from shimmy_plugins.commands.bench.servers import Launch, ServerProcess
+from shimmy_plugins.commands.bench.servers import OPENER, Launch, ServerProcess
 from shimmy_plugins.commands.bench.workload import Prompts
 
 _TIMEOUT = 600.0
@@ -96,7 +96,7 @@ def post(url: str, body: dict[str, Any], failure: Callable[[str], EngineError]) 
         url, json.dumps(body).encode(), {"Content-Type": "application/json"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:  # noqa: S310
+        with OPENER.open(request, timeout=_TIMEOUT) as response:
             answer: dict[str, Any] = json.load(response)
             return answer
     except urllib.error.HTTPError as error:

@@ -11,16 +11,21 @@ from shimmy_plugins.commands.bench.servers import Launch
 PROGRAM = "llama-server"
 #: llama.cpp's own choice, which takes it wherever it can.
 FLASH_ATTENTION = "auto"
+#: More than any model has.
+ALL_LAYERS = 999
 
 
 class LlamaServer:
     """A llama.cpp built for this machine is the strongest form of it."""
 
-    family = "llama.cpp"
-
-    def __init__(self, name: str = PROGRAM, locate: Locate = on_path) -> None:
+    def __init__(
+        self, name: str = PROGRAM, locate: Locate = on_path, *, family: str = "llama.cpp", gpu: bool = False
+    ) -> None:
+        """``gpu``: all layers are computed by the GPU that it finds, else by the processor."""
         self.name = name
+        self.family = family
         self._locate = locate
+        self._gpu = gpu
 
     def find(self) -> str | None:
         """None if the program is there."""
@@ -31,7 +36,7 @@ class LlamaServer:
         program = self._locate(PROGRAM)
         assert program is not None
         make_runnable(program)
-        options = arguments(setup)
+        options = arguments(setup, gpu=self._gpu)
         return Launch(
             name=self.name,
             description=f"{describe(program)}; flash attention {FLASH_ATTENTION}, KV cache {setup.kv_type}",
@@ -43,8 +48,8 @@ class LlamaServer:
         return start_runner(self.launch(setup), meter)
 
 
-def arguments(setup: Setup) -> list[str]:
-    """Processor only, one slot of the cache per sequence, steps of 512 tokens, all threads in both phases.
+def arguments(setup: Setup, *, gpu: bool = False) -> list[str]:
+    """One slot of the cache per sequence, steps of 512 tokens, all threads in both phases.
 
     Prompts are never alike here: keeping those of idle slots would only cost time.
     """
@@ -55,7 +60,7 @@ def arguments(setup: Setup) -> list[str]:
         "--ctx-size": setup.context * setup.sequences,
         "--parallel": setup.sequences,
         "--ubatch-size": 512,
-        "--n-gpu-layers": 0,
+        "--n-gpu-layers": ALL_LAYERS if gpu else 0,
         "--flash-attn": FLASH_ATTENTION,
         "--cache-ram": 0,
         "--cache-type-k": setup.kv_type,
