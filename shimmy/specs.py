@@ -41,6 +41,8 @@ class HuggingFaceSpec:
     """What it means that one of these is left out; None: that the GGUF key is left out too."""
     expected: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     """Values that are computed: where the key is present with another one, the folder is refused."""
+    derive: Callable[[Mapping[str, Any]], Mapping[str, Any]] | None = None
+    """What follows from config.json: keys that are added to it, or replaced, before it is read."""
     rotary: bool = True
     """Whether it has rotary positions."""
     ignored: tuple[str, ...] = ()

@@ -1,9 +1,8 @@
-"""The model folders of tests/fixtures, what transformers makes of them, and plugins that know them all."""
+"""The model folders of tests/fixtures, and what transformers makes of them."""
 
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import shutil
 from pathlib import Path
@@ -16,7 +15,6 @@ from shimmy.plugins import Plugins, load_plugins
 
 FOLDER = Path(__file__).parent / "fixtures" / "folders"
 NAMES = ("llama3", "mistral", "qwen2")
-_EXAMPLE = Path(__file__).parents[1] / "examples" / "shimmy-arch-qwen2" / "shimmy_arch_qwen2.py"
 
 
 def reference(name: str) -> dict[str, Any]:
@@ -27,17 +25,8 @@ def reference(name: str) -> dict[str, Any]:
 
 @functools.cache
 def all_plugins() -> Plugins:
-    """The built-in plugins and the example architecture, which shimmy itself does not bring."""
-    plugins = load_plugins()
-    if "qwen2" not in plugins.architectures:
-        spec = importlib.util.spec_from_file_location("shimmy_arch_qwen2", _EXAMPLE)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        _, claims = plugins.add("qwen2", module)
-        plugins.accept("qwen2 (example)", claims)
-    return plugins
+    """The built-in plugins."""
+    return load_plugins()
 
 
 def copy(name: str, place: Path) -> Path:

@@ -1,10 +1,14 @@
-"""The zoo models of tests/fixtures: paths, reference answers, and the variants made from others."""
+"""The zoo models of tests/fixtures: paths, reference answers, and the variants made from others.
+
+Files that are not in the repository are taken from the folder that the variable SHIMMY_ZOO names, if it does.
+"""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import json
+import os
 import tempfile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +47,9 @@ class Derived(NamedTuple):
 DERIVED = {
     "llama_spm.f32": Derived(Kind.F32, "llama_spm.f16"),
     "llama_spm.bf16": Derived(Kind.BF16, "llama_spm.f16"),
+    "llama_spm.q4_0": Derived(
+        Kind.Q4_0, "llama_spm.q6_k", 2, "b70a90aa3091d23a3e579ca95f605b6415dadc5d4efb4218ea192397a18ff3de"
+    ),
     "llama_spm.q4_1": Derived(
         Kind.Q4_1, "llama_spm.q6_k", 3, "3732cc411214ae632bdd5ef9ad26eac49789b359f205798a15322468661e0e0a"
     ),
@@ -58,9 +65,36 @@ DERIVED = {
 }
 
 
+_KINDS = {
+    "llama_spm": (
+        *("f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl", "iq4_xs"),
+        *("q2_k", "q3_k_m", "q4_k_m", "q5_k_m", "q6_k"),
+    ),
+    **dict.fromkeys(
+        ("llama3_bpe", "phi2", "gemma2", "starcoder2", "gpt2", "qwen2", "phi3", "qwen3moe"),
+        ("f16", "q4_k_m"),
+    ),
+}
+#: A folder with the whole collection.
+_COLLECTION = os.environ.get("SHIMMY_ZOO")
+
+
 def model_path(name: str) -> Path:
     """The file of a zoo model, ``llama_spm.q4_0``."""
-    return _derive(name) if name in DERIVED else FOLDER / "models" / f"{name}.gguf"
+    return _derive(name) if name in DERIVED else _stored(name)
+
+
+def _stored(name: str) -> Path:
+    path = FOLDER / "models" / f"{name}.gguf"
+    return Path(_COLLECTION, "models", path.name) if _COLLECTION and not path.exists() else path
+
+
+#: The files at hand.
+FILES = [
+    name
+    for name in (f"{model}.{kind}" for model, kinds in _KINDS.items() for kind in kinds)
+    if name in DERIVED or _stored(name).exists()
+]
 
 
 @functools.cache

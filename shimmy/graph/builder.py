@@ -81,6 +81,10 @@ class Graph:
         finally:
             self._prefix = outer
 
+    def has(self, name: str) -> bool:
+        """Whether the file has a tensor ``name``: for what models of one architecture have or not."""
+        return f"{self._prefix}{name}.weight" in self.tensors
+
     def embed(self, name: str) -> Value:
         """Embedding row of each token: (columns of ``name``,)."""
         return self.op("embed", weights={"weight": self._tensor(name)}, label=name)

@@ -28,7 +28,7 @@ def position_embed(*, weight: F32, batch: Batch) -> F32:
 
 def linear(x: F32, *, weight: F32, bias: F32 | None = None) -> F32:
     # Row by row: what BLAS makes of several rows at once depends on how many they are.
-    y: F32 = np.matmul(x[:, None, :], weight.T)[:, 0]
+    y: F32 = np.matmul(x[:, None, :], np.atleast_2d(weight).T)[:, 0]
     return y if bias is None else y + bias
 
 

@@ -16,6 +16,12 @@ Shape: TypeAlias = tuple[int, ...]
 ShapeRule: TypeAlias = Callable[[Sequence[Shape], Mapping[str, Shape], Mapping[str, Any]], Shape]
 
 
+def matrix(shape: Shape) -> tuple[int, int]:
+    """(rows, columns); a vector, as which files keep a matrix of one row, is (1, columns)."""
+    rows, columns = shape if len(shape) > 1 else (1, *shape)
+    return rows, columns
+
+
 def same(inputs: Sequence[Shape], _w: Mapping[str, Shape], _a: Mapping[str, Any]) -> Shape:
     if any(s != inputs[0] for s in inputs):
         raise GraphError(f"inputs differ in shape: {', '.join(map(str, inputs))}.")
@@ -27,7 +33,7 @@ def embed(_i: Sequence[Shape], weights: Mapping[str, Shape], _a: Mapping[str, An
 
 
 def linear(inputs: Sequence[Shape], weights: Mapping[str, Shape], _a: Mapping[str, Any]) -> Shape:
-    rows, columns = weights["weight"]
+    rows, columns = matrix(weights["weight"])
     if inputs[0] != (columns,):
         raise GraphError(f"the weight has {columns} columns, its input has shape {inputs[0]}.")
     if "bias" in weights and weights["bias"] != (rows,):

@@ -57,6 +57,24 @@ class FolderModel:
                 )
 
     @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """config.json, with what the architecture derives from it.
+
+        Raises:
+            ModelError: it lacks something, or a value is not of its kind.
+        """
+        config, derive = self.folder.config, self.reading.derive
+        if derive is None:
+            return config
+        try:
+            return {**config, **self._located(lambda: derive(config))}
+        except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise ModelError(
+                f"{self._config_path}: is none of {self.architecture!r} ({type(error).__name__}: {error}).",
+                hint="The folder is incomplete, or was written by something unusual.",
+            ) from error
+
+    @cached_property
     def config_metadata(self) -> Mapping[str, Any]:
         """What config.json says of the model.
 
@@ -104,15 +122,15 @@ class FolderModel:
         if not self.reading.rotary:
             return None
         context = self._value(self.reading.keys["context_length"])
-        return self._located(lambda: rotation(self.folder.config, context=context))
+        return self._located(lambda: rotation(self.config, context=context))
 
     def rope_tensors(self) -> dict[str, NDArray[np.float32]]:
         """Divisors of frequencies, which the folder has as numbers in config.json, by GGUF name."""
         return {} if self.rotation is None else self._located(self.rotation.tensors)
 
     def _value(self, key: str) -> Any:
-        """What config.json has under ``key``, a number; else the default."""
-        value = self.folder.config.get(key)
+        """What config.json has under ``key``, else the default: a number, a choice, or one for each layer."""
+        value = self.config.get(key)
         if value is None:
             if key not in self.reading.defaults:
                 raise ModelError(
@@ -120,6 +138,8 @@ class FolderModel:
                     hint="The folder is incomplete, or was written by something unusual.",
                 )
             return self.reading.defaults[key]
+        if _is_choice(value):
+            return value
         if not _is_number(value) or value < 0:
             raise ModelError(f"{self._config_path}: {key!r} is {value!r:.40}, expected a number.")
         return value
@@ -166,6 +186,10 @@ def _claimed(folder: ModelFolder, plugins: Plugins) -> tuple[ArchitectureSpec, H
             hint="Take the folder with unquantised weights, or a GGUF file of this model.",
         )
     return known[name]
+
+
+def _is_choice(value: object) -> bool:
+    return isinstance(value, bool) or (isinstance(value, list) and all(type(each) is bool for each in value))
 
 
 def _is_number(value: object) -> bool:

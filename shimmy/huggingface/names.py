@@ -26,7 +26,7 @@ _LAYER = re.compile(r"(?<=\.)(\d+)(?=\.)")
 class FromHuggingFace(Protocol):
     """An architecture that says how its GGUF tensors come from Hugging Face's."""
 
-    def hf_transforms(self, p: Any) -> Mapping[str, Transform]:
+    def hf_transforms(self, p: Any, /) -> Mapping[str, Transform]:
         """By tensor name without layer and suffix (``attn_q``); tensors not named are as they are."""
         ...
 
@@ -44,6 +44,21 @@ class RotaryPairs:
         half = len(rows) // self.heads // 2
         split = rows.reshape(self.heads, 2, half, *rows.shape[1:])
         return split.swapaxes(1, 2).reshape(rows.shape)
+
+
+@dataclass(frozen=True, slots=True)
+class Transposed:
+    """A weight that Hugging Face keeps as (columns, rows); a bias and B of an adapter are as they are."""
+
+    def __call__(self, rows: NDArray[Any]) -> NDArray[Any]:
+        return rows
+
+
+def plus_one(weight: NDArray[Any]) -> NDArray[Any]:
+    """Of a norm that multiplies by 1 + weight; in F32, whatever it is stored as."""
+    import numpy as np
+
+    return np.float32(1) + weight
 
 
 class TensorNames:

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,8 @@ from shimmy.gguf.params import read_params
 from shimmy.gguf.writer import LazyTensor
 from shimmy.graph.builder import Graph, record
 from shimmy.graph.scaling import read_scaling
-from shimmy.huggingface.names import FromHuggingFace, TensorNames, Transform
+from shimmy.huggingface.experts import StackedTensor, split_expert, stacked
+from shimmy.huggingface.names import FromHuggingFace, TensorNames, Transform, Transposed
 
 if TYPE_CHECKING:
     from shimmy.graph.ops import Op
@@ -31,10 +32,14 @@ PIECE = 2**22
 #: The matrices whose rounding shows most in what a model writes, and their least bits.
 _EDGES = ("token_embd.weight", "output.weight")
 _EDGE_TYPE, _EDGE_BITS = "Q8_0", 8
+#: The ends of names of tensors that are small, and kept as they are computed: in F32.
+_WHOLE = ("position_embd.weight", "ffn_gate_inp.weight", "ffn_gate_inp_shexp.weight")
 _OUTPUT = "output.weight"
 #: Ends of the names of tensors that older trainers stored, though they are computed.
 _BUFFERS = (".rotary_emb.inv_freq", ".masked_bias")
 _BLOCK = re.compile(r"^blk\.\d+\.")
+
+Stored: TypeAlias = "StoredTensor | StackedTensor"
 
 _log = logging.getLogger(__name__)
 
@@ -77,27 +82,28 @@ class TypeChooser:
     def __init__(self, wanted: QuantTypeSpec, registry: Registry[QuantTypeSpec]) -> None:
         self._unfit: list[str] = []
         self._wanted = Encoder(wanted)
-        self._vector = Encoder(registry.get("F32"))
-        self._whole = Encoder(registry.get("F16"))
+        self._exact = Encoder(registry.get("F32"))
+        self._half = Encoder(registry.get("F16"))
         coarse = wanted.block_bytes * 8 / wanted.block_elements < _EDGE_BITS
         self._edge = Encoder(registry.get(_EDGE_TYPE)) if coarse else self._wanted
 
     def choose(self, name: str, shape: tuple[int, ...]) -> Encoder:
-        """F32 for vectors, at least 8 bits for embedding and output, F16 where rows are no whole blocks."""
-        if len(shape) < 2:
-            return self._vector
+        """F32 for vectors and routers, at least 8 bits for embedding and output, F16 where rows are no whole
+        blocks."""
+        if len(shape) < 2 or name.endswith(_WHOLE):
+            return self._exact
         encoder = self._edge if name in _EDGES else self._wanted
         if encoder.fits(shape[-1]):
             return encoder
         self._unfit.append(name)
-        return self._whole
+        return self._half
 
     def report(self) -> None:
         """Say aloud which tensors could not have the type that was asked for."""
         if self._unfit:
             _log.warning(
                 "%d tensors (%s, ...) have rows that are no whole blocks of %s; they are kept as %s.",
-                *(len(self._unfit), self._unfit[0], self._wanted.spec.name, self._whole.spec.name),
+                *(len(self._unfit), self._unfit[0], self._wanted.spec.name, self._half.spec.name),
             )
 
 
@@ -126,34 +132,43 @@ def converted_tensors(
     return divisors | tensors
 
 
-def _named(model: FolderModel) -> Iterator[tuple[str, StoredTensor]]:
-    """The folder's weights by their GGUF names."""
+def _named(model: FolderModel) -> Iterator[tuple[str, Stored]]:
+    """The folder's weights by their GGUF names; those of all experts of a layer as one."""
     folder = model.folder
     layers = int(model.config_metadata[f"{model.architecture}.block_count"])
     names = TensorNames(model.architecture, layers, whose="config.json's model")
+    experts: dict[str, dict[int, StoredTensor]] = {}
     for name, stored in folder.tensors.items():
         if name.endswith((*_BUFFERS, *model.reading.ignored)):
             continue
         module, _, kind = name.rpartition(".")
+        module, expert = split_expert(module)
         try:
             gguf_name = f"{names.gguf_name(module)}.{kind}"
         except ModelError as error:
             raise ModelError(f"{stored.path}: tensor {error.message}", hint=error.hint) from None
-        if gguf_name == _OUTPUT and folder.config.get("tie_word_embeddings") is True:
-            continue
-        yield gguf_name, stored
+        if expert is not None:
+            experts.setdefault(gguf_name, {})[expert] = stored
+        elif gguf_name != _OUTPUT or folder.config.get("tie_word_embeddings") is not True:
+            yield gguf_name, stored
+    for gguf_name, parts in experts.items():
+        yield gguf_name, stacked(parts)
 
 
 def _converted(
-    name: str, stored: StoredTensor, transforms: Mapping[str, Transform], types: TypeChooser
+    name: str, stored: Stored, transforms: Mapping[str, Transform], types: TypeChooser
 ) -> ConvertedTensor:
     arrange = transforms.get(_BLOCK.sub("", name).rpartition(".")[0])
+    transposed = isinstance(arrange, Transposed) and name.endswith(".weight")
 
     def read() -> NDArray[Any]:
         values = stored.read()
+        if transposed:
+            return values.T
         return values if arrange is None else arrange(values)
 
-    return ConvertedTensor(name, stored.name, stored.shape, types.choose(name, stored.shape), read)
+    shape = stored.shape[::-1] if transposed else stored.shape
+    return ConvertedTensor(name, stored.name, shape, types.choose(name, shape), read)
 
 
 def _computed(name: str, values: NDArray[np.float32], types: TypeChooser) -> ConvertedTensor:

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from shimmy.errors import AdapterError, did_you_mean
 from shimmy.graph.builder import Architecture, Graph, Node
 from shimmy.graph.lora import Term, target_labels
-from shimmy.huggingface.names import FromHuggingFace, TensorNames, Transform
+from shimmy.graph.shapes import matrix
+from shimmy.huggingface.experts import split_expert
+from shimmy.huggingface.names import FromHuggingFace, TensorNames, Transform, Transposed
 from shimmy.lora.adapter import Adapter, Floats, Module, Part, adapter_errors
 
 F32 = NDArray[np.float32]
@@ -76,6 +78,7 @@ class _Binding:
     def __init__(self, adapter: Adapter, base: Base) -> None:
         self._adapter, self._base = adapter, base
         self._targets = target_labels(base.graph)
+        self._experts = {node.label for node in base.graph.nodes if node.op == "expert_linear"}
         self._label = self._labels()
         self._transforms = self._declared()
 
@@ -115,16 +118,21 @@ class _Binding:
     def _node(self, name: str, module: Module) -> Node:
         """The node that a module is about, whose shapes fit."""
         with adapter_errors(self._adapter.path):
-            label = self._label(name)
+            label = self._label(split_expert(name)[0])
+        if label in self._experts:
+            raise self._error(
+                f"{name!r} ({label}) is part of an expert of a mixture, which adapters cannot change.",
+                "Train one for attention, shared networks, embedding or head.",
+            )
         if label not in self._targets:
             raise self._error(
                 f"{name!r} ({label}) is no matrix or embedding of the base, so it cannot be adapted.",
                 did_you_mean(label, self._targets),
             )
         node = self._targets[label]
-        rows, columns = self._base.weights.shape(node.weights["weight"])
+        rows, columns = matrix(self._base.weights.shape(node.weights["weight"]))
         inner, outer = (rows, columns) if node.op == "embed" else (columns, rows)
-        weight = (rows, columns)
+        weight = (columns, rows) if self._is_transposed(node) else (rows, columns)
         expected = {
             module.a: (module.rank, inner),
             module.b: (outer, module.rank),
@@ -146,16 +154,23 @@ class _Binding:
         return f"The adapter belongs to another base.{trained}"
 
     def _term(self, node: Node, module: Module) -> Term:
-        arrange = self._transforms.get(_BLOCK.sub("", node.label), _as_it_is)
+        arrange = self._transform(node) or _as_it_is
         a = None if module.a is None else self._read(module.a)
         b = None if module.b is None else arrange(self._read(module.b))
         if node.op == "embed" and a is not None:
             a = a.T
         if module.weight is not None:
-            delta = self._change(node, arrange(self._read(module.weight)))
+            weight = self._read(module.weight)
+            delta = self._change(node, weight.T if self._is_transposed(node) else arrange(weight))
             a, b = (delta, None) if node.op == "embed" else (None, delta)
         offset = self._offset(node, module, arrange)
         return Term(a, b, module.scale, offset)
+
+    def _transform(self, node: Node) -> Transform | None:
+        return self._transforms.get(_BLOCK.sub("", node.label))
+
+    def _is_transposed(self, node: Node) -> bool:
+        return isinstance(self._transform(node), Transposed)
 
     def _change(self, node: Node, weight: Floats) -> F32 | None:
         """By how much a module's own weight differs from the base's; None: not at all."""

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from shimmy.errors import AdapterError, GGUFError, ModelError
 from shimmy.gguf.parts import model_stem
 from shimmy.gguf.reader import open_gguf, peek_gguf
+from shimmy.graph.shapes import matrix
+from shimmy.huggingface.experts import split_expert
 from shimmy.huggingface.folder import ModelFolder
 from shimmy.huggingface.names import TensorNames
 from shimmy.lora.adapter import Adapter, Module
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 _STORED = re.compile(
     r"-(?:(?:unsloth-)?bnb-4bit|gguf|hf|mlx|awq|gptq|dynamic|ud|[48]bit|i?q\d(?:-[a-z0-9]{1,2})*|b?f16|f32|fp16)$"
 )
+_MATRIX = 2
 #: Bases of equal shapes that a message names.
 _NAMED = 3
 
@@ -126,8 +129,11 @@ def _differences(
         shapes = _file_shapes(adapter, candidate, architecture)
     for name, module in adapter.modules.items():
         shape, needed = shapes(name), _needed(module)
+        # Experts lie in one tensor, so no shape of it is a module's.
+        if shape is None or needed is None or len(shape) > _MATRIX:
+            continue
         # Of an embedding A has the columns.
-        if shape is not None and needed is not None and shape not in (needed, needed[::-1]):
+        if needed not in (shape, shape[::-1], matrix(shape)):
             yield name, shape, needed
 
 
@@ -143,7 +149,7 @@ def _file_shapes(adapter: Adapter, candidate: Candidate, architecture: str) -> _
         tensors = file.tensors
 
     def shape(module: str) -> tuple[int, ...] | None:
-        label = module if names is None else names.gguf_name(module)
+        label = module if names is None else names.gguf_name(split_expert(module)[0])
         if label == "output" and "output.weight" not in tensors:
             label = "token_embd"  # the head is tied to it
         tensor = tensors.get(f"{label}.weight")

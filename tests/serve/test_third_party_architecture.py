@@ -1,4 +1,4 @@
-"""An architecture from a distribution of its own, installed beside shimmy, serves a zoo model."""
+"""An architecture from a distribution of its own, installed beside shimmy, serves a model."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import zoo
+from tests import architectures
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "shimmy-arch-qwen2"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "shimmy-arch-olmo2"
 
 ANSWER = """
 import asyncio, json, sys
@@ -23,12 +23,12 @@ from shimmy.engine.protocol import EngineSettings, Sampling
 
 async def main():
     settings = EngineSettings(precision="f32", plugins_disabled=tuple(sys.argv[2:]))
-    client = EngineClient("qwen2", Path(sys.argv[1]), settings)
+    client = EngineClient("olmo2", Path(sys.argv[1]), settings)
     try:
         for tokens in json.load(sys.stdin):
             got = []
             async for events in client.generate(
-                tokens, max_tokens=48, sampling=Sampling(temperature=0.0), stop_ids=[]
+                tokens, max_tokens=16, sampling=Sampling(temperature=0.0), stop_ids=[]
             ):
                 got += [event.token for event in events]
             print(json.dumps(got))
@@ -63,23 +63,27 @@ def run(environment: dict[str, str], *arguments: str, stdin: str = "") -> subpro
 
 def test_it_is_listed_like_a_built_in_plugin(environment: dict[str, str]) -> None:
     result = run(environment, "-m", "shimmy", "plugins", "--json")
-    (row,) = [row for row in json.loads(result.stdout) if row["name"] == "example-qwen2"]
-    assert (row["distribution"], row["status"]) == ("shimmy-arch-qwen2", "loaded")
+    (row,) = [row for row in json.loads(result.stdout) if row["name"] == "example-olmo2"]
+    assert (row["distribution"], row["status"]) == ("shimmy-arch-olmo2", "loaded")
 
 
-def test_it_serves_a_model_whose_architecture_shimmy_does_not_know(environment: dict[str, str]) -> None:
-    reference = zoo.reference("qwen2")
-    wanted = reference["llamacpp"]["q4_k_m__dequantised_to_f32"]["prompts"]
-    prompts = [prompt["ids"] for prompt in reference["prompts"]]
-    result = run(environment, "-c", ANSWER, str(zoo.model_path("qwen2.q4_k_m")), stdin=json.dumps(prompts))
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return architectures.folder("olmo2", tmp_path_factory.mktemp("model"))
+
+
+def test_it_serves_a_model_whose_architecture_shimmy_does_not_know(
+    environment: dict[str, str], model: Path
+) -> None:
+    generations = architectures.recorded("olmo2")["generations"]
+    prompts = json.dumps([generation["prompt"] for generation in generations])
+    result = run(environment, "-c", ANSWER, str(model), stdin=prompts)
     assert result.returncode == 0, result.stderr
     answers = [json.loads(line) for line in result.stdout.splitlines()]
-    assert answers == [wanted[prompt["id"]]["greedy_ids"] for prompt in reference["prompts"]]
+    assert answers == [generation["ids"] for generation in generations]
 
 
-def test_without_it_the_model_is_refused_by_name(environment: dict[str, str]) -> None:
-    result = run(
-        environment, "-c", ANSWER, str(zoo.model_path("qwen2.q4_k_m")), "example-qwen2", stdin="[[1]]"
-    )
+def test_without_it_the_model_is_refused_by_name(environment: dict[str, str], model: Path) -> None:
+    result = run(environment, "-c", ANSWER, str(model), "example-olmo2", stdin="[[1]]")
     assert result.returncode != 0
-    assert "'qwen2'" in result.stderr
+    assert "'Olmo2ForCausalLM'" in result.stderr

@@ -102,11 +102,11 @@ def test_list_shows_models_and_with_all_what_was_skipped(run):
     broken.write_bytes(b"GGUF")
     code, out, _ = run("list", "--models-dir", str(zoo), "--all")
     assert code == 0
-    assert "llama_spm.q4_0 " in out
+    assert "llama_spm.q4_k_m " in out
     assert "broken.gguf" in out
     listing = json.loads(run("list", "--models-dir", str(zoo), "--all", "--json")[1])
-    card = next(card for card in listing["models"] if card["name"] == "llama_spm.q4_0")
-    assert (card["architecture"], card["quantization"], card["context_length"]) == ("llama", "Q4_0", 1024)
+    card = next(card for card in listing["models"] if card["name"] == "llama_spm.q4_k_m")
+    assert (card["architecture"], card["quantization"], card["context_length"]) == ("llama", "Q4_K", 1024)
     assert any("broken.gguf" in row["path"] for row in listing["skipped"])
     assert "skipped" not in json.loads(run("list", "--json")[1])
 

@@ -36,7 +36,7 @@ def tiny(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("name", ["llama_spm.q4_k_m", "llama3_bpe.f16", "llama_spm.q8_0"])
+@pytest.mark.parametrize("name", ["llama_spm.q4_k_m", "llama3_bpe.q4_k_m", "llama_spm.q8_0"])
 def test_agrees_with_the_gguf_package(name):
     path = zoo.model_path(name)
     theirs = GGUFReader(path)
@@ -193,7 +193,7 @@ def test_a_pipe_is_not_waited_for(tmp_path):
         open_gguf(tmp_path / "model.gguf")
 
 
-@pytest.mark.parametrize("name", ["llama_spm.q4_k_m", "llama3_bpe.f16"])
+@pytest.mark.parametrize("name", ["llama_spm.q4_k_m", "llama3_bpe.q4_k_m"])
 def test_skimming_leaves_out_long_arrays_only(name):
     with open_gguf(zoo.model_path(name)) as whole, open_gguf(zoo.model_path(name), skim=True) as skimmed:
         assert skimmed.tensors == whole.tensors

@@ -83,7 +83,7 @@ def test_longrope(row: dict[str, Any], typed: bool) -> None:
 
 @rows("llama3")
 def test_llama3_by_the_divisors_in_the_file(row: dict[str, Any], plugins: Plugins) -> None:
-    with open_gguf(model_path("llama3_bpe.f16")) as file:
+    with open_gguf(model_path("llama3_bpe.q4_k_m")) as file:
         weights = Weights(file, plugins.quant_types)
         scaling = read_scaling(file.metadata, "llama", weights, 1024)
         assert scaling == RopeScaling(factors="rope_freqs.weight")

@@ -15,6 +15,7 @@ from shimmy.engine.plan import Progress
 from shimmy.errors import PluginError
 from shimmy.gguf.quant import AffineRun
 from shimmy.gguf.weights import Weights
+from shimmy.graph.shapes import matrix
 from shimmy_plugins.backends.cpu.kernel import Kernel, call_alone
 from shimmy_plugins.backends.cpu.kernels import pack
 from shimmy_plugins.backends.cpu.kernels.unpack import Unpacker
@@ -79,7 +80,7 @@ class PackedWeights:
         found = self._cache.find(places) if self._cache else None
         self._mapped = found is not None
         for name, place in places.items():
-            rows, columns = self._weights.shape(name)
+            rows, columns = matrix(self._weights.shape(name))
             data = found[name] if found else aligned(place.shape, place.layout.block)
             unpacker = None if found else self._unpacker(name)
             self._matrices[name] = Matrix(place.layout, rows, columns, data, forms[name], unpacker)
@@ -128,7 +129,7 @@ class PackedWeights:
 
     def _place(self, name: str, form: Run) -> Place:
         layout = layout_of(form)
-        rows, columns = self._weights.shape(name)
+        rows, columns = matrix(self._weights.shape(name))
         return Place(layout, (-(-rows // LANES), -(-columns // layout.columns)), form)
 
     def _unpacker(self, name: str) -> Unpacker | None:

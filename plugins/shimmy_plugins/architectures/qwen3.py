@@ -1,7 +1,4 @@
-"""Qwen2: llama with rotary pairs half a head apart, and biases on q, k and v.
-
-The biases need no line here: ``Graph.linear`` adds one wherever the file has it.
-"""
+"""qwen3: Qwen3, dense."""
 
 from __future__ import annotations
 
@@ -12,21 +9,20 @@ from shimmy.huggingface.keys import DECODER_DEFAULTS, DECODER_KEYS
 from shimmy.specs import ArchitectureSpec, HuggingFaceSpec
 from shimmy_plugins.architectures.llama import Llama
 
-shimmy_api = 1
 
-
-class Qwen2(Llama):
-    """Qwen2 and Qwen2.5, dense (Yang et al. 2024, arXiv:2407.10671)."""
+class Qwen3(Llama):
+    """Llama with rotary pairs half a head apart, and norms of queries and keys (arXiv:2505.09388)."""
 
     rope_style = "half"
+    head_norms = True
 
 
 @hookimpl
 def register_architectures(register: Callable[[ArchitectureSpec], None]) -> None:
     reading = HuggingFaceSpec(
-        classes=("Qwen2ForCausalLM",),
+        classes=("Qwen3ForCausalLM",),
         keys=DECODER_KEYS,
         defaults=DECODER_DEFAULTS,
         expected={"hidden_act": ("silu",)},
     )
-    register(ArchitectureSpec(names=("qwen2",), load=Qwen2, huggingface=reading))
+    register(ArchitectureSpec(names=("qwen3",), load=Qwen3, huggingface=reading))

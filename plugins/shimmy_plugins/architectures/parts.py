@@ -1,0 +1,100 @@
+"""What architectures have in common: parameters of decoders, heads, feed-forward networks, experts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from shimmy.graph.builder import Graph, Value
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderParams:
+    """Keys that nearly every decoder has."""
+
+    block_count: int
+    embedding_length: int
+    attention__head_count: int
+    attention__head_count_kv: int | None = None
+    attention__key_length: int | None = None
+    rope__dimension_count: int | None = None
+    rope__freq_base: float = 10000.0
+
+    @property
+    def heads(self) -> int:
+        return self.attention__head_count
+
+    @property
+    def kv_heads(self) -> int:
+        return self.attention__head_count_kv or self.heads
+
+    @property
+    def head_dim(self) -> int:
+        return self.attention__key_length or self.embedding_length // max(self.heads, 1)
+
+    @property
+    def rope_dims(self) -> int:
+        """Dimensions of a head that are rotated, the first ones."""
+        return self.rope__dimension_count or self.head_dim
+
+
+class ExpertParams(Protocol):
+    """Keys of a mixture of experts."""
+
+    @property
+    def expert_used_count(self) -> int: ...
+
+    @property
+    def expert_weights_norm(self) -> bool: ...
+
+    @property
+    def expert_weights_scale(self) -> float: ...
+
+
+def heads(g: Graph, x: Value, p: DecoderParams) -> tuple[Value, Value, Value]:
+    """Queries (heads, head_dim), keys and values (kv_heads, …), of three matrices or of one."""
+    if not g.has("attn_qkv"):
+        q, k, v = (g.linear(x, name) for name in ("attn_q", "attn_k", "attn_v"))
+    else:
+        qkv = g.linear(x, "attn_qkv")
+        k_start, v_start = p.heads * p.head_dim, (p.heads + p.kv_heads) * p.head_dim
+        q, k = g.slice(qkv, 0, k_start), g.slice(qkv, k_start, v_start - k_start)
+        v = g.slice(qkv, v_start, qkv.shape[0] - v_start)
+    return g.heads(q, p.heads), g.heads(k, p.kv_heads), g.heads(v, p.kv_heads)
+
+
+def rotary_attention(g: Graph, x: Value, p: DecoderParams, layer: int, *, window: int = 0) -> Value:
+    """Attention with pairs half a head apart rotated; a ``window`` of 0 is none."""
+    q, k, v = heads(g, x, p)
+    q, k = (g.rope(h, base=p.rope__freq_base, dims=p.rope_dims, style="half") for h in (q, k))
+    y = g.attention(q, k, v, layer=layer, scale=p.head_dim**-0.5, window=window or None)
+    return g.linear(y, "attn_output")
+
+
+def swiglu(g: Graph, x: Value, suffix: str = "") -> Value:
+    """A feed-forward network with a gate; ``suffix`` tells several of one layer apart."""
+    gate, up = g.linear(x, f"ffn_gate{suffix}"), g.linear(x, f"ffn_up{suffix}")
+    return g.linear(g.swiglu(gate, up), f"ffn_down{suffix}")
+
+
+def geglu(g: Graph, x: Value) -> Value:
+    """The same with GELU."""
+    return g.linear(g.geglu(g.linear(x, "ffn_gate"), g.linear(x, "ffn_up")), "ffn_down")
+
+
+def gelu(g: Graph, x: Value) -> Value:
+    """A feed-forward network of two matrices."""
+    return g.linear(g.gelu(g.linear(x, "ffn_up")), "ffn_down")
+
+
+def experts(g: Graph, x: Value, p: ExpertParams) -> Value:
+    """Some of many networks with a gate for each token (Jiang et al. 2024, arXiv:2401.04088)."""
+    chosen = g.top_experts(
+        g.linear(x, "ffn_gate_inp"),
+        p.expert_used_count,
+        normalize=p.expert_weights_norm,
+        # The format has 0 for "none".
+        scale=p.expert_weights_scale or 1.0,
+    )
+    gate, up = (g.expert_linear(x, name, chosen) for name in ("ffn_gate_exps", "ffn_up_exps"))
+    return g.expert_sum(g.expert_linear(g.swiglu(gate, up), "ffn_down_exps", chosen), chosen)

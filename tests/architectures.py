@@ -1,0 +1,52 @@
+"""Tiny models of every architecture, odd in their shapes, made of nothing but a config.json.
+
+Their weights follow from names and shapes; what transformers computes with them in float32 is in
+tests/fixtures/architectures, one file each, with which ``record.py`` there made it.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import shutil
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+_FIXTURES = Path(__file__).parent / "fixtures"
+FOLDER = _FIXTURES / "architectures"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+#: Whose vocabulary they all have.
+_TOKENIZER = _FIXTURES / "folders" / "qwen2"
+
+
+@functools.cache
+def recorded(name: str) -> dict[str, Any]:
+    """``config``, ``tensors`` with their shapes, and ``generations``: what transformers computes."""
+    content: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
+    return content
+
+
+def folder(name: str, place: Path) -> Path:
+    """A model folder as transformers would have saved it, with the weights of ``values``."""
+    path = place / name
+    path.mkdir(parents=True)
+    content = recorded(name)
+    (path / "config.json").write_text(json.dumps(content["config"]))
+    tensors = {tensor: values(tensor, shape) for tensor, shape in content["tensors"].items()}
+    save_file(tensors, path / "model.safetensors")
+    for file in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(_TOKENIZER / file, path)
+    return path
+
+
+def values(tensor: str, shape: list[int]) -> NDArray[np.float16]:
+    """The weights of a tensor: the same on every machine; lively, so that answers tell of each."""
+    # Unlike default_rng's, its numbers never change.
+    random = np.random.RandomState(zlib.crc32(tensor.encode()))
+    around = 0.9 if len(shape) == 1 and tensor.endswith(".weight") else 0.0
+    return (around + 0.15 * random.standard_normal(shape)).astype(np.float16)
