@@ -64,6 +64,12 @@ class MadeUpWeights:
     def __init__(self, **runs: AffineRun | FloatRun) -> None:
         self._runs = {f"{name}.weight": run for name, run in runs.items()}
         self._vectors: dict[str, F32] = {}
+        self._leading: dict[str, int] = {}
+
+    def stacked(self, **counts: int) -> MadeUpWeights:
+        """Make tensors of three dimensions: so many matrices of equal numbers of rows."""
+        self._leading |= {f"{name}.weight": count for name, count in counts.items()}
+        return self
 
     def with_vectors(self, **vectors: F32) -> MadeUpWeights:
         """Add vectors by full name, dots written as two underscores."""
@@ -80,7 +86,10 @@ class MadeUpWeights:
         if name in self._vectors:
             return self._vectors[name].shape
         run = self._runs[name]
-        return (run.codes if isinstance(run, AffineRun) else run.values).shape
+        rows, columns = (run.codes if isinstance(run, AffineRun) else run.values).shape
+        if count := self._leading.get(name):
+            return (count, rows // count, columns)
+        return (rows, columns)
 
     def run_layout(self, name: str, rows: slice | None = None) -> AffineRun | FloatRun:
         run, rows = self._runs[name], rows or slice(None)

@@ -10,12 +10,13 @@ fn first_seen(position: u32) -> u32 {
 # endif
 }
 
+# if softcap
+# import "shimmy/common/tanh.wgsl" as tanh
+${tanh.functions(scores)}
+# endif
 fn score_of(product: ${scores}) -> ${scores} {
 # if softcap
-    // tanh by exponentials of what is below 0: they cannot overflow.
-    let x = product * ${scale} / ${softcap};
-    let e = exp(-2.0 * abs(x));
-    return sign(x) * (1.0 - e) / (1.0 + e) * ${softcap};
+    return tanh_of(product * ${scale} / ${softcap}) * ${softcap};
 # else
     return product * ${scale};
 # endif

@@ -7,8 +7,14 @@
 // Of each rank's ${parts} parts: their products, and the squares of x.
 var<workgroup> rank_sums: array<vec2<f32>, ${ranks * parts}>;
 
+## A norm that takes a mean off is done before, by `prepare`; another is a factor of the sums.
+# set factored = norm is not none and not norm.centred
 fn lora_x(row: u32, quad: u32) -> vec4<f32> {
-    return quad_of_x(row, quad)${" * quad_of_norm(quad)" if norm is not none};
+# if norm is not none and norm.centred
+    return prepared(0u, row, quad);
+# else
+    return quad_of_x(row, quad)${" * quad_of_norm(quad)" if factored};
+# endif
 }
 
 fn added_up(v: vec4<f32>) -> f32 { return (v.x + v.y) + (v.z + v.w); }
@@ -29,7 +35,7 @@ fn lora_ranks(row: u32, to: u32, which: u32, group: u32, li: u32) {
         var products = vec4<f32>();
         var squares = vec4<f32>();
         for (var c = lane; c < ${(columns + 7) // 8}u; c += ${lanes}u) {
-# if norm is not none
+# if factored
             for (var quad = 2u * c; quad < 2u * c + 2u; quad++) {
                 squares = fma(quad_of_x(row, quad), quad_of_x(row, quad), squares);
             }
@@ -60,8 +66,8 @@ fn lora_ranks(row: u32, to: u32, which: u32, group: u32, li: u32) {
             for (var part = 1u; part < ${parts}u; part++) { all += rank_sums[first + part]; }
 # endif
             if (term.a == 0u) { all.x = lora_x(row, rank / 4u)[rank % 4u]; }
-# if norm is not none
-            all.x *= 1.0 / sqrt(all.y / ${columns}.0 + ${norm});
+# if factored
+            all.x *= 1.0 / sqrt(all.y / ${columns}.0 + ${norm.eps});
 # endif
             keep(lora_middle(to, k, which) * 4u + rank, all.x);
         }

@@ -8,13 +8,13 @@
 # endmacro
 
 ## What becomes of an invocation's sums, of the tile of y that begins at `row` and `column`; tile.wgsl says how.
-# macro stored(tile, epilogue)
+# macro stored(tile, gated)
 # for i, j in tile.results
-# if epilogue != "swiglu"
+# if not gated
     tile_store(row + ty + ${i * tile.down}u, column + tx + ${j * tile.across}u, sum${i}_${j});
 # elif j < tile.each_columns // 2
     tile_store(row + ty + ${i * tile.down}u, column + tx + ${j * tile.across}u,
-        silu(sum${i}_${j}) * sum${i}_${j + tile.each_columns // 2});
+        sum${i}_${j}, sum${i}_${j + tile.each_columns // 2});
 # endif
 # endfor
 # endmacro

@@ -1,30 +1,54 @@
 // What products of tiles share: which rows a tile has, and what becomes of its results. Parameters: late, tile,
-// width (of y), epilogue, bias; needs bindings `y`, `step`, and `bias` where there is one.
+// width (of y), ending, bias, slots; needs bindings `y`, `bias` where there is one, and `step`, or `order` and `tiles`
+// of slots (expert_groups.wgsl).
 
+# include "shimmy/common/ending.wgsl"
+# set gated = ending in ("swiglu", "geglu")
+
+# if slots
+// Rows are slots in the order of their experts, those of a tile have one expert.
+var<private> tile_expert: u32;
+var<private> tile_end: u32;
+// The first row of a tile.
+fn tile_begin(number: u32) -> u32 {
+    let tile = tiles[number];
+    tile_expert = tile.x;
+    tile_end = tile.z;
+    return tile.y;
+}
+fn tile_rows() -> u32 { return tile_end; }
+# else
 # include "shimmy/common/step.wgsl"
-# if epilogue == "swiglu"
-# include "shimmy/common/silu.wgsl"
-# endif
-
+fn tile_begin(number: u32) -> u32 { return number * ${tile.rows}u; }
 fn tile_rows() -> u32 { return ${"step_outputs()" if late else "step_rows()"}; }
+# endif
 // The row of x for a row of the result; past the end, that of the last.
 fn tile_x_row(index: u32) -> u32 {
     let row = min(index, tile_rows() - 1u);
-    return ${"step_output(row)" if late else "row"};
+# if slots
+    return order[row]${" / %du" % slots.used if not slots.own};
+# else
+    return ${"row" if not late else "step_output(row)" if picked else "step_first_output() + row"};
+# endif
 }
 // The row of the matrix for column `place` of a tile that begins at `column` of y; past the end, the last.
 fn tile_matrix_row(column: u32, place: u32) -> u32 {
-# if epilogue == "swiglu"
+# if gated
 # set half = tile.columns // 2
     // Half of the tile is of gate's rows, half of up's.
-    return min(column + place % ${half}u, ${width - 1}u) + place / ${half}u * ${width}u;
+    let row = min(column + place % ${half}u, ${width - 1}u) + place / ${half}u * ${width * (slots.experts if slots else 1)}u;
 # else
-    return min(column + place, ${width - 1}u);
+    let row = min(column + place, ${width - 1}u);
 # endif
+    return ${"tile_expert * %du + row" % width if slots else "row"};
 }
-fn tile_store(index: u32, column: u32, sum: f32) {
+fn tile_store(index: u32, column: u32, ${"gate: f32, up: f32" if gated else "sum: f32"}) {
     if (index >= tile_rows() || column >= ${width}u) { return; }
-    let at = ${"(step_first_output() + index)" if late else "index"} * ${width}u + column;
-# set result = "sum + bias[column]" if bias else "sum"
-    y[at] = ${"y[at] + (%s)" % result if epilogue == "add" else result};
+    let at = ${"order[index]" if slots else "(step_first_output() + index)" if late else "index"} * ${width}u + column;
+# if gated
+    y[at] = gated(gate${" + bias[column]" if bias}, up${" + bias[%du + column]" % width if bias});
+# else
+    let product = sum${" + bias[column]" if bias};
+    y[at] = ${{"store": "product", "add": "y[at] + product", "gelu": "gelu(product)"}[ending]};
+# endif
 }

@@ -11,7 +11,7 @@
 fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) li: u32) {
     let row = at.x;
     if (row >= rows()) { return; }
-    for (var i = li; i < ${width}u; i += ${workgroup}u) {
+    for (var i = at.y * ${workgroup}u + li; i < ${width}u; i += ${parts * workgroup}u) {
         y[result(row) + i] = a[input0(row) + i] + b[input1(row) + i];
     }
 }

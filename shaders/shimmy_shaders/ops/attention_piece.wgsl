@@ -12,10 +12,18 @@
 # if rope
 @group(0) @binding(8) var<storage, read> angles: array<vec2<f32>>;
 # endif
+# set norm_at = 9 if rope else 8
+# if norms.q is not none
+@group(0) @binding(${norm_at}) var<storage, read> q_weight: array<f32>;
+# endif
+# if norms.k is not none
+@group(0) @binding(${norm_at if norms.q is none else norm_at + 1}) var<storage, read> k_weight: array<f32>;
+# endif
 # include "shimmy/common/step.wgsl"
 # include "shimmy/common/half.wgsl"
 # include "shimmy/common/context.wgsl"
 # include "shimmy/common/pieces.wgsl"
+# include "shimmy/common/head_norms.wgsl"
 # set access = "read_write"
 # for name, dims, at in [("q", head_dim, q), ("k", head_dim, k), ("v", v_dim, v)]
 # include "shimmy/common/heads.wgsl"
@@ -93,6 +101,9 @@ fn main(@builtin(workgroup_id) wg: vec3<u32>, @builtin(local_invocation_index) l
     var start = first_piece * ${piece}u;
 ${read_keys("start")}
 
+# if norms.q is not none or norms.k is not none
+    norm_heads(row, kv_head, first_head, li);
+# endif
     for (var i = li; i < ${heads * q_stride}u; i += ${threads}u) {
         let c = i % ${q_stride}u;
         let head = kv_head * ${per_kv}u + min(first_head + i / ${q_stride}u, ${per_kv - 1}u);

@@ -15,7 +15,12 @@ ${weights.bindings(layout, "w", 0)}
 # set aligned = columns % 4 == 0
 @group(0) @binding(${first}) var<storage, read> x: array<${"vec4<f32>" if aligned else "f32"}>;
 @group(0) @binding(${first + 1}) var<storage, read_write> y: array<f32>;
+# if slots
+@group(0) @binding(${first + 2}) var<storage, read> order: array<u32>;
+@group(0) @binding(${first + 3}) var<storage, read> tiles: array<vec4<u32>>;
+# else
 @group(0) @binding(${first + 2}) var<storage, read> step: array<u32>;
+# endif
 
 ${weights.functions(layout, "w", columns)}
 # include "shimmy/common/tile.wgsl"
@@ -67,8 +72,11 @@ fn x_quad(row: u32, quad: u32) -> vec4<f32> {
 fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) li: u32) {
     let tx = li % ${tile.across}u;
     let ty = li / ${tile.across}u;
-    let row = at.y * ${tile.rows}u;
-    let column = at.x * ${tile.width(epilogue)}u;
+    let row = tile_begin(at.y);
+# if slots
+    if (row >= tile_rows()) { return; }
+# endif
+    let column = at.x * ${tile.width(ending)}u;
 # call(u, e, guard) each(quads * tile.rows, tile.workgroup)
     let x_row${u} = tile_x_row(row + ${e} / ${quads}u);
     var x${u}: vec4<f32>;
@@ -119,5 +127,5 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
         }
 # endfor
     }
-    ${stored(tile, epilogue)}
+    ${stored(tile, ending in ("swiglu", "geglu"))}
 }

@@ -16,7 +16,12 @@ ${weights.bindings(layout, "w", 0)}
 @group(0) @binding(${first}) var<storage, read> xq: array<vec4<u32>>;
 @group(0) @binding(${first + 1}) var<storage, read> xd: array<vec2<u32>>;
 @group(0) @binding(${first + 2}) var<storage, read_write> y: array<f32>;
+# if slots
+@group(0) @binding(${first + 3}) var<storage, read> order: array<u32>;
+@group(0) @binding(${first + 4}) var<storage, read> tiles: array<vec4<u32>>;
+# else
 @group(0) @binding(${first + 3}) var<storage, read> step: array<u32>;
+# endif
 
 ${weights.functions(layout, "w", columns)}
 # include "shimmy/common/tile.wgsl"
@@ -74,8 +79,11 @@ var<workgroup> x_sums: array<array<i32, ${tile.rows}>, ${2 * tile.buffers}>;
 fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) li: u32) {
     let tx = li % ${tile.across}u;
     let ty = li / ${tile.across}u;
-    let row = at.y * ${tile.rows}u;
-    let column = at.x * ${tile.width(epilogue)}u;
+    let row = tile_begin(at.y);
+# if slots
+    if (row >= tile_rows()) { return; }
+# endif
+    let column = at.x * ${tile.width(ending)}u;
 # call(u, e, guard) each(2 * tile.rows, tile.workgroup)
     let x_at${u} = tile_x_row(row + ${e} / 2u) * ${2 * blocks}u + ${e} % 2u;
     var xq${u}: vec4<u32>;
@@ -152,5 +160,5 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
         ${store("other")}
         workgroupBarrier();
     }
-    ${stored(tile, epilogue)}
+    ${stored(tile, ending in ("swiglu", "geglu"))}
 }

@@ -9,7 +9,8 @@
 # set x_at = bias_at + (1 if bias else 0)
 # set y_at = x_at + (2 if place == "buffer" and int8 else 1)
 # set float = "vec4<f32>" if columns % 4 == 0 else "f32"
-# set halves = 2 if epilogue == "swiglu" else 1
+# set gated = ending in ("swiglu", "geglu")
+# set halves = 2 if gated else 1
 ## Weight rows of an invocation: for result e its row, or those of the gate and of what it lets through.
 # set weight_rows = shape.each * halves
 # set totals = weight_rows * shape.batch
@@ -43,6 +44,10 @@ ${weights.bindings(layout, "w", 0)}
 @group(0) @binding(${y_at + 3}) var<storage, read> middle: array<vec4<f32>>;
 # endif
 # endif
+# if slots
+@group(0) @binding(${y_at + 2}) var<storage, read> chosen: array<f32>;
+# include "shimmy/common/experts.wgsl"
+# endif
 
 // Of each row's ${parts} subgroups: what they have added up.
 var<workgroup> sums: array<f32, ${shape.owners * parts * totals}>;
@@ -50,9 +55,7 @@ ${weights.functions(layout, "w", columns)}
 # include "shimmy/vec/held.wgsl"
 # include "shimmy/vec/rows.wgsl"
 # include "shimmy/vec/int8.wgsl" if int8 else "shimmy/vec/f32.wgsl"
-# if epilogue == "swiglu"
-# include "shimmy/common/silu.wgsl"
-# endif
+# include "shimmy/common/ending.wgsl"
 # if lora
 # include "shimmy/common/lora.wgsl"
 # if meet
@@ -99,11 +102,14 @@ fn sum_of_parts(owner: u32, k: u32) -> f32 {
 fn top_of(turn: u32, at: vec3<u32>, owner: u32) -> u32 {
     return ((at.z * ${shape.grid_x}u + at.x) * ${shape.turns}u + turn) * ${shape.owners * shape.each}u + owner;
 }
-fn rows_of(top: u32) -> array<u32, ${weight_rows}> {
+fn rows_of(top: u32, slot: u32) -> array<u32, ${weight_rows}> {
+# if slots
+    let first = expert_of(min(slot, count() - 1u)) * ${outputs}u;
+# endif
     return array<u32, ${weight_rows}>(
 # for e in range(shape.each)
 # for h in range(halves)
-        min(top + ${e * shape.owners}u, ${outputs - 1}u) + ${h * outputs}u,
+        min(top + ${e * shape.owners}u, ${outputs - 1}u) + ${h * outputs * (slots.experts if slots else 1)}u${" + first" if slots},
 # endfor
 # endfor
     );
@@ -128,6 +134,9 @@ fn main(
     let helpers = grid.x - ${shape.grid_x}u;
     let only_row = source(0u);
     if (id.x < helpers) {
+# if norm is not none and norm.centred
+        prepare(0u, li);
+# endif
         if (id.z == 0u) { lora_share(only_row, id.x, li); }
         return;
     }
@@ -139,7 +148,7 @@ fn main(
     let owner = li / ${shape.lanes}u;
     let lane = li % ${shape.lanes}u;
     let first_chunk = min(lane, ${shape.chunks - 1}u);
-    var held = load(rows_of(top_of(0u, at, owner)), first_chunk);
+    var held = load(rows_of(top_of(0u, at, owner), at.y), first_chunk);
     let first = at.y * ${shape.batch}u;
     if (first >= count()) { return; }
 # if place == "workgroup"
@@ -154,7 +163,7 @@ fn main(
 # endif
     for (var turn = 0u; turn < ${shape.turns}u; turn++) {
         let top = top_of(turn, at, owner);
-        let rows = rows_of(top);
+        let rows = rows_of(top, at.y);
         // Zeros are said: a variable that a loop does not set keeps its value from one turn to the next (naga 29).
         var totals = array<Total, ${totals}>();
 # if meet
@@ -187,7 +196,7 @@ fn main(
 # if shape.pieces > 1
         }
 # endif
-        if (turn + 1u < ${shape.turns}u) { held = load(rows_of(top_of(turn + 1u, at, owner)), first_chunk); }
+        if (turn + 1u < ${shape.turns}u) { held = load(rows_of(top_of(turn + 1u, at, owner), at.y), first_chunk); }
 # for k in range(totals)
         let sum${k} = add_up(value(totals[${k}]), li);
 # endfor
@@ -211,13 +220,13 @@ fn main(
             let row = top + e * ${shape.owners}u;
             if (row < ${outputs}u && first + b < count()) {
                 let i = (${"step_first_output() + " if late}first + b) * ${outputs}u + row;
-# if epilogue == "swiglu"
-                let gate = sum_of_parts(owner, e * ${2 * shape.batch}u + b);
-                let up = sum_of_parts(owner, e * ${2 * shape.batch}u + ${shape.batch}u + b);
-                y[i] = silu(gate) * up;
+# if gated
+                let gate = sum_of_parts(owner, e * ${2 * shape.batch}u + b)${" + bias[row]" if bias};
+                let up = sum_of_parts(owner, e * ${2 * shape.batch}u + ${shape.batch}u + b)${" + bias[%du + row]" % outputs if bias};
+                y[i] = gated(gate, up);
 # else
                 let product = sum_of_parts(owner, k)${" + bias[row]" if bias};
-                y[i] = ${"y[i] + " if epilogue == "add"}product;
+                y[i] = ${{"store": "product", "add": "y[i] + product", "gelu": "gelu(product)"}[ending]};
 # endif
             }
         }

@@ -37,6 +37,9 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
 # if lora
     if (at.x > 0u) {
         let row = source(at.y);
+# if norm is not none and norm.centred
+        prepare(at.y, li);
+# endif
         lora_ranks(row, row, (at.x - 1u) % ${lora.starts | length}u, (at.x - 1u) / ${lora.starts | length}u, li);
         return;
     }

@@ -16,20 +16,20 @@
 # include "shimmy/common/step.wgsl"
 # include "shimmy/common/quantize.wgsl"
 # if norm is not none
-# import "shimmy/common/rms.wgsl" as rms
+# import "shimmy/common/norm.wgsl" as norms
 # include "shimmy/common/reduce.wgsl"
-${rms.rms_factor(columns, norm, workgroup)}
+${norms.statistics(norm, columns, workgroup)}
 # endif
 var<workgroup> largest: array<u32, ${workgroup}>;
 var<workgroup> sums: array<i32, ${workgroup}>;
 
 @compute @workgroup_size(${workgroup})
 fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) li: u32) {
-    let row = at.x;
-    if (row >= step_rows()) { return; }
+    if (at.x >= ${"step_outputs()" if late else "step_rows()"}) { return; }
+    let row = ${"(step_first_output() + at.x)" if late else "at.x"}${" * %du + at.y" % parts if parts > 1};
     let source = row * ${columns}u;
 # if norm is not none
-    let factor = rms_factor(source, li);
+    let found = statistics(source, li);
 # endif
     let block = li / 8u * 8u;
     for (var start = 0u; start < ${blocks * 8}u; start += ${workgroup}u) {
@@ -39,7 +39,14 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
             let i = quad * 4u;
             v = vec4<f32>(x[source + i], x[source + i + 1u], x[source + i + 2u], x[source + i + 3u]);
 # if norm is not none
-            v *= factor * vec4<f32>(weight[i], weight[i + 1u], weight[i + 2u], weight[i + 3u]);
+# if norm.centred
+            v -= found.x;
+# endif
+            v *= found.y * vec4<f32>(weight[i], weight[i + 1u], weight[i + 2u], weight[i + 3u]);
+# if norm.bias
+            let j = i + ${columns}u;
+            v += vec4<f32>(weight[j], weight[j + 1u], weight[j + 2u], weight[j + 3u]);
+# endif
 # endif
         }
         largest[li] = magnitude(v);

@@ -43,6 +43,8 @@ class Case:
     merged: bool = True
     """Whether q, k and v are columns of one buffer."""
     max_ctx: int = 512
+    norms: tuple[float | None, float | None] = (None, None)
+    """eps of those of q and of k; only kernels for generated rows compute them."""
 
     def __str__(self) -> str:
         """What differs from the defaults, for names of tests."""
@@ -71,6 +73,7 @@ class Case:
             self.rope,
             *inputs,
             self.max_ctx,
+            *self.norms,
         )
 
 
@@ -115,13 +118,17 @@ class Layer:
             attention_tile(COMPOSER, self.gpu, shape, case.kv_type),
         )
         self.angles = [self._angles().whole()] if case.rope else []
+        self.norm_weights = [
+            rng.normal(1, 0.5, case.head_dim).astype(np.float32) for eps in case.norms if eps is not None
+        ]
 
     def generated(self, parts: Sequence[Part]) -> F32:
         """The rows' results (T, heads * v_dim), by the kernels for generated rows."""
         (q, k, v), step, size = self._inputs(parts)
         first, second = self.vec
         partials, result = self.partials.whole(), self.result.whole()
-        self._run(first, [q, k, v, *self.kv.slices(0), partials, result, step, *self.angles], size)
+        norms = [buffer_of(self.gpu, weight).whole() for weight in self.norm_weights]
+        self._run(first, [q, k, v, *self.kv.slices(0), partials, result, step, *self.angles, *norms], size)
         self._run(second, [partials, result, step], size)
         return self._result(size)
 
@@ -140,6 +147,11 @@ class Layer:
         q, k, v = np.split(rows, np.cumsum(case.widths)[:2], axis=1)
         q = q.reshape(len(rows), case.heads, -1)
         k, v = (x.reshape(len(rows), case.kv_heads, -1) for x in (k, v))
+        weights = iter(self.norm_weights)
+        q, k = (
+            x if eps is None else reference.rms_norm(x, weight=next(weights), eps=eps)
+            for x, eps in zip((q, k), case.norms, strict=True)
+        )
         if case.rope:
             q, k = (
                 reference.rope(

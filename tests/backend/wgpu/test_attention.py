@@ -23,7 +23,7 @@ from tests.backend.wgpu.kernels import COMPOSER
 HALF = Rotation(64, "half")
 CASES = [
     *[Case(heads, kv_heads) for heads, kv_heads in [(4, 4), (9, 3), (5, 1), (26, 2)]],
-    *[Case(6, 2, dim, dim) for dim in (8, 80, 128)],
+    *[Case(6, 2, dim, dim) for dim in (8, 80, 96, 128)],
     *[Case(8, 1, 8, 264), Case(2, 1, 10, 140), Case(3, 3, 7, 33)],
     *[Case(6, 2, 20, 20, window=window) for window in (1, 64, 65, 100)],
     *[Case(6, 2, 20, 20, softcap=2.0), Case(6, 2, 20, 20, rope=Rotation(6, "half"))],
@@ -57,6 +57,22 @@ def test_near_the_definition(gpu: Gpu, case: Case) -> None:
         assert error(layer.generated(step), layer.expected(step)) <= TOLERANCE
     step = [Part(1, 6, 30), Part(0, 130, 30)]
     assert error(layer.prompts(step), layer.expected(step)) <= TOLERANCE
+
+
+NORMED = [
+    Case(6, 2, 80, 80, rope=Rotation(32, "half"), norms=(1e-6, 0.1)),
+    Case(8, 1, 64, 64, rope=Rotation(64, "interleaved"), kv_type="q8_0", norms=(1e-6, 1e-6)),
+    Case(20, 2, 7, 7, norms=(0.1, None), merged=False),
+    Case(26, 2, 20, 36, rope=Rotation(20, "half"), norms=(None, 0.1)),
+]
+
+
+@pytest.mark.parametrize("case", NORMED, ids=str)
+def test_heads_normed_before(gpu: Gpu, case: Case) -> None:
+    layer = Layer(gpu, case)
+    for start in range(3):
+        step = [Part(0, start), Part(1, start)]
+        assert error(layer.generated(step), layer.expected(step)) <= TOLERANCE
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Products of tiles on the GPU against NumPy: all layouts, odd shapes, all epilogues."""
+"""Products of tiles on the GPU against NumPy: all layouts, odd shapes, all endings."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from shimmy.gguf.quant import AffineRun, FloatRun
 from shimmy.graph import reference
 from shimmy_plugins.backends.wgpu.device import Gpu
 from shimmy_plugins.backends.wgpu.layouts import GpuLayout, layout_of
+from shimmy_plugins.backends.wgpu.ops.ending import Ending, width_of
 from shimmy_plugins.backends.wgpu.ops.linear_tile import Tile, linear_tile
 from shimmy_plugins.backends.wgpu.ops.quantize import code_bytes, quantize, scale_bytes
 from shimmy_plugins.backends.wgpu.packing import pack
@@ -44,12 +45,14 @@ class Product:
         first_output: int = 0,
         y: F32 | None = None,
         bias: F32 | None = None,
-        swiglu: bool = False,
+        ending: Ending | None = None,
+        picked: bool = True,
         tile: Tile | None = None,
     ) -> F32:
         """The whole of y, which has a row that is nobody's at its end."""
         gpu, (rows, columns) = self.gpu, self.weight.shape
         size, step = step_of(len(x), outputs or [], first_output)
+        ending = ending or ("store" if y is None else "add")
         kernel = linear_tile(
             COMPOSER,
             gpu,
@@ -57,12 +60,13 @@ class Product:
             rows,
             columns,
             precision=self.precision,
-            epilogue="swiglu" if swiglu else "store" if y is None else "add",
+            ending=ending,
             bias=bias is not None,
             late=outputs is not None,
+            picked=picked,
             tile=tile,
         )
-        rows = rows // 2 if swiglu else rows
+        rows = width_of(rows, ending)
         count = first_output + size.outputs if outputs is not None else len(x)
         before = np.full((count + 1, rows), 7, np.float32)
         if y is not None:
@@ -148,7 +152,10 @@ def test_what_becomes_of_the_sums(gpu: Gpu, form: Affine | None, precision: str)
     assert_close(product(x, tile=SMALL, bias=bias), plain + bias)
     assert_close(product(x, tile=SMALL, y=y), y + plain)
     assert_close(product(x, tile=SMALL, y=y, bias=bias), y + plain + bias)
-    assert_close(product(x, tile=SMALL, swiglu=True), reference.swiglu(plain[:, :19], plain[:, 19:]))
+    assert_close(product(x, tile=SMALL, ending="gelu", bias=bias), reference.gelu(plain + bias))
+    assert_close(product(x, tile=SMALL, ending="swiglu"), reference.swiglu(plain[:, :19], plain[:, 19:]))
+    gate, up = np.split(plain + bias, 2, axis=1)
+    assert_close(product(x, tile=SMALL, ending="geglu", bias=bias), reference.geglu(gate, up))
     wanted = [0, 3, 20]
     late = product(x, tile=SMALL, outputs=wanted, first_output=2)
     np.testing.assert_array_equal(late, product(x, tile=SMALL)[wanted])

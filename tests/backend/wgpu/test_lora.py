@@ -28,6 +28,7 @@ from tests.backend.harness import (
     Part,
     affine,
     assert_close,
+    backend_named,
     batch_of,
     compile_graph,
     floats,
@@ -41,9 +42,9 @@ WIDTH, INNER, VOCABULARY = 40, 72, 19
 TOKENS = [1, 5, 2, 3, 3, 7, 11]
 
 
-def weights() -> MadeUpWeights:
+def weights(**more: tuple[int, int]) -> MadeUpWeights:
     rng = np.random.default_rng(1)
-    shapes = {
+    shapes = more | {
         "a": (VOCABULARY, WIDTH),
         "gate": (INNER, WIDTH),
         "up": (INNER, WIDTH),
@@ -135,6 +136,36 @@ def test_without_subgroups(
     plan.put_adapter(1, terms(3))
     batch = step(4, [(row, 1, 0.5) for row in range(7)])
     assert_close(rows_of(plan, batch), expected({1: terms(3)}, batch))
+
+
+@pytest.mark.parametrize("generated", [0, 1, 7])
+def test_norms_that_take_a_mean_off_and_other_ends(gpu: Gpu, generated: int) -> None:
+    def build(g: Graph) -> Value:
+        x = g.embed("a")
+        normed = g.layer_norm(x, "norm", eps=1e-5)
+        x = x + g.linear(g.geglu(g.linear(normed, "gate"), g.linear(normed, "up")), "down")
+        return g.linear(g.last(g.gelu(g.linear(g.layer_norm(x, "norm", eps=1e-5), "square"))), "head")
+
+    rng = np.random.default_rng(9)
+    base = weights(square=(WIDTH, WIDTH))
+    base.with_vectors(norm__bias=rng.normal(size=WIDTH).astype(np.float32))
+    graph, batch = graph_of(base, build), step(generated, ENTRIES)
+    adapters = {0: terms(2), 1: terms(3, 20, np.float32)}
+    square = rng.normal(0, 0.2, (2, WIDTH, 6)).astype(np.float32)
+    adapters[1]["square"] = Term(square[0].T.copy(), square[1], 0.5)
+    found = []
+    for backend in (WgpuBackend(PLUGINS, gpu), backend_named("reference")):
+        plan = backend.compile(graph, base, LIMITS, no_progress)
+        plan.reserve(len(TOKENS))
+        plain = rows_of(plan, replace(batch, lora=None))
+        for place, each in adapters.items():
+            plan.put_adapter(place, each)
+        found.append(rows_of(plan, batch))
+        plan.close()
+        if backend is not backend_named("reference"):
+            without = [row for row in range(len(TOKENS)) if row not in {entry[0] for entry in ENTRIES}]
+            np.testing.assert_array_equal(found[0][without], plain[without])
+    assert_close(*found)
 
 
 @pytest.mark.parametrize("generated", [0, 7])

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from shimmy.graph import reference
 from shimmy_plugins.backends.wgpu.device import Gpu
+from shimmy_plugins.backends.wgpu.ops.norm import Norm
 from shimmy_plugins.backends.wgpu.ops.quantize import code_bytes, quantize, scale_bytes
 from tests.backend.wgpu.kernels import COMPOSER, run_kernel, step_of
 
@@ -44,13 +45,13 @@ class Found:
     """(rows, blocks, 2)."""
 
 
-def run(gpu: Gpu, columns: int, x: F32, weight: F32 | None = None) -> Found:
+def run(gpu: Gpu, columns: int, x: F32, norm: Norm | None = None, *weights: F32) -> Found:
     rows = len(x)
     size, step = step_of(rows)
-    kernel = quantize(COMPOSER, gpu, columns, None if weight is None else EPS)
+    kernel = quantize(COMPOSER, gpu, columns, norm)
     xq = gpu.buffer(rows * code_bytes(columns), "xq")
     xd = gpu.buffer(rows * scale_bytes(columns), "xd")
-    run_kernel(gpu, kernel, size, [x, *([] if weight is None else [weight]), xq, xd, step])
+    run_kernel(gpu, kernel, size, [x, *([np.concatenate(weights)] if weights else []), xq, xd, step])
     codes = gpu.read(xq, np.int8).reshape(rows, -1, 32).astype(np.float32)
     scales = gpu.read(xd, np.float32).reshape(rows, -1, 2)[..., 0]
     return Found(codes, scales, gpu.read(xd, np.int16).reshape(rows, -1, 4)[..., 2:])
@@ -76,7 +77,10 @@ def test_rows_as_they_are(gpu: Gpu, rows: int, columns: int) -> None:
 def test_rows_normed_before(gpu: Gpu, columns: int) -> None:
     rng = np.random.default_rng(2)
     x, weight = (rng.normal(size=shape).astype(np.float32) for shape in ((6, columns), (columns,)))
-    check(run(gpu, columns, x, weight), reference.rms_norm(x, weight=weight, eps=EPS))
+    check(run(gpu, columns, x, Norm(EPS), weight), reference.rms_norm(x, weight=weight, eps=EPS))
+    bias = rng.normal(size=columns).astype(np.float32)
+    found = run(gpu, columns, x, Norm(EPS, centred=True, bias=True), weight, bias)
+    check(found, reference.layer_norm(x, weight=weight, eps=EPS, bias=bias))
 
 
 def test_halves_round_to_even(gpu: Gpu) -> None:

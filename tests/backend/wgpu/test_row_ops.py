@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,8 +14,8 @@ from shimmy.graph import reference
 from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.device import Gpu
 from shimmy_plugins.backends.wgpu.kernel import Columns
-from shimmy_plugins.backends.wgpu.ops.elementwise import add, last, swiglu
-from shimmy_plugins.backends.wgpu.ops.rms_norm import rms_norm
+from shimmy_plugins.backends.wgpu.ops.elementwise import elementwise, last
+from shimmy_plugins.backends.wgpu.ops.norm import Norm, norm
 from shimmy_plugins.backends.wgpu.ops.row import columns, row_op
 from tests.backend.harness import assert_close
 from tests.backend.wgpu.kernels import COMPOSER, SHADERS, run_kernel, step_of
@@ -45,42 +46,80 @@ def rows_in(gpu: Gpu, buffer, rows: int, width: int) -> F32:
 @pytest.mark.parametrize("subgroups", [True, False])
 @pytest.mark.parametrize("rows", [1, 70])
 @pytest.mark.parametrize(("width", "groups"), [(1, 1), (48, 1), (576, 1), (2048, 1), (64, 9), (100, 3)])
-def test_rms_norm(gpu: Gpu, rows: int, width: int, groups: int, subgroups: bool) -> None:
-    x, weight = normal(rows, groups, width), normal(width)
+def test_norms(gpu: Gpu, rows: int, width: int, groups: int, subgroups: bool) -> None:
+    x, weight, bias = normal(rows, groups, width) + np.float32(2), normal(width), normal(width, size=2)
     size, step = step_of(rows)
-    y = result(gpu, rows, groups * width)
     facts = gpu if subgroups else SimpleNamespace(subgroup=0, limits=gpu.limits)
-    run_kernel(gpu, rms_norm(COMPOSER, facts, width, EPS, groups), size, [x, weight, y, step])
-    expected = reference.rms_norm(x, weight=weight, eps=EPS).reshape(rows, -1)
-    assert_close(rows_in(gpu, y, rows, groups * width), expected)
+    both = np.concatenate([weight, bias])
+    for how, expected in [
+        (Norm(EPS), reference.rms_norm(x, weight=weight, eps=EPS)),
+        (Norm(0.1, centred=True, bias=True), reference.layer_norm(x, weight=weight, eps=0.1, bias=bias)),
+    ]:
+        y = result(gpu, rows, groups * width)
+        run_kernel(gpu, norm(COMPOSER, facts, width, how, groups), size, [x, both, y, step])
+        assert_close(rows_in(gpu, y, rows, groups * width), expected.reshape(rows, -1))
 
 
-@pytest.mark.parametrize("width", [1, 63, 576, 1500])
-def test_swiglu_of_halves_of_a_row(gpu: Gpu, width: int) -> None:
-    both = normal(5, 2 * width, size=20)
+def test_a_norm_with_what_is_added_to_it(gpu: Gpu) -> None:
+    both, added, weight = normal(5, 100), normal(5, 48, size=3), normal(48)
     size, step = step_of(5)
-    y, x = result(gpu, 5, width), both.copy()
-    gate, up = Columns(width, 2 * width), Columns(width, 2 * width, width)
-    kernel = swiglu(COMPOSER, gpu, width, gate=gate, up=up)
-    run_kernel(gpu, kernel, size, [x, x, y, step])
-    assert_close(rows_in(gpu, y, 5, width), reference.swiglu(both[:, :width], both[:, width:]))
+    y = result(gpu, 5, 48)
+    kernel = norm(COMPOSER, gpu, 48, Norm(EPS), x=Columns(48, 100, 7), added=columns(48))
+    run_kernel(gpu, kernel, size, [both, added, weight, y, step])
+    expected = added + reference.rms_norm(both[:, 7:55], weight=weight, eps=EPS)
+    assert_close(rows_in(gpu, y, 5, 48), expected)
 
 
-def test_swiglu_far_from_zero(gpu: Gpu) -> None:
-    gate = np.array([[-1e30, -200, -89, -1, 0, 1, 89, 1e30]], np.float32)
-    size, step = step_of(1)
-    y = result(gpu, 1, 8)
-    run_kernel(gpu, swiglu(COMPOSER, gpu, 8), size, [gate, np.ones_like(gate), y, step])
-    found = rows_in(gpu, y, 1, 8)[0]
-    np.testing.assert_allclose(found, [0, 0, 0, -0.26894142, 0, 0.7310586, 89, 1e30], rtol=1e-6, atol=1e-7)
+#: Ops of one or two inputs, with attributes.
+OPS = [
+    ("add", 2, {}),
+    ("gelu", 1, {}),
+    ("geglu", 2, {}),
+    ("scale", 1, {"factor": 0.3}),
+    ("softcap", 1, {"cap": 5.0}),
+    ("swiglu", 2, {}),
+]
 
 
-def test_add(gpu: Gpu) -> None:
-    a, b = normal(33, 300), normal(33, 300, size=3)
-    size, step = step_of(33)
-    y = result(gpu, 33, 300)
-    run_kernel(gpu, add(COMPOSER, gpu, 300), size, [a, b, y, step])
-    np.testing.assert_array_equal(rows_in(gpu, y, 33, 300), a + b)
+def computed(gpu: Gpu, op: str, inputs: Sequence[F32], attrs: Mapping[str, float], width: int) -> F32:
+    """By the kernel, of inputs side by side in one row."""
+    count, x = len(inputs[0]), np.concatenate(inputs, axis=1)
+    starts = np.cumsum([0, *(part.shape[1] for part in inputs)])
+    places = [Columns(p.shape[1], x.shape[1], int(at)) for p, at in zip(inputs, starts, strict=False)]
+    size, step = step_of(count)
+    y = result(gpu, count, width)
+    kernel = elementwise(COMPOSER, gpu, op, width, inputs=places, attrs=attrs)
+    run_kernel(gpu, kernel, size, [*[x] * len(inputs), y, step])
+    return rows_in(gpu, y, count, width)
+
+
+@pytest.mark.parametrize("width", [5, 63, 2500])
+@pytest.mark.parametrize(("op", "inputs", "attrs"), OPS, ids=[op for op, _, _ in OPS])
+def test_elementwise(gpu: Gpu, op: str, inputs: int, attrs: Mapping[str, float], width: int) -> None:
+    x = np.split(normal(5, inputs * width, size=4), inputs, axis=1)
+    assert_close(computed(gpu, op, x, attrs, width), getattr(reference, op)(*x, **attrs))
+
+
+def test_a_row_with_a_gate(gpu: Gpu) -> None:
+    x, gate = normal(5, 700), np.array([[-1e30], [-90], [0], [0.5], [200]], np.float32)
+    found = computed(gpu, "sigmoid_gate", [x, gate], {}, 700)
+    np.testing.assert_allclose(found, x / (1 + np.exp(-gate.clip(-700).astype(float))), rtol=1e-5, atol=1e-30)
+
+
+def test_numbers_far_from_zero(gpu: Gpu) -> None:
+    """Neither overflow nor NaN, nor less than what is near zero."""
+    far = np.array([[-1e30, -200, -89, -30, -1e-4, 0, 1e-4, 30, 89, 1e30]], np.float32)
+    one = np.ones_like(far)
+    width = far.shape[1]
+    exact = {"rtol": 2e-6, "atol": 1e-7}
+    gated = far / (1 + np.exp(-far.astype(float).clip(-700)))
+    np.testing.assert_allclose(computed(gpu, "swiglu", [far, one], {}, width), gated, **exact)
+    near = far.clip(-1, 1)
+    bent = np.where(np.abs(far) < 1, far * (0.5 + 0.4 * near), np.maximum(far, 0))
+    np.testing.assert_allclose(computed(gpu, "gelu", [far], {}, width), bent, **exact)
+    np.testing.assert_allclose(computed(gpu, "geglu", [far, one], {}, width), bent, **exact)
+    capped = 3 * np.tanh(far.astype(float) / 3)
+    np.testing.assert_allclose(computed(gpu, "softcap", [far], {"cap": 3.0}, width), capped, rtol=2e-6)
 
 
 def test_last(gpu: Gpu) -> None:
@@ -97,7 +136,8 @@ def test_rows_behind_last_are_outputs(gpu: Gpu) -> None:
     x = normal(3, 64)
     size, step = step_of(9, [3, 8], first_output=1)
     y = result(gpu, 3, 64)
-    run_kernel(gpu, add(COMPOSER, gpu, 64, late=True), size, [x, x, y, step])
+    kernel = elementwise(COMPOSER, gpu, "add", 64, inputs=[columns(64)] * 2, late=True)
+    run_kernel(gpu, kernel, size, [x, x, y, step])
     found = rows_in(gpu, y, 3, 64)
     np.testing.assert_array_equal(found[1:], x[1:] + x[1:])
     assert (found[0] == UNTOUCHED).all()
@@ -141,7 +181,7 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
 
 def test_a_row_does_not_depend_on_others(gpu: Gpu) -> None:
     x, weight = normal(70, 576), normal(576)
-    kernel = rms_norm(COMPOSER, gpu, 576, EPS)
+    kernel = norm(COMPOSER, gpu, 576, Norm(EPS))
     found = []
     for rows in (x, x[37:38]):
         size, step = step_of(len(rows))

@@ -57,11 +57,10 @@ def register_backends(register: Callable[[BackendSpec], None]) -> None:
 
 @hookimpl
 def register_shader_sources(register: Callable[[ShaderSourceSpec], None]) -> None:
-    """The shaders of this engine, and the ops that are a shader each."""
+    """The shaders of this engine."""
     from importlib.resources import files
 
-    row_ops = {op: f"ops/{op}.wgsl" for op in ("add", "rms_norm", "swiglu")}
-    register(ShaderSourceSpec("shimmy", files("shimmy_shaders"), row_ops))
+    register(ShaderSourceSpec("shimmy", files("shimmy_shaders")))
 
 
 @hookimpl

@@ -20,10 +20,11 @@ from shimmy_plugins.backends.wgpu.fusion import fuse
 from shimmy_plugins.backends.wgpu.generated import Generated
 from shimmy_plugins.backends.wgpu.host import HostPart
 from shimmy_plugins.backends.wgpu.lora import LoraState
-from shimmy_plugins.backends.wgpu.lowering import OPS, Shared, precision_of
 from shimmy_plugins.backends.wgpu.plan import Phase, WgpuPlan
 from shimmy_plugins.backends.wgpu.program import PhaseProgram
 from shimmy_plugins.backends.wgpu.prompts import Prompts
+from shimmy_plugins.backends.wgpu.shared import Shared, precision_of
+from shimmy_plugins.backends.wgpu.singles import OPS
 
 
 class WgpuBackend:

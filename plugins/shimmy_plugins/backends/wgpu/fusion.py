@@ -1,114 +1,55 @@
 """Which nodes of a graph are computed together: a dispatch that waits for another costs 2 us on a fast card.
 
-Four rewrites, none of which knows an architecture; they look at values and who reads them:
+The rewrites know no architecture; they look at values and at who reads them:
 
-- an RMS norm that only linear nodes read becomes part of these (``Linear.norm``);
-- linear nodes of one input become one, if their matrices can lie one below the other and whoever reads
-  the results can read a part of a row (``Linear.nodes``);
-- ``swiglu`` of two such nodes becomes the end of theirs, an ``add`` the end of the node it adds
-  (``Linear.swiglu``, ``Linear.add``);
-- a rotation that only attention reads becomes part of it.
+- a norm that only products read becomes part of these (``Linear.norm``);
+- products of one input become one, if their matrices can lie one below the other and whoever reads the
+  results can read a part of a row (``Linear.nodes``);
+- ``gelu`` of a product becomes its end, a gate that of two products or of the halves of one
+  (``Linear.end``), an ``add`` that of the product it adds (``Linear.add``, in ``sums.py``);
+- rotations and norms of heads that only attention reads become part of it;
+- a slice is a view, where its readers can read a part of a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import TypeAlias, cast
 
 from shimmy.graph.builder import Graph, Node
+from shimmy_plugins.backends.wgpu.fused import Attention, End, Experts, Fused, Linear, Single, View
+from shimmy_plugins.backends.wgpu.ops.ending import GATED
+from shimmy_plugins.backends.wgpu.ops.norm import NORMS
+from shimmy_plugins.backends.wgpu.sums import with_sums
 
 #: Says whether the matrices of these names can lie one below the other.
 Mergeable: TypeAlias = Callable[[Sequence[str]], bool]
 
-#: Ops that can read a part of a row; rotations and heads are seen through.
-READS_PARTS = ("attention", "swiglu")
-
-
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """The product of one input with matrices that lie one below the other."""
-
-    nodes: tuple[Node, ...]
-    x: int
-    """The value multiplied, or normed and multiplied."""
-    result: int
-    """The value computed; that of several nodes, a row of all of theirs, is the first one's."""
-    norm: Node | None = None
-    swiglu: bool = False
-    """y = silu(first half) * second half."""
-    add: int | None = None
-    """A value nobody reads afterwards; the product is added to it in place."""
-
-    @property
-    def inputs(self) -> tuple[int, ...]:
-        return (self.x,) if self.add is None else (self.x, self.add)
-
-    @property
-    def epilogue(self) -> Literal["store", "add", "swiglu"]:
-        """What happens to the product."""
-        if self.swiglu:
-            return "swiglu"
-        return "store" if self.add is None else "add"
-
-    @property
-    def label(self) -> str:
-        """``blk.0.attn_q+attn_k+attn_v``."""
-        first, *others = (node.label for node in self.nodes)
-        return "+".join([first, *(label.rpartition(".")[2] for label in others)])
-
-
-@dataclass(frozen=True, slots=True)
-class Attention:
-    """Attention, with the rotations of its queries and keys where these are not computed before."""
-
-    node: Node
-    inputs: tuple[int, int, int]
-    """q, k and v, before rotation."""
-    rope: tuple[Node | None, Node | None]
-    """Of q and of k."""
-
-    @property
-    def result(self) -> int:
-        return self.node.index
-
-    @property
-    def label(self) -> str:
-        return self.node.label
-
-
-@dataclass(frozen=True, slots=True)
-class Single:
-    """A node for itself."""
-
-    node: Node
-
-    @property
-    def inputs(self) -> tuple[int, ...]:
-        return self.node.inputs
-
-    @property
-    def result(self) -> int:
-        return self.node.index
-
-    @property
-    def label(self) -> str:
-        return self.node.label
-
-
-Fused: TypeAlias = Linear | Attention | Single
+#: Ops that multiply whole rows, and norm them before if need be.
+PRODUCTS = frozenset(("linear", "expert_linear"))
 
 
 def fuse(graph: Graph, mergeable: Mergeable) -> list[Fused]:
     """The graph's computations in order; ``heads`` is none, a value split into heads is the value."""
-    return _with_adds(graph, _Rewriter(graph, mergeable).rewritten())
+    return with_sums(_Rewriter(graph, mergeable).rewritten(), seen_through(graph, graph.output))
 
 
 def seen_through(graph: Graph, index: int) -> int:
-    """The value that a node's result is a view of."""
+    """The value that a node's result is a view of, all of it."""
     while graph.nodes[index].op == "heads":
         index = graph.nodes[index].inputs[0]
     return index
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    """A product that ends with something else than itself."""
+
+    products: tuple[Node, ...]
+    end: Node
+    halves: tuple[Node, ...] = ()
+    """Slices of the product, where it has both halves itself."""
 
 
 class _Rewriter:
@@ -125,138 +66,164 @@ class _Rewriter:
         self._shown = seen_through(graph, graph.output)
 
     def rewritten(self) -> list[Fused]:
-        """All but the adds."""
-        fused: dict[int, Fused] = {}
-        done: set[int] = {node.index for node in self._nodes if node.op == "heads"}
+        """All but the sums."""
+        fused: list[Fused] = []
+        done = {node.index for node in self._nodes if node.op == "heads" or self._normed_by_products(node)}
         for node in self._nodes:
-            if node.index in done:
-                continue
-            if node.op == "rms_norm" and self._only(node, ("linear",)):
-                continue  # computed by these
-            if node.op == "rope" and self._only(node, ("attention",)):
-                continue
-            item, parts, at = self._start(node)
-            done.update(parts)
-            fused[at] = item
-        return [fused[index] for index in sorted(fused)]
+            if node.op == "attention":
+                done.update(self._attention(node)[1])
+        for node in self._nodes:
+            if node.index not in done:
+                item, parts = self._start(node)
+                done.update(parts)
+                fused.append(item)
+        return fused
 
-    def _start(self, node: Node) -> tuple[Fused, list[int], int]:
-        """What a node is computed in, the nodes this stands for, and the node in whose place."""
+    def _start(self, node: Node) -> tuple[Fused, Sequence[int]]:
+        """What a node is computed in, and what else is."""
         if node.op == "attention":
-            return self._attention(node), [node.index], node.index
-        if node.op != "linear":
-            single = Single(replace(node, inputs=self._inputs[node.index]))
-            return single, [node.index], node.index
+            return self._attention(node)
+        if node.op in PRODUCTS:
+            return self._product(node)
+        single = replace(node, inputs=self._inputs[node.index])
+        if node.op == "slice" and self._read_in_parts(node):
+            return View(single), ()
+        return Single(single), ()
+
+    def _product(self, node: Node) -> tuple[Fused, Sequence[int]]:
         source, norm = self._source(node)
-        if (swiglu := self._swiglu_of(node)) is not None:
-            gate, up = (self._nodes[i] for i in self._inputs[swiglu.index])
-            parts = [gate.index, up.index, swiglu.index]
-            return Linear((gate, up), source, swiglu.index, norm, swiglu=True), parts, node.index
-        group = self._group(node)
-        return Linear(tuple(group), source, node.index, norm), [n.index for n in group], node.index
+        if ended := self._ended(node):
+            nodes, result = ended.products, ended.end.index
+            end: End | None = cast("End", ended.end.op)
+            done = [n.index for n in (*nodes, *ended.halves, ended.end)]
+        else:
+            nodes, result, end = tuple(self._group(node)), node.index, None
+            done = [n.index for n in nodes]
+        if node.op == "linear":
+            return Linear(nodes, source, result, norm, end), done
+        return Experts(nodes, source, self._inputs[node.index][1], result, norm, end), done
 
     def _source(self, node: Node) -> tuple[int, Node | None]:
-        """What a linear node multiplies, before the norm that it computes itself."""
-        (x,) = self._inputs[node.index]
-        norm = self._nodes[x]
-        if norm.op == "rms_norm" and self._only(norm, ("linear",)):
-            return self._inputs[x][0], norm
-        return x, None
+        """What a product multiplies, before the norm that it computes itself."""
+        x = self._inputs[node.index][0]
+        return (self._inputs[x][0], self._nodes[x]) if self._normed_by_products(self._nodes[x]) else (x, None)
 
-    def _only(self, node: Node, ops: Iterable[str]) -> bool:
+    # -- who reads what ---------------------------------------------------------------------------
+
+    def _only(self, node: Node, ops: Container[str]) -> bool:
         """Whether only such nodes read a value."""
         users = self._users[node.index]
         return bool(users) and node.index != self._shown and all(user.op in ops for user in users)
 
-    def _swiglu_of(self, node: Node) -> Node | None:
-        """The swiglu that a linear node can end with, together with the other that it reads."""
-        if not self._only(node, ("swiglu",)) or len(self._users[node.index]) > 1:
-            return None
-        swiglu = self._users[node.index][0]
-        both = [self._nodes[i] for i in self._inputs[swiglu.index]]
-        fits = len(set(self._inputs[swiglu.index])) > 1 and all(
-            n.op == "linear"
-            and self._inputs[n.index] == self._inputs[node.index]
-            and self._only(n, ("swiglu",))
-            and len(self._users[n.index]) == 1
-            and "bias" not in n.weights
+    def _reader(self, node: Node) -> Node | None:
+        """The one node that reads a value."""
+        users = self._users[node.index]
+        return users[0] if len(users) == 1 and node.index != self._shown else None
+
+    def _normed_by_products(self, node: Node) -> bool:
+        return (
+            node.op in NORMS
+            and len(node.shape) == 1
+            and self._only(node, PRODUCTS)
+            and all(self._inputs[user.index][0] == node.index for user in self._users[node.index])
+        )
+
+    def _read_in_parts(self, node: Node) -> bool:
+        """Whether all who read a value can read a part of a row."""
+        return node.index != self._shown and not any(
+            user.op in PRODUCTS or user.op == "last" or self._normed_by_products(user)
+            for user in self._users[node.index]
+        )
+
+    # -- products -----------------------------------------------------------------------------------
+
+    def _ended(self, node: Node) -> _Ended | None:
+        """What a product ends with, and the other product that it needs."""
+        reader = self._reader(node)
+        if reader is not None and reader.op == "gelu":
+            return _Ended((node,), reader)
+        if reader is not None and reader.op in GATED:
+            return self._gate_of(reader)
+        return self._halves_of(node) if node.op == "linear" else None
+
+    def _gate_of(self, end: Node) -> _Ended | None:
+        """Two products of one input, read by a gate alone."""
+        both = [self._nodes[i] for i in self._inputs[end.index]]
+        gate, up = both
+        fits = gate.index != up.index and all(
+            n.op in PRODUCTS
+            and n.op == gate.op
+            and self._inputs[n.index] == self._inputs[gate.index]
+            and self._reader(n) is end
+            and ("bias" in n.weights) == ("bias" in gate.weights)
             for n in both
         )
-        return swiglu if fits and self._mergeable([n.weights["weight"] for n in both]) else None
+        if not fits or not self._mergeable([n.weights["weight"] for n in both]):
+            return None
+        return _Ended((gate, up), end)
+
+    def _halves_of(self, node: Node) -> _Ended | None:
+        """A product whose first half is a gate, and whose second half it lets through."""
+        halves = sorted(self._users[node.index], key=lambda user: int(user.attrs.get("start", 0)))
+        if node.index == self._shown or [half.op for half in halves] != ["slice", "slice"]:
+            return None
+        size = node.shape[0] // 2
+        if [(h.attrs["start"], h.attrs["size"]) for h in halves] != [(0, size), (size, size)]:
+            return None
+        readers = [self._reader(half) for half in halves]
+        end = readers[0]
+        if end is None or end is not readers[1] or end.op not in GATED:
+            return None
+        in_order = self._inputs[end.index] == tuple(half.index for half in halves)
+        return _Ended((node,), end, tuple(halves)) if in_order and 2 * size == node.shape[0] else None
 
     def _group(self, node: Node) -> list[Node]:
-        """The linear nodes computed with this one, in order."""
-        if not self._parts_do(node):
+        """The products computed with this one, in order."""
+        if not self._groups(node):
             return [node]
         others = [
             n
             for n in self._users[self._inputs[node.index][0]]
-            if n.op == "linear"
-            and n.index > node.index
-            and self._parts_do(n)
-            and self._swiglu_of(n) is None
+            if n.index > node.index
+            and self._groups(n)
+            and self._ended(n) is None
             and ("bias" in n.weights) == ("bias" in node.weights)
             and self._mergeable([node.weights["weight"], n.weights["weight"]])
         ]
         return [node, *others]
 
-    def _parts_do(self, node: Node) -> bool:
-        """Whether all who read a value can read a part of a row."""
-        if node.index == self._shown:
-            return False
-        return all(
-            user.op in READS_PARTS or (user.op == "rope" and self._only(user, ("attention",)))
-            for user in self._users[node.index]
+    def _groups(self, node: Node) -> bool:
+        """Whether a product may be a part of a row; one that is added is better added in place."""
+        readers = self._users[node.index]
+        return (
+            node.op == "linear"
+            and self._read_in_parts(node)
+            and not any(user.op == "add" for user in readers)
         )
 
-    def _attention(self, node: Node) -> Attention:
-        ropes: list[Node | None] = []
+    # -- attention ----------------------------------------------------------------------------------
+
+    def _attention(self, node: Node) -> tuple[Attention, list[int]]:
+        """Attention, and the nodes that it computes besides."""
+        q, k, v = self._inputs[node.index]
+        parts: list[Node] = []
+        rope = self._rotation_of(node, q, k)
+        if rope:
+            parts += [self._nodes[q], self._nodes[k]]
+            q, k = self._inputs[q][0], self._inputs[k][0]
+        norms: list[Node | None] = []
         inputs: list[int] = []
-        for index in self._inputs[node.index]:
-            source = self._nodes[index]
-            if source.op == "rope" and self._only(source, ("attention",)):
-                ropes.append(source)
-                inputs.append(self._inputs[index][0])
-            else:
-                ropes.append(None)
-                inputs.append(index)
-        q, k, v = inputs
-        return Attention(node, (q, k, v), (ropes[0], ropes[1]))
+        for index, reader in ((q, parts[0] if rope else node), (k, parts[1] if rope else node)):
+            norm = self._nodes[index]
+            fits = norm.op == "rms_norm" and len(norm.shape) == 2 and self._reader(norm) is reader
+            norms.append(norm if fits else None)
+            inputs.append(self._inputs[index][0] if fits else index)
+        done = [n.index for n in (*parts, *norms) if n]
+        return Attention(node, (inputs[0], inputs[1], v), rope, (norms[0], norms[1])), done
 
-
-def _with_adds(graph: Graph, items: list[Fused]) -> list[Fused]:
-    """Let products be added to what they are added to in place, where nobody else wants it afterwards."""
-    reads: dict[int, list[int]] = {seen_through(graph, graph.output): [len(items)]}
-    for at, item in enumerate(items):
-        for i in item.inputs:
-            reads.setdefault(i, []).append(at)
-    made = {item.result: (at, item) for at, item in enumerate(items)}
-    parts = _parts(items)
-    dropped: set[int] = set()
-    for at, item in enumerate(items):
-        if not (isinstance(item, Single) and item.node.op == "add"):
-            continue
-        for product, other in (item.inputs, item.inputs[::-1]):
-            source_at, source = made.get(product, (-1, None))
-            last = max(reads[other])
-            if (
-                isinstance(source, Linear)
-                and len(source.nodes) == 1
-                and source.add is None
-                and reads[product] == [at]
-                and last == at
-                and product != other
-                and other in made
-                and other not in parts
-            ):
-                dropped.add(source_at)
-                items[at] = replace(source, result=item.result, add=other)
-                made[item.result] = (at, items[at])
-                break
-    return [item for at, item in enumerate(items) if at not in dropped]
-
-
-def _parts(items: Iterable[Fused]) -> set[int]:
-    """Values that are parts of rows of several."""
-    merged = (item for item in items if isinstance(item, Linear) and not item.swiglu)
-    return {node.index for item in merged if len(item.nodes) > 1 for node in item.nodes}
+    def _rotation_of(self, node: Node, q: int, k: int) -> Node | None:
+        """How both are turned, if in one way and for this node alone."""
+        ropes = [self._nodes[q], self._nodes[k]]
+        alone = all(rope.op == "rope" and self._reader(rope) is node for rope in ropes)
+        first, second = ((dict(rope.attrs), dict(rope.weights)) for rope in ropes)
+        return ropes[0] if alone and first == second else None

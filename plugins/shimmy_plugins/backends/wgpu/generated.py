@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shimmy.graph.builder import Graph
+from shimmy_plugins.backends.wgpu import experts
 from shimmy_plugins.backends.wgpu.costs import attention_cost, product_cost
-from shimmy_plugins.backends.wgpu.fusion import Attention, Fused, Linear
+from shimmy_plugins.backends.wgpu.fused import Attention, Experts, Fused, Linear
 from shimmy_plugins.backends.wgpu.lora import LoraState
 from shimmy_plugins.backends.wgpu.lora_calls import Published, added
-from shimmy_plugins.backends.wgpu.lowering import Lowering, Shared
+from shimmy_plugins.backends.wgpu.lowering import Lowering
 from shimmy_plugins.backends.wgpu.ops.attention_vec import attention_vec, partials_bytes
 from shimmy_plugins.backends.wgpu.ops.linear_vec import linear_vec
+from shimmy_plugins.backends.wgpu.shared import Shared
 
 
 class Generated(Lowering):
@@ -30,8 +32,9 @@ class Generated(Lowering):
 
     def linear(self, item: Linear) -> None:
         matrix, bias = self.matrix(item), self.bias(item)
-        x, late = self.value(item.x), self.late(item.x)
+        x, late, picked = self.value(item.x), self.late(item.x), self.picked(item.x)
         adds = added(self, self.adapters, item, self._published) if self.adapters else None
+        how, norm = self.norm(item)
         made = linear_vec(
             self.shared.composer,
             self.shared.gpu,
@@ -39,16 +42,16 @@ class Generated(Lowering):
             matrix.rows,
             matrix.columns,
             precision=self.shared.computes(matrix),
-            norm=item.norm.attrs["eps"] if item.norm else None,
-            epilogue=item.epilogue,
+            norm=how,
+            ending=item.ending,
             bias=bool(bias),
             late=late,
+            picked=picked,
             lora=adds.beside if adds else None,
         )
         one, several = (adds.one, adds.several) if adds else ((), ())
-        norm = [self.shared.weights.vector(item.norm.weights["weight"])] if item.norm else []
         y = self.result(item)
-        prepared = [self.memory.take(self.rows * row) for row in made.row_bytes]
+        prepared = [self.memory.take(self.count(late=late) * row) for row in made.row_bytes]
         cost = product_cost(matrix, late=late)
         bound = [*matrix.slices, *norm, *bias, x.memory, y.memory, self.step, *one]
         self.call(item.label, [made.one], bound, cost=cost)
@@ -59,13 +62,18 @@ class Generated(Lowering):
         for memory in (*prepared, *([adds.middle] if adds else ())):
             self.memory.release(memory)
 
+    def experts(self, item: Experts) -> None:
+        experts.generated(self, item)
+
     def attention(self, item: Attention) -> None:
-        shape, angles = self.attention_shape(item)
+        inputs = [self.value(i) for i in item.inputs]
+        shape, angles = self.attention_shape(item, inputs, item.norms)
         piece, merge = attention_vec(self.shared.composer, self.shared.gpu, shape, self.shared.cache.kv_type)
         partials = self.memory.take(partials_bytes(shape, self.rows))
-        q, k, v = (self.value(i).memory for i in item.inputs)
+        q, k, v = (x.memory for x in inputs)
         y = self.new(item.node, behind=item.inputs)
-        bound = [q, k, v, *self.kv(item), partials, y.memory, self.step, *angles]
+        norms = [self.shared.norm(node) for node in item.norms if node]
+        bound = [q, k, v, *self.kv(item), partials, y.memory, self.step, *angles, *norms]
         cost = attention_cost(shape, self.shared.cache.kv_type, shared=False)
         self.call(item.label, [piece], bound, cost=cost)
         self.call(f"{item.label}.merge", [merge], [partials, y.memory, self.step])

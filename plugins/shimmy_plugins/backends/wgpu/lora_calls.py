@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from shimmy.graph.builder import Node
 from shimmy_plugins.backends.wgpu.device import ALIGNMENT, Buffer, Slice
-from shimmy_plugins.backends.wgpu.fusion import Linear
+from shimmy_plugins.backends.wgpu.fused import Linear
 from shimmy_plugins.backends.wgpu.kernel import Bound, Dispatch
 from shimmy_plugins.backends.wgpu.lora import LoraState, Site
 from shimmy_plugins.backends.wgpu.memory import Rows

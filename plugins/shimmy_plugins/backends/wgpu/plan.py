@@ -20,12 +20,13 @@ from shimmy_plugins.backends.wgpu.fallback import Fallback, part_of
 from shimmy_plugins.backends.wgpu.host import HostPart
 from shimmy_plugins.backends.wgpu.kernel import Dispatch, Size
 from shimmy_plugins.backends.wgpu.kvcache import BLOCK_TOKENS
-from shimmy_plugins.backends.wgpu.lowering import Lowering, Shared
+from shimmy_plugins.backends.wgpu.lowering import Lowering
 from shimmy_plugins.backends.wgpu.memory import FLOAT
 from shimmy_plugins.backends.wgpu.ops.attention_vec import PIECE
 from shimmy_plugins.backends.wgpu.profile import profile
 from shimmy_plugins.backends.wgpu.program import PhaseProgram
 from shimmy_plugins.backends.wgpu.sampling import samples_ahead
+from shimmy_plugins.backends.wgpu.shared import Shared
 from shimmy_plugins.backends.wgpu.step import has_adapters, outputs_of, phase_words
 
 F32 = NDArray[np.float32]

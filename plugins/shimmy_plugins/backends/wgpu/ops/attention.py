@@ -37,6 +37,9 @@ class AttentionShape:
     v: Columns
     max_ctx: int
     """Most positions of a sequence."""
+    q_norm: float | None = None
+    k_norm: float | None = None
+    """eps of an RMS norm of each head of q, of k, before it is turned; None: there is none."""
 
     @property
     def per_kv(self) -> int:
@@ -71,6 +74,7 @@ class AttentionShape:
             "window": self.window,
             "softcap": self.softcap,
             "rope": self.rope,
+            "norms": {"q": self.q_norm, "k": self.k_norm, "v": None},
             "q": self.q,
             "k": self.k,
             "v": self.v,

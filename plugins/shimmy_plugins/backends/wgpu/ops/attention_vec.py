@@ -31,6 +31,8 @@ _HEADS = 8
 #: Values that are read before weights are known: a few fit in registers.
 _EARLY_VALUES = 8
 _MERGE_THREADS = 256
+#: Neighbours that share a head where heads are normed.
+_NORM_LANES = 16
 
 
 def pieces(shape: AttentionShape, context: int) -> int:
@@ -53,9 +55,10 @@ def partials_bytes(shape: AttentionShape, rows: int) -> int:
 def attention_vec(composer: Composer, gpu: Gpu, shape: AttentionShape, kv_type: str) -> tuple[Kernel, Kernel]:
     """Append k and v of each row to the cache, and attend: to parts of the context, then all together.
 
-    Bindings of the first: q, k, v, keys, values, partials, result, step, and the angle table if
-    ``shape.rope``. Of the second: partials, result, step. The first writes the result of rows that one
-    workgroup has to itself, the second that of the others; it has no workgroups if there are none.
+    Bindings of the first: q, k, v, keys, values, partials, result, step, the angle table if ``shape.rope``,
+    the weights of ``shape.q_norm`` and ``shape.k_norm``. Of the second: partials, result, step. The first
+    writes the result of rows that one workgroup has to itself, the second that of the others; it has no
+    workgroups if there are none.
 
     Raises:
         GraphError: heads are too large for the GPU's workgroup memory.
@@ -81,6 +84,7 @@ def attention_vec(composer: Composer, gpu: Gpu, shape: AttentionShape, kv_type: 
         in_set=work.in_set,
         groups=work.groups,
         exchange=work.exchange,
+        norm_lanes=_NORM_LANES,
         early=PIECE // work.groups <= _EARLY_VALUES,
         **parameters,
     )
@@ -129,7 +133,10 @@ class _Share:
         loads = -(-self.shape.k_chunks // (self.k_wide * _LANES)) * _LANES
         queries = self.sets * self.in_set * loads * self.k_wide * 16
         own = (self.shape.k_chunks + self.shape.v_chunks) * 16
-        return queries + own + (self.exchange + self.sets * (PIECE + PIECE // 8 + self.groups)) * score
+        norms = (self.sets * self.in_set + 1) * (_NORM_LANES + 1) * 4
+        return (
+            queries + own + norms + (self.exchange + self.sets * (PIECE + PIECE // 8 + self.groups)) * score
+        )
 
 
 def _share(shape: AttentionShape, kv_type: str, memory: int) -> _Share:

@@ -1,39 +1,42 @@
-"""Ops without arithmetic across columns: swiglu, add, and last, which only chooses rows."""
+"""Ops without arithmetic across columns, each a shader of its name; and last, which only chooses rows."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.device import Gpu
 from shimmy_plugins.backends.wgpu.kernel import Columns, Kernel
-from shimmy_plugins.backends.wgpu.ops.row import columns, row_op
+from shimmy_plugins.backends.wgpu.ops.row import WORKGROUP, columns, row_op
+
+#: The ops; their shaders share a row out among workgroups.
+ELEMENTWISE = frozenset(("add", "gelu", "geglu", "scale", "sigmoid_gate", "slice", "softcap", "swiglu"))
+#: Columns of an invocation.
+_EACH = 4
 
 
-def swiglu(
+def elementwise(
     composer: Composer,
     gpu: Gpu,
+    op: str,
     width: int,
     *,
-    gate: Columns | None = None,
-    up: Columns | None = None,
+    inputs: Sequence[Columns],
+    attrs: Mapping[str, Any] | None = None,
     late: bool = False,
 ) -> Kernel:
-    """silu(gate) * up. Bindings: gate, up (both may be parts of the rows of one buffer), y, step."""
-    inputs = [gate or columns(width), up or columns(width)]
-    return row_op(composer, gpu, "shimmy/ops/swiglu.wgsl", inputs=inputs, width=width, late=late)
-
-
-def add(
-    composer: Composer,
-    gpu: Gpu,
-    width: int,
-    *,
-    a: Columns | None = None,
-    b: Columns | None = None,
-    late: bool = False,
-) -> Kernel:
-    """a + b. Bindings: a, b, y, step."""
-    inputs = [a or columns(width), b or columns(width)]
-    return row_op(composer, gpu, "shimmy/ops/add.wgsl", inputs=inputs, width=width, late=late)
+    """An op of :data:`ELEMENTWISE`, or ``expert_sum``. Bindings: the inputs, y, step."""
+    return row_op(
+        composer,
+        gpu,
+        f"shimmy/ops/{op}.wgsl",
+        inputs=inputs,
+        width=width,
+        attrs=attrs,
+        parts=-(-width // (_EACH * WORKGROUP)),
+        late=late,
+    )
 
 
 def last(composer: Composer, gpu: Gpu, width: int, *, x: Columns | None = None) -> Kernel:

@@ -1,4 +1,4 @@
-"""embed: rows of the embedding matrix, taken out of the run layout exactly."""
+"""embed and position_embed: rows of a matrix, taken out of the run layout exactly."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ if TYPE_CHECKING:
 WORKGROUP = 64
 
 
-def embed(composer: Composer, gpu: Gpu, layout: GpuLayout, columns: int) -> Kernel:
-    """Bindings: the weight's parts, chosen, y, step.
+def embed(
+    composer: Composer, gpu: Gpu, layout: GpuLayout, columns: int, *, positions: bool = False
+) -> Kernel:
+    """Bindings: the weight's parts, [chosen], y, step.
 
     ``chosen``: array<i32>, the tokens that step.py's negative ones stand for. ``y``: F32 (rows, columns).
+    ``positions``: rows are those of positions, and nothing is chosen.
     """
     blocks = -(-columns // BLOCK)
     workgroup = min(1 << (blocks - 1).bit_length(), WORKGROUP, gpu.limits.invocations)
-    source = composer.compose("shimmy/ops/embed.wgsl", layout=layout, columns=columns, workgroup=workgroup)
-    return Kernel(f"embed {layout.name} {columns}", source, one_per_row)
+    source = composer.compose(
+        "shimmy/ops/embed.wgsl", layout=layout, columns=columns, workgroup=workgroup, positions=positions
+    )
+    return Kernel(f"{'position_' * positions}embed {layout.name} {columns}", source, one_per_row)

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
-from typing import Literal, TypeAlias
+from typing import Literal
 
 from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.device import Gpu
 from shimmy_plugins.backends.wgpu.kernel import Kernel, Size
 from shimmy_plugins.backends.wgpu.layouts import AffineLayout, GpuLayout
-
-#: What becomes of a product: it is y, it is added to y, or, of a matrix whose first half of rows are those of
-#: gate and the others those of up, y is silu(gate) * up.
-Epilogue: TypeAlias = Literal["store", "add", "swiglu"]
+from shimmy_plugins.backends.wgpu.ops.ending import Ending, width_of
+from shimmy_plugins.backends.wgpu.ops.experts import Slots, most_tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +51,17 @@ class Tile:
         """Row and column of each result of an invocation: ``down`` and ``across`` apart from the next."""
         return list(product(range(self.each_rows), range(self.each_columns)))
 
-    def width(self, epilogue: Epilogue) -> int:
+    def width(self, ending: Ending) -> int:
         """Columns of y that come of it."""
-        return self.columns // 2 if epilogue == "swiglu" else self.columns
+        return width_of(self.columns, ending)
 
     def memory(self, *, int8: bool) -> int:
         """Most bytes of the workgroup's memory it takes."""
         return self.buffers * (self.rows + self.columns) * (48 if int8 else 4 * self.chunk)
 
 
+#: Rows of a prompt of some length, and of a large tile.
+_PROMPT, _LARGE = 512, 64
 #: Rows of a matrix, up to which wide tiles would be too few for all of a fast card.
 _NARROW = 4096
 
@@ -79,6 +79,13 @@ def tile_for(rows: int, *, int8: bool, late: bool) -> Tile:
     )
 
 
+def tile_for_slots(slots: Slots, *, int8: bool) -> Tile:
+    """By the rows that an expert has in a prompt of some length."""
+    if _PROMPT * slots.used >= _LARGE * slots.experts:
+        return Tile(64, 64, 8, 8) if int8 else Tile(64, 64, 8, 8, chunk=32, buffers=1)
+    return Tile(32, 64, 4, 8) if int8 else Tile(32, 64, 4, 8, chunk=32, buffers=1)
+
+
 def linear_tile(
     composer: Composer,
     gpu: Gpu,
@@ -87,21 +94,24 @@ def linear_tile(
     columns: int,
     *,
     precision: Literal["f32", "int8"],
-    epilogue: Epilogue = "store",
+    ending: Ending = "store",
     bias: bool = False,
     late: bool = False,
+    picked: bool = True,
+    slots: Slots | None = None,
     tile: Tile | None = None,
 ) -> Kernel:
     """The product of a phase's rows with a matrix of ``rows`` times ``columns``, and what becomes of it.
 
     Bindings: the parts of the weights, [bias], x, y, step; in int8 instead of x what
     :func:`~shimmy_plugins.backends.wgpu.ops.quantize.quantize` makes of it: xq, xd. Matrices of floats
-    are multiplied in F32. ``swiglu`` takes no bias. ``late``: only rows whose logits are wanted, y has those
-    of the whole step.
+    are multiplied in F32. ``late``: only rows whose logits are wanted, y has those of the whole step;
+    ``picked``: x has them among all rows, else as y has them. ``slots``: rows of y are those of slots,
+    ``rows`` those of one expert's matrices, as in ``expert_vec``; bound are order and tiles, not the step.
     """
     int8 = precision == "int8" and isinstance(layout, AffineLayout)
     kind = "int8" if int8 else "f32"
-    width = rows // 2 if epilogue == "swiglu" else rows
+    width = width_of(rows, ending)
     tile = tile or tile_for(rows, int8=int8, late=late)
     assert tile.memory(int8=int8) <= gpu.limits.workgroup_memory
     source = composer.compose(
@@ -109,14 +119,17 @@ def linear_tile(
         layout=layout,
         width=width,
         columns=columns,
-        epilogue=epilogue,
+        ending=ending,
         bias=bias,
         late=late,
+        picked=picked,
+        slots=slots,
         tile=tile,
     )
 
     def grid(size: Size) -> tuple[int, int, int]:
         count = size.count(late=late)
-        return -(-width // tile.width(epilogue)), -(-count // tile.rows), 1
+        tiles = most_tiles(slots, count, tile.rows) if slots else -(-count // tile.rows)
+        return -(-width // tile.width(ending)), tiles, 1
 
     return Kernel(f"linear_tile {kind} {layout.name} {rows}x{columns}", source, grid)

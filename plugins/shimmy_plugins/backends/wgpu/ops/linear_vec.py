@@ -10,17 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.kernel import Kernel, Size
 from shimmy_plugins.backends.wgpu.layouts import BLOCK, AffineLayout, GpuLayout, padded
+from shimmy_plugins.backends.wgpu.ops.ending import Ending, width_of
+from shimmy_plugins.backends.wgpu.ops.experts import Slots
 from shimmy_plugins.backends.wgpu.ops.lora import PATIENCE, Beside
+from shimmy_plugins.backends.wgpu.ops.norm import Norm
 
 if TYPE_CHECKING:
     from shimmy_plugins.backends.wgpu.device import Gpu
-
-Epilogue: TypeAlias = Literal["store", "add", "swiglu"]
 
 #: Rows of x of the kernels for several; in F32, more would not fit the registers. Each is compiled.
 BATCHES = {"int8": (4, 8), "f32": (4,)}
@@ -101,24 +102,25 @@ def linear_vec(
     columns: int,
     *,
     precision: str,
-    norm: float | None = None,
-    epilogue: Epilogue = "store",
+    norm: Norm | None = None,
+    ending: Ending = "store",
     bias: bool = False,
     late: bool = False,
+    picked: bool = True,
     lora: Beside | None = None,
 ) -> VecKernels:
     """Kernels for F32 rows x and y; those for one row do nothing for several, nor the other way round.
 
     Args:
-        rows: of the weight. For "swiglu" first those of the gate, then as many of what it lets through.
+        rows: of the weight.
         precision: "int8" rounds x to 8 bits by 32 columns, if the weight is stored as codes.
-        norm: eps of an RMS norm of x that comes first.
-        epilogue: "add" adds the product to y.
+        norm: what is done to x first.
         late: x is the rows whose outputs are wanted, y those of all outputs of the step.
+        picked: they lie among all rows then; else with those of all outputs, too.
         lora: what adapters add is added to the product. ``published`` has zeros before.
     """
     int8 = precision == "int8" and isinstance(layout, AffineLayout)
-    outputs = rows // 2 if epilogue == "swiglu" else rows
+    outputs = width_of(rows, ending)
     one, *several = _shapes(gpu, layout, outputs, columns, int8)
     compose = partial(
         composer.compose,
@@ -127,9 +129,11 @@ def linear_vec(
         columns=columns,
         int8=int8,
         norm=norm,
-        epilogue=epilogue,
+        ending=ending,
         bias=bias,
         late=late,
+        picked=picked,
+        slots=None,
         patience=PATIENCE,
         subgroup=gpu.subgroup,
     )
@@ -144,7 +148,7 @@ def linear_vec(
             lora=lora.targets(shape.batch) if lora else None,
         )
         grid = partial(_grid, shape, late, lora)
-        return Kernel(f"linear_vec {name} {epilogue} x{shape.batch}", source, grid)
+        return Kernel(f"linear_vec {name} {ending} x{shape.batch}", source, grid)
 
     single = replace(several[0], batch=1)
     source = compose(
@@ -161,6 +165,53 @@ def linear_vec(
         rows=tuple(shape.batch for shape in several[:-1]),
         row_bytes=_row_bytes(layout, columns, int8),
     )
+
+
+def expert_vec(
+    composer: Composer,
+    gpu: Gpu,
+    layout: GpuLayout,
+    rows: int,
+    columns: int,
+    slots: Slots,
+    *,
+    precision: str,
+    norm: Norm | None = None,
+    ending: Ending = "store",
+) -> Kernel:
+    """The products of all slots, each with the matrix of its expert; one kernel for any number of rows.
+
+    Bindings: the weight's parts, [weight of the norm, its bias behind it], x, y, step, chosen. ``rows``: of
+    the weight, for one expert; all experts' gates come before what they let through. Others are those of
+    :func:`linear_vec`.
+    """
+    int8 = precision == "int8" and isinstance(layout, AffineLayout)
+    outputs = width_of(rows, ending)
+    shape = next(_shapes(gpu, layout, outputs, columns, int8, slots.used))
+    source = composer.compose(
+        "shimmy/ops/linear_vec.wgsl",
+        layout=layout,
+        outputs=outputs,
+        columns=columns,
+        int8=int8,
+        norm=norm,
+        ending=ending,
+        bias=False,
+        late=False,
+        picked=False,
+        lora=None,
+        slots=slots,
+        subgroup=gpu.subgroup,
+        shape=shape,
+        workgroup=shape.workgroup,
+        place="workgroup",
+    )
+    name = f"{layout.name} {slots.used} of {slots.experts} {rows}x{columns}{' int8' * int8}"
+
+    def grid(size: Size) -> tuple[int, int, int]:
+        return shape.grid_x, size.rows * slots.used, shape.grid_z
+
+    return Kernel(f"expert_vec {name} {ending}", source, grid)
 
 
 def _row_bytes(layout: GpuLayout, columns: int, int8: bool) -> tuple[int, ...]:
@@ -187,8 +238,10 @@ def _grid_prepare(workgroup: int, late: bool, lora: Beside | None, size: Size) -
     return 1 + (lora.helpers(workgroup) if lora else 0), rows, 1
 
 
-def _shapes(gpu: Gpu, layout: GpuLayout, outputs: int, columns: int, int8: bool) -> Iterator[Shape]:
-    """For one row of x, then for several."""
+def _shapes(
+    gpu: Gpu, layout: GpuLayout, outputs: int, columns: int, int8: bool, beside: int = 1
+) -> Iterator[Shape]:
+    """For one row of x, then for several; as many products are computed ``beside`` each other."""
     chunk = BLOCK if isinstance(layout, AffineLayout) else _FLOAT_CHUNK
     chunks = padded(columns) // chunk
     groups = BLOCK // layout.group if isinstance(layout, AffineLayout) else 0
@@ -203,7 +256,7 @@ def _shapes(gpu: Gpu, layout: GpuLayout, outputs: int, columns: int, int8: bool)
         owners = max(min(WORKGROUP if batch == 1 else SMALL_WORKGROUP, gpu.limits.invocations) // lanes, 1)
         each = EACH if outputs >= MANY_RESULTS and (int8 or batch == 1) else 1
         workgroups = -(-outputs // (owners * each))
-        turns = -(-workgroups // BUSY_WORKGROUPS) if batch == 1 and piece == chunks else 1
+        turns = -(-workgroups * beside // BUSY_WORKGROUPS) if batch == 1 and piece == chunks else 1
         workgroups = -(-workgroups // turns)
         # There is room for those that compute what adapters add.
         grid_x = min(workgroups, gpu.limits.workgroups // 2)

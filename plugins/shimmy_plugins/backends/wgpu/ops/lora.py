@@ -180,5 +180,7 @@ def _compose(composer: Composer, gpu: Gpu, op: str, targets: Targets, **paramete
         subgroup=gpu.subgroup,
         lora=targets,
         norm=None,
+        picked=True,
+        slots=None,
         **parameters,
     )

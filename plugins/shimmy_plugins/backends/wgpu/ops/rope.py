@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from shimmy.graph.builder import Node
 from shimmy.graph.rope import RopeFrequencies
 from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.kernel import Columns, Kernel
@@ -31,6 +32,11 @@ class Rotation:
     """The first dimensions of a head, an even number, are turned; the table has half as many pairs."""
     style: str
     """Pairs are "interleaved" (2i, 2i + 1) or "half" (i, i + dims / 2)."""
+
+    @classmethod
+    def of(cls, node: Node) -> Rotation:
+        """What a node of the op does."""
+        return cls(node.attrs["dims"], node.attrs["style"])
 
 
 def angle_table(frequencies: RopeFrequencies, positions: int) -> F32:

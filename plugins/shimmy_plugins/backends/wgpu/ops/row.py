@@ -48,10 +48,12 @@ def row_op(
     weights: Sequence[str] = (),
     attrs: Mapping[str, Any] | None = None,
     parts: int = 1,
+    across: int | None = None,
     late: bool = False,
 ) -> Kernel:
     """The op of the shader ``file``; bindings: the inputs, the weights, y, step.
 
+    ``across``: numbers that a workgroup shares out, if they are not the columns of a part.
     ``late``: there is a row for each of the phase's outputs, from the ``step_first_output``-th on; so it is
     with inputs and results of ops behind ``last``.
     """
@@ -62,7 +64,7 @@ def row_op(
         width=width,
         parts=parts,
         attrs=dict(attrs or {}),
-        workgroup=workgroup_for(gpu, width // parts),
+        workgroup=workgroup_for(gpu, across or width // parts),
         subgroup=gpu.subgroup,
         late=late,
     )

@@ -1,0 +1,108 @@
+"""Products with the matrices of chosen experts, for one phase of a step.
+
+Generated rows read the matrices of their own experts, slot by slot. Rows of prompts are grouped by expert,
+so that tiles of them read a matrix together.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from shimmy.errors import GraphError
+from shimmy_plugins.backends.wgpu.device import Slice
+from shimmy_plugins.backends.wgpu.fused import Experts
+from shimmy_plugins.backends.wgpu.kernel import Cost, Size, Work
+from shimmy_plugins.backends.wgpu.memory import FLOAT
+from shimmy_plugins.backends.wgpu.ops.experts import Slots, expert_groups, group_bytes
+from shimmy_plugins.backends.wgpu.ops.linear_tile import linear_tile, tile_for_slots
+from shimmy_plugins.backends.wgpu.ops.linear_vec import expert_vec
+from shimmy_plugins.backends.wgpu.weights import GpuMatrix
+
+if TYPE_CHECKING:
+    from shimmy_plugins.backends.wgpu.generated import Generated
+    from shimmy_plugins.backends.wgpu.lowering import Lowering
+    from shimmy_plugins.backends.wgpu.prompts import Prompts
+
+
+def generated(low: Generated, item: Experts) -> None:
+    """Append the products of generated rows."""
+    matrix, slots = _matrix(low, item), _slots(low, item)
+    how, norm = low.norm(item)
+    kernel = expert_vec(
+        low.shared.composer,
+        low.shared.gpu,
+        matrix.layout,
+        matrix.rows // slots.experts,
+        matrix.columns,
+        slots,
+        precision=low.shared.computes(matrix),
+        norm=how,
+        ending=item.ending,
+    )
+    x, chosen = (low.value(i).memory for i in item.inputs)
+    y = low.new(low.graph.nodes[item.result], behind=item.inputs)
+    bound = [*matrix.slices, *norm, x, y.memory, low.step, chosen]
+    low.call(item.label, [kernel], bound, cost=_cost(matrix, slots))
+
+
+def prompts(low: Prompts, item: Experts) -> None:
+    """Append the products of rows of prompts, and before the first of them what groups their slots."""
+    matrix, slots = _matrix(low, item), _slots(low, item)
+    precision = low.shared.computes(matrix)
+    tile = tile_for_slots(slots, int8=precision == "int8")
+    groups = _groups(low, item, slots, tile.rows)
+    x = low.multiplied(item, precision)
+    kernel = linear_tile(
+        low.shared.composer,
+        low.shared.gpu,
+        matrix.layout,
+        matrix.rows // slots.experts,
+        matrix.columns,
+        precision=precision,
+        ending=item.ending,
+        slots=slots,
+        tile=tile,
+    )
+    y = low.new(low.graph.nodes[item.result], behind=item.inputs)
+    bound = [*matrix.slices, *x, y.memory, *groups]
+    low.call(item.label, [kernel], bound, cost=_cost(matrix, slots))
+
+
+def _groups(low: Prompts, item: Experts, slots: Slots, tile_rows: int) -> list[Slice]:
+    """The slots by expert, and tiles of them: the same for all products of these."""
+    made = low.derived(item.chosen)
+    if tile_rows not in made:
+        made[tile_rows] = [low.memory.take(size) for size in group_bytes(slots, low.rows, tile_rows)]
+        kernel = expert_groups(low.shared.composer, low.shared.gpu, slots, tile_rows)
+        label = low.graph.nodes[item.chosen].label
+        bound = [low.value(item.chosen).memory, *made[tile_rows], low.step]
+        low.call(f"{label}.groups", [kernel], bound)
+    return made[tile_rows]
+
+
+def _matrix(low: Lowering, item: Experts) -> GpuMatrix:
+    return low.shared.weights.matrix([node.weights["weight"] for node in item.nodes])
+
+
+def _slots(low: Lowering, item: Experts) -> Slots:
+    if low.late(*item.inputs):
+        raise GraphError(
+            f"{item.label}: the wgpu backend computes no experts behind 'last'.",
+            hint="Choose another backend, for example engine_backend = 'cpu'.",
+        )
+    experts = low.graph.tensors.shape(item.nodes[0].weights["weight"])[0]
+    used = low.graph.nodes[item.chosen].shape[1]
+    return Slots(experts, used, own=len(low.graph.nodes[item.x].shape) == 2)
+
+
+def _cost(matrix: GpuMatrix, slots: Slots) -> Cost:
+    """Matrices of as many experts as can have been chosen are read once."""
+
+    def cost(size: Size) -> Work:
+        count = size.rows * slots.used
+        rows = matrix.rows // slots.experts
+        read = matrix.layout.bytes(rows * min(count, slots.experts), matrix.columns)
+        values = count * rows + size.rows * matrix.columns
+        return Work(read + FLOAT * values, 2 * count * rows * matrix.columns)
+
+    return cost

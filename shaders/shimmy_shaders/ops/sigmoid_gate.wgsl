@@ -1,0 +1,19 @@
+// y = x * sigmoid(gate), one gate for a row.
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read> gate: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<f32>;
+@group(0) @binding(3) var<storage, read> step: array<u32>;
+
+# include "shimmy/common/row.wgsl"
+
+@compute @workgroup_size(${workgroup})
+fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) li: u32) {
+    let row = at.x;
+    if (row >= rows()) { return; }
+    // Of exp(88) and on, nothing is left of x.
+    let divisor = 1.0 + exp(min(-gate[input1(row)], 88.0));
+    for (var i = at.y * ${workgroup}u + li; i < ${width}u; i += ${parts * workgroup}u) {
+        y[result(row) + i] = x[input0(row) + i] / divisor;
+    }
+}

@@ -1,0 +1,16 @@
+// Columns ${inputs[0].offset} and on of x, for those who need whole rows of them.
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(2) var<storage, read> step: array<u32>;
+
+# include "shimmy/common/row.wgsl"
+
+@compute @workgroup_size(${workgroup})
+fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) li: u32) {
+    let row = at.x;
+    if (row >= rows()) { return; }
+    for (var i = at.y * ${workgroup}u + li; i < ${width}u; i += ${parts * workgroup}u) {
+        y[result(row) + i] = x[input0(row) + i];
+    }
+}

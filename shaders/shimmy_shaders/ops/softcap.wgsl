@@ -1,0 +1,17 @@
+// y = cap * tanh(x / cap); the cap is ${attrs.cap}.
+
+@group(0) @binding(0) var<storage, read> x: array<f32>;
+@group(0) @binding(1) var<storage, read_write> y: array<f32>;
+@group(0) @binding(2) var<storage, read> step: array<u32>;
+
+# include "shimmy/common/row.wgsl"
+# import "shimmy/common/tanh.wgsl" as tanh
+${tanh.functions("f32")}
+@compute @workgroup_size(${workgroup})
+fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) li: u32) {
+    let row = at.x;
+    if (row >= rows()) { return; }
+    for (var i = at.y * ${workgroup}u + li; i < ${width}u; i += ${parts * workgroup}u) {
+        y[result(row) + i] = tanh_of(x[input0(row) + i] / ${attrs.cap}) * ${attrs.cap};
+    }
+}
