@@ -16,9 +16,6 @@ def weights(seed: int = 11) -> MadeUpWeights:
     def matrix(rows: int, columns: int = WIDTH) -> FloatRun:
         return FloatRun(floats(rng, rows, columns).values * np.float32(columns**-0.5))
 
-    def experts(rows: int, columns: int) -> FloatRun:
-        return FloatRun(matrix(EXPERTS * rows, columns).values.reshape(EXPERTS, rows, columns))
-
     runs = {"token_embd": matrix(VOCABULARY), "output": matrix(VOCABULARY)}
     norms = ["output_norm"]
     for layer in range(LAYERS):
@@ -28,10 +25,11 @@ def weights(seed: int = 11) -> MadeUpWeights:
         runs |= {f"{block}ffn_up": matrix(WIDE), f"{block}ffn_down": matrix(WIDTH, WIDE)}
         if layer:
             runs |= {f"{block}ffn_gate_inp": matrix(EXPERTS)}
-            runs |= {f"{block}ffn_{name}_exps": experts(WIDE, WIDTH) for name in ("gate", "up")}
-            runs |= {f"{block}ffn_down_exps": experts(WIDTH, WIDE)}
+            runs |= {f"{block}ffn_{name}_exps": matrix(EXPERTS * WIDE) for name in ("gate", "up")}
+            runs |= {f"{block}ffn_down_exps": matrix(EXPERTS * WIDTH, WIDE)}
     vectors = {f"{name}.weight": rng.normal(1, 0.1, WIDTH).astype(np.float32) for name in norms}
-    return MadeUpWeights(**runs).with_vectors(**vectors)
+    stacked = {name: EXPERTS for name in runs if name.endswith("_exps")}
+    return MadeUpWeights(**runs).stacked(**stacked).with_vectors(**vectors)
 
 
 def graph(tensors: MadeUpWeights) -> Graph:

@@ -86,10 +86,10 @@ class MadeUpWeights:
         if name in self._vectors:
             return self._vectors[name].shape
         run = self._runs[name]
-        rows, columns = (run.codes if isinstance(run, AffineRun) else run.values).shape
+        shape = (run.codes if isinstance(run, AffineRun) else run.values).shape
         if count := self._leading.get(name):
-            return (count, rows // count, columns)
-        return (rows, columns)
+            return (count, shape[0] // count, shape[1])
+        return shape
 
     def run_layout(self, name: str, rows: slice | None = None) -> AffineRun | FloatRun:
         run, rows = self._runs[name], rows or slice(None)
