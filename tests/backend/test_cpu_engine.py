@@ -16,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
+from shimmy.engine.reference import ReferenceBackend
 from shimmy.errors import ConfigError, EngineError, GraphError, OutOfMemoryError
 from shimmy.graph.builder import Graph
 from shimmy.graph.ops import CORE_OPS, Op
@@ -29,7 +30,6 @@ from shimmy_plugins.backends.cpu.kvcache import KVCache
 from shimmy_plugins.backends.cpu.object_cache import ObjectCache
 from shimmy_plugins.backends.cpu.plan import CpuPlan
 from shimmy_plugins.backends.cpu.values import LANES
-from shimmy_plugins.backends.reference.plan import ReferenceBackend
 from tests.backend.harness import (
     FLAT,
     GREEDY,

@@ -14,11 +14,11 @@ from shimmy.cli import main
 from shimmy.engine.load import limits_for, record_model
 from shimmy.engine.plan import FinishedStep, Limits, Plan, Progress
 from shimmy.engine.protocol import EngineSettings
+from shimmy.engine.reference import ReferenceBackend
 from shimmy.engine.sampling import RowSampling
 from shimmy.gguf.weights import Weights
 from shimmy.graph.batch import Batch
 from shimmy.graph.builder import Graph
-from shimmy_plugins.backends.reference.plan import ReferenceBackend
 from shimmy_plugins.commands.verify import run as command
 from shimmy_plugins.commands.verify.checks import ELEMENTS, Check, verify
 from tests.backend.harness import F32, PLUGINS, no_progress

@@ -19,7 +19,7 @@ def _probe() -> str | None:
 
 
 def _load(_plugins: Plugins) -> Backend:
-    from shimmy_plugins.backends.reference.plan import ReferenceBackend
+    from shimmy.engine.reference import ReferenceBackend
 
     return ReferenceBackend()
 

@@ -1,0 +1,143 @@
+"""Weights made up on the spot: in memory, in every form that run layouts have."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shimmy.gguf.quant import AffineRun, FloatRun, Scales
+
+F32 = NDArray[np.float32]
+
+
+class MadeUpWeights:
+    """Tensors in memory, in run layouts: what a plan needs of :class:`shimmy.gguf.weights.Weights`."""
+
+    def __init__(self, **runs: AffineRun | FloatRun) -> None:
+        self._runs = {f"{name}.weight": run for name, run in runs.items()}
+        self._vectors: dict[str, F32] = {}
+
+    def with_vectors(self, **vectors: F32) -> MadeUpWeights:
+        """Add vectors by full name, dots written as two underscores."""
+        self._vectors |= {name.replace("__", "."): v for name, v in vectors.items()}
+        return self
+
+    def names(self) -> Sequence[str]:
+        """All tensors."""
+        return [*self._runs, *self._vectors]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._runs or name in self._vectors
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Rows first."""
+        if name in self._vectors:
+            return self._vectors[name].shape
+        run = self._runs[name]
+        return (run.codes if isinstance(run, AffineRun) else run.values).shape
+
+    def run_layout(self, name: str, rows: slice | None = None) -> AffineRun | FloatRun:
+        """Some rows in the form they were made in."""
+        run, rows = self._runs[name], rows or slice(None)
+        if isinstance(run, FloatRun):
+            return FloatRun(run.values[rows])
+        offsets = run.offsets if isinstance(run.offsets, int) else _rows(run.offsets, rows)
+        return replace(run, codes=run.codes[rows], scales=_rows(run.scales, rows), offsets=offsets)
+
+    def unpacked_type(self, name: str) -> None:
+        """Runs come from no file's blocks."""
+
+    def release(self, name: str) -> None:
+        """These tensors are in memory only once."""
+
+    def dequantize(self, name: str, rows: slice | None = None) -> F32:
+        """(rows, columns) of float32; a vector is one row."""
+        if name in self._vectors:
+            return self._vectors[name][None]
+        run = self.run_layout(name, rows)
+        return expand(run)
+
+
+def expand(run: AffineRun | FloatRun) -> F32:
+    """(rows, columns): a run layout as an engine computes it, one multiply and one add, in float32."""
+    if isinstance(run, AffineRun):
+        scales, offsets = run.scales.values(), run.offset_values()
+        return scales.repeat(run.group, axis=1) * run.codes + offsets.repeat(run.group, axis=1)
+    if run.values.dtype == np.uint16:
+        return (run.values.astype(np.uint32) << 16).view(np.float32)
+    return run.values.astype(np.float32)
+
+
+def _rows(scales: Scales, rows: slice) -> Scales:
+    return Scales(scales.units[rows], None if scales.factors is None else scales.factors[rows])
+
+
+@dataclass(frozen=True)
+class Affine:
+    """A form of run: how wide codes are, what scales consist of, whether offsets are stored."""
+
+    bits: int
+    group: int
+    unit: type = np.float16
+    factor: type | None = None
+    """Of scales for groups in units for 256 columns; None: a unit for each group."""
+    centred: bool = False
+
+    def __str__(self) -> str:
+        factor = f" {self.factor.__name__}" if self.factor else ""
+        return f"{self.bits} bits/{self.group} {self.unit.__name__}{factor}{' centred' * self.centred}"
+
+    @property
+    def columns(self) -> int:
+        """A row has a multiple of these."""
+        return 256 if self.factor else self.group
+
+
+#: What the file formats have, and corners that others may have.
+AFFINE = [
+    Affine(4, 32, centred=True),  # Q4_0
+    Affine(4, 32),  # Q4_1
+    Affine(5, 32, centred=True),  # Q5_0
+    Affine(5, 32),  # Q5_1
+    Affine(8, 32, centred=True),  # Q8_0
+    Affine(4, 32, factor=np.uint8),  # Q4_K
+    Affine(5, 32, factor=np.uint8),  # Q5_K
+    Affine(6, 16, factor=np.int8, centred=True),  # Q6_K
+    Affine(2, 32, np.float32),
+    Affine(2, 16, factor=np.uint8),
+    Affine(3, 16, np.float32, np.int8, centred=True),
+    Affine(4, 16, np.float32),
+    Affine(7, 16),
+    Affine(8, 16, np.float32),
+]
+
+
+def affine(rng: np.random.Generator, rows: int, columns: int, form: Affine) -> AffineRun:
+    """Random codes; scales as in real files exact in F32 when multiplied with a code."""
+    shape = (rows, columns // (256 if form.factor else form.group))
+
+    def scales(size: float) -> Scales:
+        units = rng.normal(0, size, shape).astype(np.float16)
+        if form.unit is np.float32:
+            units = units * np.float32(21)  # 11 bits times 5
+        if form.factor is None:
+            return Scales(units)
+        limits = np.iinfo(form.factor)
+        # 11 bits times 5, too.
+        factors = rng.integers(max(limits.min, -16), 32, (rows, columns // form.group), form.factor)
+        return Scales(units, factors)
+
+    codes = rng.integers(0, 2**form.bits, (rows, columns), dtype=np.uint8)
+    offsets = 2 ** (form.bits - 1) if form.centred else scales(0.1 * 2**form.bits)
+    return AffineRun(codes, form.bits, form.group, scales(0.1), offsets)
+
+
+def floats(rng: np.random.Generator, rows: int, columns: int, kind: str = "f32") -> FloatRun:
+    """Normal values stored as "f32", "f16" or "bf16"."""
+    values = rng.normal(0, 1, (rows, columns)).astype(np.float32)
+    if kind == "bf16":
+        return FloatRun((values.view(np.uint32) >> 16).astype(np.uint16))
+    return FloatRun(values.astype({"f32": np.float32, "f16": np.float16}[kind]))
