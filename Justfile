@@ -48,6 +48,14 @@ tables folder="tables":
     {{bench}}-load SmolLM2-135M-Instruct {{same}} --vs llama.cpp --json > {{folder}}/load.json
     {{bench}}-start SmolLM2-135M-Instruct {{same}} --vs llama.cpp --json > {{folder}}/start.json
 
+# The six release gates of a model (its numbers, answers on record, speed), or of those in tests/fixtures.
+gates *arguments:
+    uv run --extra test python .ci/gates.py {{arguments}}
+
+# Write docs/models.md: every model of tests/fixtures and SHIMMY_ZOO on every engine, `--gpu NAME` included.
+models *arguments:
+    uv run --extra test python .ci/models.py {{arguments}} > docs/models.md
+
 # What CI runs.
 ci:
     bash .ci/run

@@ -19,8 +19,16 @@ def installed_plugins() -> Plugins:
     return load_plugins()
 
 
+@functools.cache
+def load_engine(plugins: Plugins, name: str) -> Backend:
+    """The engine of this name, on the device it chooses itself. Raises RegistryError if there is none."""
+    return plugins.backends.get(name).load(plugins)
+
+
 def usable_engines(plugins: Plugins) -> Iterator[tuple[str, Backend]]:
     """Names and engines that can run here by their own choice of device; not the definitions themselves."""
     for spec in plugins.backends:
-        if spec.probe() is None and not isinstance(backend := spec.load(plugins), ReferenceBackend):
+        if spec.probe() is None and not isinstance(
+            backend := load_engine(plugins, spec.name), ReferenceBackend
+        ):
             yield spec.name, backend

@@ -65,6 +65,7 @@ def assert_agree(
     *,
     blocks: int = 8,
     limits: Limits = LIMITS,
+    tolerance: float = 1e-5,
 ) -> None:
     """A backend runs the batches, in order, with the result of the definitions."""
     plans = [compile_graph(each, graph, weights, limits) for each in (JUDGE, backend)]
@@ -72,8 +73,8 @@ def assert_agree(
         plan.reserve(blocks)
     for number, batch in enumerate(batches):
         expected, found = (rows_of(plan, batch) for plan in plans)
-        what = f"{graph.nodes[graph.output].op}: step {number}, of {len(batch.tokens)} tokens,"
-        assert_close(found, expected, what=what)
+        what = f"{graph.nodes[graph.output].label}: step {number}, of {len(batch.tokens)} tokens,"
+        assert_close(found, expected, tolerance, what)
     for plan in plans:
         plan.close()
 

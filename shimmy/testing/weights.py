@@ -19,10 +19,16 @@ class MadeUpWeights:
     def __init__(self, **runs: AffineRun | FloatRun) -> None:
         self._runs = {f"{name}.weight": run for name, run in runs.items()}
         self._vectors: dict[str, F32] = {}
+        self._leading: dict[str, int] = {}
 
     def with_vectors(self, **vectors: F32) -> MadeUpWeights:
         """Add vectors by full name, dots written as two underscores."""
         self._vectors |= {name.replace("__", "."): v for name, v in vectors.items()}
+        return self
+
+    def stacked(self, **counts: int) -> MadeUpWeights:
+        """Make tensors of three dimensions: so many matrices of equal numbers of rows."""
+        self._leading |= {f"{name}.weight": count for name, count in counts.items()}
         return self
 
     def names(self) -> Sequence[str]:
@@ -37,7 +43,10 @@ class MadeUpWeights:
         if name in self._vectors:
             return self._vectors[name].shape
         run = self._runs[name]
-        return (run.codes if isinstance(run, AffineRun) else run.values).shape
+        rows, columns = (run.codes if isinstance(run, AffineRun) else run.values).shape
+        if count := self._leading.get(name):
+            return (count, rows // count, columns)
+        return (rows, columns)
 
     def run_layout(self, name: str, rows: slice | None = None) -> AffineRun | FloatRun:
         """Some rows in the form they were made in."""
@@ -125,10 +134,10 @@ def affine(rng: np.random.Generator, rows: int, columns: int, form: Affine) -> A
             units = units * np.float32(21)  # 11 bits times 5
         if form.factor is None:
             return Scales(units)
-        limits = np.iinfo(form.factor)
         # 11 bits times 5, too.
-        factors = rng.integers(max(limits.min, -16), 32, (rows, columns // form.group), form.factor)
-        return Scales(units, factors)
+        least = max(np.iinfo(form.factor).min, -16)
+        factors = rng.integers(least, 32, (rows, columns // form.group), np.int8)
+        return Scales(units, factors.astype(form.factor))
 
     codes = rng.integers(0, 2**form.bits, (rows, columns), dtype=np.uint8)
     offsets = 2 ** (form.bits - 1) if form.centred else scales(0.1 * 2**form.bits)

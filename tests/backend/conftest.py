@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 #: A software GPU takes seconds to compile a model's shaders, so most models are left to the long suites.
-ALWAYS = ("test_ops.py", "test_greedy_tokens_and_logits[llama_spm.q4_k_m-wgpu]")
+ALWAYS = ("TestWgpu::test_op[", "test_ops.py::test_", "test_greedy_tokens_and_logits[llama_spm.q4_k_m-wgpu]")
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -13,6 +13,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the others as parts of the long suites."""
     for item in items:
         parameters = getattr(getattr(item, "callspec", None), "params", {})
-        on_gpu = any(isinstance(value, str) and value == "wgpu" for value in parameters.values())
+        names = (*parameters.values(), getattr(item.getparent(pytest.Class), "name", ""))
+        on_gpu = any(isinstance(name, str) and name in ("wgpu", "TestWgpu") for name in names)
         if on_gpu and not any(name in item.nodeid for name in ALWAYS):
             item.add_marker(pytest.mark.full)

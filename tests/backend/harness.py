@@ -11,18 +11,44 @@ from shimmy.graph.batch import Batch
 from shimmy.graph.builder import Graph
 from shimmy.plugins import load_plugins
 from shimmy.testing import plans
-from shimmy.testing.plans import LIMITS, no_progress
-from shimmy.testing.weights import MadeUpWeights
+from shimmy.testing.compare import assert_close
+from shimmy.testing.plans import FLAT, LIMITS, flatten, graph_of, no_progress
+from shimmy.testing.steps import GREEDY, Part, as_it_is, batch_of, generate_greedy, rows_of
+from shimmy.testing.weights import AFFINE, F32, Affine, MadeUpWeights, affine, floats
 from shimmy_plugins.backends.wgpu.adapters import list_adapters
 from shimmy_plugins.backends.wgpu.backend import WgpuBackend
 from shimmy_plugins.backends.wgpu.device import Gpu
 
 #: Of the kit what most of these tests need.
 __all__ = [
-    *("AFFINE", "BACKENDS", "F32", "FLAT", "GPU", "GREEDY", "JUDGED", "LIMITS", "PLUGINS"),
-    *("Affine", "MadeUpWeights", "Part", "affine", "as_it_is", "assert_agree", "assert_close"),
-    *("backend_named", "batch_of", "compile_graph", "compile_model", "compile_with", "flatten", "floats"),
-    *("generate_greedy", "gpu_of", "graph_of", "no_progress", "rows_of"),
+    "AFFINE",
+    "BACKENDS",
+    "F32",
+    "FLAT",
+    "GPU",
+    "GREEDY",
+    "JUDGED",
+    "LIMITS",
+    "PLUGINS",
+    "Affine",
+    "MadeUpWeights",
+    "Part",
+    "affine",
+    "as_it_is",
+    "assert_agree",
+    "assert_close",
+    "backend_named",
+    "batch_of",
+    "compile_graph",
+    "compile_model",
+    "compile_with",
+    "flatten",
+    "floats",
+    "generate_greedy",
+    "gpu_of",
+    "graph_of",
+    "no_progress",
+    "rows_of",
 ]
 
 PLUGINS = load_plugins()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ from shimmy.engine.plan import Limits, Plan
 from shimmy.gguf.quant import FloatRun
 from shimmy.graph.builder import Graph, Value
 from shimmy.graph.kv import KV_TYPES, stored
+from shimmy.testing.sequences import Attention, continued_steps, tokens
 from shimmy_plugins.backends.cpu.backend import CpuBackend
 from shimmy_plugins.backends.cpu.jit import Target
 from shimmy_plugins.backends.cpu.object_cache import ObjectCache
@@ -26,73 +26,28 @@ from tests.backend.harness import (
     assert_close,
     batch_of,
     compile_graph,
-    floats,
     graph_of,
     no_progress,
     rows_of,
 )
 
-VOCABULARY = 40
-
-
-@dataclass(frozen=True)
-class Case:
-    """Sizes and rules of an attention, in a model of nothing else."""
-
-    heads: int = 4
-    kv_heads: int = 4
-    key_dim: int = 64
-    value_dim: int = 64
-    window: int | None = None
-    softcap: float | None = None
-
-    def weights(self) -> MadeUpWeights:
-        """Embeddings a, b, c that serve as queries, keys and values."""
-        rng = np.random.default_rng(12)
-        sizes = self.heads * self.key_dim, self.kv_heads * self.key_dim, self.kv_heads * self.value_dim
-        return MadeUpWeights(**{n: floats(rng, VOCABULARY, s) for n, s in zip("abc", sizes, strict=True)})
-
-    def graph(self, weights: MadeUpWeights) -> Graph:
-        def build(g: Graph) -> Value:
-            q = g.heads(g.embed("a"), self.heads)
-            k, v = (g.heads(g.embed(name), self.kv_heads) for name in "bc")
-            first, second = (
-                g.attention(q, k, v, layer=i, scale=scale, window=self.window, softcap=self.softcap)
-                for i, scale in enumerate((self.key_dim**-0.5, 0.3))
-            )
-            return g.last(first + second)
-
-        return graph_of(weights, build)
-
-
-def tokens(count: int, seed: int = 0) -> list[int]:
-    return list(np.random.default_rng(seed).integers(0, VOCABULARY, count))
-
-
-def parts_of_steps() -> Iterable[Sequence[Part]]:
-    """Sequences side by side, blocks out of order, positions continuing, block borders crossed."""
-    yield [Part(tokens(40), 0, [5, 2])]
-    yield [Part(tokens(24), 40, [5, 2]), Part(tokens(1), 0, [7])]
-    yield [Part(tokens(1), 64, [5, 2, 0]), Part(tokens(33), 1, [7, 1]), Part(tokens(2), 0, [3])]
-    yield [Part(tokens(1), 65, [5, 2, 0]), Part(tokens(1), 34, [7, 1]), Part(tokens(1), 2, [3])]
-
-
 SHAPES = [
-    *[Case(heads, kv_heads, 64, 64) for heads, kv_heads in [(4, 4), (6, 2), (5, 1), (16, 1), (26, 2)]],
-    *[Case(6, 2, dim, dim) for dim in (8, 20, 80, 96, 144)],
-    *[Case(2, 1, 10, 140), Case(6, 3, 48, 16), Case(3, 3, 7, 33)],
-    *[Case(6, 2, window=window) for window in (1, 5, 32, 33, 1000)],
-    *[Case(6, 2, 20, 20, softcap=2.0), Case(4, 1, window=7, softcap=0.5)],
+    *[Attention(heads, kv_heads, 64, 64) for heads, kv_heads in [(4, 4), (6, 2), (5, 1), (16, 1), (26, 2)]],
+    *[Attention(6, 2, dim, dim) for dim in (8, 20, 80, 96, 144)],
+    *[Attention(2, 1, 10, 140), Attention(6, 3, 48, 16), Attention(3, 3, 7, 33)],
+    *[Attention(6, 2, window=window) for window in (1, 5, 32, 33, 1000)],
+    *[Attention(6, 2, 20, 20, softcap=2.0), Attention(4, 1, window=7, softcap=0.5)],
 ]
 
 
 @pytest.mark.parametrize("backend", JUDGED)
 @pytest.mark.parametrize("kv_type", KV_TYPES)
 @pytest.mark.parametrize("case", SHAPES, ids=str)
-def test_attention(backend: str, kv_type: str, case: Case) -> None:
+def test_attention(backend: str, kv_type: str, case: Attention) -> None:
     weights = case.weights()
-    steps = [batch_of(parts, every_row=True) for parts in parts_of_steps()]
-    assert_agree(case.graph(weights), weights, steps, backend, limits=replace(LIMITS, kv_type=kv_type))
+    assert_agree(
+        case.graph(weights), weights, continued_steps(), backend, limits=replace(LIMITS, kv_type=kv_type)
+    )
 
 
 @pytest.mark.parametrize("backend", JUDGED)
@@ -100,7 +55,7 @@ def test_attention(backend: str, kv_type: str, case: Case) -> None:
 @pytest.mark.parametrize("window", [None, 300])
 def test_a_long_context(backend: str, kv_type: str, window: int | None) -> None:
     """A prompt in chunks, then generated tokens: more than one piece of context."""
-    case, ids = Case(6, 2, 20, 20, window=window), tokens(530)
+    case, ids = Attention(6, 2, 20, 20, window=window), tokens(530)
     weights, blocks = case.weights(), list(range(17))
     steps = [
         batch_of([Part(ids[i : i + count], i, blocks)], every_row=True)
@@ -155,10 +110,13 @@ def test_tiny_numbers_keep_their_size(value: float) -> None:
 @pytest.mark.parametrize("kv_type", KV_TYPES)
 def test_damage_is_seen_by_its_own_sequence_only(kv_type: str) -> None:
     """NaN stays in memory when blocks change hands."""
-    weights = Case(2, 1, 32, 32).weights()
+    case = Attention(2, 1, 32, 32)
+    weights = case.weights()
     for name in "abc":
         weights.run_layout(f"{name}.weight").values[7] = np.nan
-    plan = compile_graph("cpu", Case(2, 1, 32, 32).graph(weights), weights, replace(LIMITS, kv_type=kv_type))
+    plan = compile_graph(
+        "cpu", Attention(2, 1, 32, 32).graph(weights), weights, replace(LIMITS, kv_type=kv_type)
+    )
     plan.reserve(1)
     assert np.isnan(rows_of(plan, batch_of([Part([7] * 32)]))).all()
     for count in (1, 3, 20):
@@ -168,11 +126,11 @@ def test_damage_is_seen_by_its_own_sequence_only(kv_type: str) -> None:
 
 
 def test_memory_follows_the_type() -> None:
-    weights = Case(6, 2).weights()
+    weights = Attention(6, 2).weights()
     sizes = {}
     for kv_type in KV_TYPES:
         limits = replace(LIMITS, kv_type=kv_type)
-        plan = compile_graph("cpu", Case(6, 2).graph(weights), weights, limits)
+        plan = compile_graph("cpu", Attention(6, 2).graph(weights), weights, limits)
         sizes[kv_type] = plan.block_bytes // plan.block_tokens
         plan.close()
     numbers = 2 * 2 * 2 * 64  # layers, keys and values, heads, dimensions
@@ -183,7 +141,11 @@ def test_memory_follows_the_type() -> None:
 
 LONG = 600
 BLOCKS = list(np.random.default_rng(5).permutation(19))
-INVARIANT = [Case(6, 2, 20, 20), Case(5, 1, 64, 48, window=290), Case(13, 1, 16, 80, softcap=3.0)]
+INVARIANT = [
+    Attention(6, 2, 20, 20),
+    Attention(5, 1, 64, 48, window=290),
+    Attention(13, 1, 16, 80, softcap=3.0),
+]
 
 
 def narrow() -> Target:
@@ -193,7 +155,7 @@ def narrow() -> Target:
 
 
 def compile_case(
-    case: Case, kv_type: str, folder: Path, target: Target | None = None, threads: int = 2
+    case: Attention, kv_type: str, folder: Path, target: Target | None = None, threads: int = 2
 ) -> Plan:
     weights = case.weights()
     limits = Limits(608, 8, 256, threads, precision="f32", kv_type=kv_type)
@@ -215,7 +177,7 @@ def in_chunks(plan: Plan, *counts: int) -> F32:
 
 @pytest.mark.parametrize("kv_type", KV_TYPES)
 @pytest.mark.parametrize("case", INVARIANT, ids=str)
-def test_bits_depend_on_nothing_else(case: Case, kv_type: str, tmp_path: Path) -> None:
+def test_bits_depend_on_nothing_else(case: Attention, kv_type: str, tmp_path: Path) -> None:
     """Not on how many rows are computed together, on threads, instructions or other sequences."""
     plan = compile_case(case, kv_type, tmp_path)
     expected = in_chunks(plan, 1)

@@ -22,6 +22,9 @@ from shimmy_plugins.commands.bench.options import (
     tell,
 )
 
+#: What the command ends with when a row is slower than the baseline's.
+SLOWER = 1
+
 
 @settings_options(*COMPUTING, "kv_type", "kv_memory", "step_tokens", "models_dir")
 def command(
@@ -52,19 +55,27 @@ def command(
         bool, typer.Option("--profile", help="Time each kernel of one step instead; of engines on GPUs.")
     ] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw the rows into this .svg or .png as well.")] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(help="Fail if rows are slower than in this JSON of a report."),
+    ] = None,
+    tolerance: Annotated[
+        float, typer.Option(min=0, max=100, help="By how much they may be slower, in %.")
+    ] = 10.0,
     json: AsJson = False,
 ) -> None:
     """Measure how fast a model runs here."""
     settings, plugins = bootstrap(ctx)
     # Only here: NumPy and LLVM are for those who measure.
+    from shimmy_plugins.commands.bench.baseline import changes, read_baseline
     from shimmy_plugins.commands.bench.plot import check_plot
     from shimmy_plugins.commands.bench.profile import run_profile
     from shimmy_plugins.commands.bench.run import Request, run
     from shimmy_plugins.commands.bench.samples import Rules
     from shimmy_plugins.commands.bench.workload import cases
 
-    if profile and (vs or plot):
-        raise ConfigError(f"--profile takes no {'--vs' if vs else '--plot'}.", param="--profile")
+    if profile and (other := "--vs" if vs else "--plot" if plot else "--baseline" if baseline else None):
+        raise ConfigError(f"--profile takes no {other}.", param="--profile")
     if plot:
         check_plot(plot)
     request = Request(
@@ -80,6 +91,7 @@ def command(
         peer_kv_type=peer_kv_type,
         command=("shimmy", *sys.argv[1:]),
     )
+    on_record = read_baseline(baseline, request.cases) if baseline else None
     if profile:
         show(run_profile(request, settings, plugins, tell), json=json)
         return
@@ -92,3 +104,9 @@ def command(
         report.print_tables()
         for note in report.notes():
             tell(note)
+    if on_record is not None:
+        rows = changes(report.results, on_record, tolerance / 100)
+        for row in rows:
+            tell(str(row))
+        if not all(row.passed for row in rows):
+            raise typer.Exit(SLOWER)

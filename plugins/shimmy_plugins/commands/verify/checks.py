@@ -40,11 +40,11 @@ class Check:
     """One comparison."""
 
     kind: str
-    """What was compared: a key of :data:`LIMITS`."""
+    """What was compared: a key of :data:`LIMITS`, or "references"."""
     label: str
-    """The tensor, node, layer or stretch of tokens."""
+    """The tensor, node, layer, stretch of tokens or prompt."""
     group: str
-    """What it is one of: the type of a tensor, the op of a node."""
+    """What it is one of: the type of a tensor, the op of a node, tokens or logits of an answer."""
     phase: str
     """"prompt" or "generated"."""
     elements: int

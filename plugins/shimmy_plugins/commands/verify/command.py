@@ -19,6 +19,10 @@ def command(
         str | None,
         typer.Argument(metavar="NAME", help="A model of `shimmy list`; default: that which `serve` loads."),
     ] = None,
+    references: Annotated[
+        str | None,
+        typer.Option(metavar="FILE[#KEY]", help="Also compare with answers of another program, on record."),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, with every comparison.")] = False,
 ) -> None:
     """Compare what an engine makes of a model with what its definition says.
@@ -32,7 +36,7 @@ def command(
     from shimmy_plugins.commands.verify.run import run
 
     with loading_bar(card.name, quiet=json) as bar:
-        report = run(card, settings, plugins, bar.update)
+        report = run(card, settings, plugins, bar.update, references)
     if json:
         report.print_json()
     else:

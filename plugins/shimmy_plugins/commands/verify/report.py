@@ -21,6 +21,7 @@ _WHAT = {
     "layers": "layers",
     "logits": "logits",
     "decode": "decode = prompt",
+    "references": "references",
 }
 
 

@@ -1,0 +1,107 @@
+"""The six release gates of a model: dequantise, op, graph, decode, references, speed.
+
+    python .ci/gates.py MODEL [--references FILE#KEY] [--baseline FILE] [--tolerance PERCENT] [settings]
+    python .ci/gates.py                  # the models of tests/fixtures, with the answers there
+
+Settings are flags of `shimmy verify` (--engine-backend, --precision, …). The exit code is the worst.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+#: Gates, and the kinds of comparisons of `shimmy verify` that make each.
+GATES = {
+    "dequantise": ("weights",),
+    "op": ("ops",),
+    "graph": ("layers", "logits"),
+    "decode": ("decode",),
+    "references": ("references",),
+}
+
+
+class Task(NamedTuple):
+    """A model, and what it is held against; None: nothing is on record."""
+
+    model: str
+    references: str | None
+    baseline: str | None = None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("model", nargs="?", help="a name of `shimmy list`, or a file; default: the fixtures")
+    parser.add_argument("--references", help="answers of another program: FILE#KEY")
+    parser.add_argument("--baseline", help="JSON of `shimmy bench` on this machine")
+    parser.add_argument("--tolerance", default="10", help="by how much it may be slower, in %%")
+    arguments, settings = parser.parse_known_args()
+    if arguments.model is None:
+        tasks = list(fixtures())
+    else:
+        tasks = [Task(arguments.model, arguments.references, arguments.baseline)]
+    worst = 0
+    for task in tasks:
+        print(f"== {Path(task.model).name}", flush=True)
+        worst = max(worst, numbers(task, settings), speed(task, arguments.tolerance, settings))
+    return worst
+
+
+def numbers(task: Task, settings: list[str]) -> int:
+    """The gates that compare numbers."""
+    options = ["--references", task.references] if task.references else []
+    result = shimmy("verify", task.model, "--json", *options, *settings)
+    if not result.stdout:
+        return result.returncode
+    report = json.loads(result.stdout)
+    for gate, kinds in GATES.items():
+        checks = [check for check in report["checks"] if check["kind"] in kinds]
+        failed = [check for check in checks if not check["passed"]]
+        worst = max(checks, key=lambda c: (not c["passed"], (c["error"] or 0) / c["limit"]), default=None)
+        if worst is None:
+            print(f"   {'-':<6} {gate:<10} nothing on record")
+        else:
+            error = "no number" if worst["error"] is None else f"{worst['error']:.2g}"
+            found = f"{len(checks)} comparisons, worst {error} of {worst['limit']:.2g} at {worst['label']}"
+            print(f"   {'FAILED' if failed else 'ok':<6} {gate:<10} {found}", flush=True)
+    return result.returncode
+
+
+def speed(task: Task, tolerance: str, settings: list[str]) -> int:
+    """The gate that measures."""
+    if task.baseline is None:
+        print(f"   {'-':<6} {'speed':<10} no baseline given")
+        return 0
+    command = ("bench", task.model, "--baseline", task.baseline, "--tolerance", tolerance, "--json")
+    result = shimmy(*command, *settings, stderr=subprocess.PIPE)
+    rows = [line for line in result.stderr.splitlines() if line.endswith("ok") or "FAILED" in line]
+    found = "; ".join(rows) or result.stderr.strip()
+    print(f"   {'FAILED' if result.returncode else 'ok':<6} {'speed':<10} {found}")
+    return result.returncode
+
+
+def fixtures() -> Iterator[Task]:
+    """Every model file with answers, of transformers or of llama.cpp on the same weights expanded to F32."""
+    sys.path.insert(0, str(ROOT))
+    from tests import zoo
+
+    for path in sorted((zoo.FOLDER / "models").glob("*.gguf")):
+        model, kind = path.stem.split(".")
+        answers = zoo.FOLDER / "ref" / f"{model}.json"
+        place = "transformers_f32" if kind == "f16" else f"llamacpp.{kind}__dequantised_to_f32"
+        yield Task(str(path), f"{answers}#{place}" if answers.exists() else None)
+
+
+def shimmy(*arguments: str, stderr: int | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "shimmy", *arguments]
+    return subprocess.run(command, stdout=subprocess.PIPE, stderr=stderr, text=True, check=False)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,145 @@
+"""Writes docs/models.md: how near engines come to the definitions, and these to other people's programs.
+
+    python .ci/models.py [--gpu NAME] > docs/models.md
+
+Models are those of tests/fixtures and of the folder SHIMMY_ZOO, if it is set (`models` and `ref` below it).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+from shimmy.engine.plan import Backend, Limits, Plan
+from shimmy.testing.answers import Answer, compare, read_answers
+from shimmy.testing.engines import JUDGE, installed_plugins, load_engine
+from shimmy.testing.plans import LIMITS, Model, no_progress, read_model
+from shimmy.testing.text import TextFigures, differences, perplexity, read_text
+from shimmy.text.tokenizer import load_tokenizer
+from shimmy_plugins.commands.bench.machine import describe_machine
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from tests import zoo
+
+Row: TypeAlias = tuple[str, ...]
+
+#: Of the held-out text.
+TOKENS = 512
+TEMPLATE = Path(__file__).parent / "models.template.md"
+
+
+class Engine(NamedTuple):
+    """An engine, and how it computes."""
+
+    name: str
+    backend: Backend
+    limits: Limits
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--gpu", help="also measure the engine `wgpu`, on this GPU")
+    gpu = parser.parse_args().gpu
+    engines = [
+        Engine(f"{name} {precision}", load_engine(installed_plugins(), name), limits)
+        for name in ("cpu", *(["wgpu"] if gpu else []))
+        for precision in ("f32", "int8")
+        for limits in [replace(LIMITS, precision=precision, gpu=gpu if gpu and name == "wgpu" else "auto")]
+    ]
+    definitions, others = [], []
+    for path in files():
+        print(path.stem, file=sys.stderr)
+        model = read_model(path, installed_plugins())
+        ids = text(model)
+        with closing(compiled(model, JUDGE, LIMITS)) as plan:
+            expected = read_text(plan, ids)
+            definitions.append(definition_row(model, plan, perplexity(expected, ids)))
+        for engine in engines:
+            with closing(compiled(model, engine.backend, engine.limits)) as plan:
+                others.append(
+                    engine_row(model, engine.name, differences(read_text(plan, ids), expected, ids))
+                )
+    machine = describe_machine()
+    page = TEMPLATE.read_text("utf-8").format(
+        command=" ".join(["python .ci/models.py", *sys.argv[1:], "> docs/models.md"]),
+        date=datetime.now(UTC).date(),
+        machine=f"{machine['processor']}, {machine['physical_cores']} cores{f', and {gpu}' if gpu else ''}",
+        tokens=TOKENS,
+        definitions=table(("Architecture", "Model", "Types", "Tokens", "Logits", "Perplexity"), definitions),
+        engines=table(("Architecture", "Model", "Engine", "Logit", "KL", "Agreement", "Ratio"), others),
+    )
+    print(page, end="")
+
+
+def files() -> list[Path]:
+    """One of each name, in their order."""
+    folders = [zoo.FOLDER, *(Path(name) for name in [os.environ.get("SHIMMY_ZOO")] if name)]
+    found = {path.stem: path for folder in folders for path in (folder / "models").glob("*.gguf")}
+    found |= {name: zoo.model_path(name) for name in zoo.DERIVED}
+    return [found[name] for name in sorted(found)]
+
+
+def compiled(model: Model, backend: Backend, limits: Limits) -> Plan:
+    return backend.compile(model.graph, model.weights, limits, no_progress)
+
+
+def text(model: Model) -> list[int]:
+    """The beginning of the held-out text."""
+    tokenizer = load_tokenizer(model.file.metadata, installed_plugins().tokenizers)
+    return list(tokenizer.encode((zoo.FOLDER / "heldout.txt").read_text("utf-8")))[:TOKENS]
+
+
+def answers(model: Model) -> list[Answer]:
+    """Those of another program in F32; none where none are on record."""
+    name, _, kind = model.path.stem.partition(".")
+    for folder in (zoo.FOLDER / "ref", model.path.parents[1] / "ref"):
+        if (path := folder / f"{name}.json").exists():
+            known = json.loads(path.read_text("utf-8"))
+            if kind in ("f16", "f32"):
+                return read_answers(path, "transformers_f32")
+            place = f"{kind}__dequantised_to_f32"
+            return read_answers(path, f"llamacpp.{place}") if place in known["llamacpp"] else []
+    return []
+
+
+def definition_row(model: Model, plan: Plan, surprise: float) -> Row:
+    """The definitions beside another program."""
+    outcomes = [outcome for answer in answers(model) for outcome in compare(plan, answer)]
+    tokens = [outcome for outcome in outcomes if outcome.kind == "tokens"]
+    errors = [outcome.error for outcome in outcomes if outcome.kind == "logits"]
+    agreed = f"{sum(o.agreed for o in tokens)} of {sum(o.count for o in tokens)}" if tokens else "-"
+    kinds = Counter(model.weights.info(name).type for name in model.weights.names())
+    types = ", ".join(kind for kind, _ in kinds.most_common() if kind != "F32") or "F32"
+    worst = f"{max(errors):.0e}" if errors else "-"
+    return (model.architecture, model.path.stem, types, agreed, worst, f"{surprise:.3f}")
+
+
+def engine_row(model: Model, engine: str, found: TextFigures) -> Row:
+    """An engine beside the definitions."""
+    return (
+        model.architecture,
+        model.path.stem,
+        engine,
+        f"{found.largest:.1e}",
+        f"{found.divergence:.1e}",
+        f"{found.agreement:.1%}",
+        f"{found.ratio:.5f}",
+    )
+
+
+def table(headers: Row, rows: Iterable[Row]) -> str:
+    lines = [headers, ("---",) * len(headers), *sorted(rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+if __name__ == "__main__":
+    main()
