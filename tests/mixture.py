@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from shimmy.gguf.quant import FloatRun
 from shimmy.graph.builder import Graph, Value
-from tests.backend.harness import FloatRun, MadeUpWeights, floats
+from tests.backend.harness import MadeUpWeights, floats
 
 LAYERS, WIDTH, HEADS, EXPERTS, USED, WIDE, VOCABULARY = 3, 32, 2, 5, 2, 48, 64
 

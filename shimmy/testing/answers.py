@@ -16,13 +16,14 @@ those after the prompt, of some tokens. Both may be left out.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isnan
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from shimmy.engine.plan import Plan
 from shimmy.errors import ConfigError
@@ -97,6 +98,38 @@ def read_answers(path: Path, place: str | None = None) -> list[Answer]:
             f"{path}: holds no answers as expected: {error!r}.",
             hint="docs/testing.md shows what such a file looks like.",
         ) from error
+
+
+def record_answers(
+    program: str,
+    logits: Callable[[Sequence[int]], NDArray[Any]],
+    prompts: Mapping[str, Sequence[int]],
+    count: int = 48,
+) -> dict[str, Any]:
+    """The content of a file of answers.
+
+    Args:
+        logits: those after the last of some tokens, as the program computes them.
+        prompts: token ids by the prompt's name.
+    """
+    answers = {}
+    for name, ids in prompts.items():
+        rows: list[NDArray[Any]] = []
+        greedy: list[int] = []
+        while len(greedy) < count:
+            rows.append(np.asarray(logits([*ids, *greedy])))
+            greedy.append(int(rows[-1].argmax()))
+        best = [np.sort(row)[-2:] for row in rows]
+        top = np.argsort(-rows[0])[:20]
+        answers[name] = {
+            "greedy_ids": greedy,
+            "margins": [float(first - second) for second, first in best],
+            "last_logits": {"top20": [[int(token), float(rows[0][token])] for token in top]},
+        }
+    return {
+        "prompts": [{"id": name, "ids": list(ids)} for name, ids in prompts.items()],
+        program: {"prompts": answers},
+    }
 
 
 def compare(plan: Plan, answer: Answer) -> Iterator[Outcome]:

@@ -71,14 +71,16 @@ class ArchitectureConformance:
         return installed_plugins()
 
     @pytest.fixture(scope="class")
-    def model(self, tmp_path_factory: pytest.TempPathFactory) -> Model:
+    @classmethod
+    def model(cls, tmp_path_factory: pytest.TempPathFactory) -> Model:
         """The file, read and recorded."""
-        return read_model(self.file(tmp_path_factory.mktemp("model")), self.plugins())
+        return read_model(cls().file(tmp_path_factory.mktemp("model")), cls().plugins())
 
     @pytest.fixture(scope="class")
-    def plans(self, model: Model) -> Iterator[dict[str, Plan]]:
+    @classmethod
+    def plans(cls, model: Model) -> Iterator[dict[str, Plan]]:
         """The model on the definitions, and on every engine that can run here."""
-        engines = [("definitions", JUDGE), *usable_engines(self.plugins())]
+        engines = [("definitions", JUDGE), *usable_engines(cls().plugins())]
         compiled = {
             name: backend.compile(model.graph, model.weights, LIMITS, no_progress)
             for name, backend in engines

@@ -43,10 +43,9 @@ class MadeUpWeights:
         if name in self._vectors:
             return self._vectors[name].shape
         run = self._runs[name]
-        rows, columns = (run.codes if isinstance(run, AffineRun) else run.values).shape
-        if count := self._leading.get(name):
-            return (count, rows // count, columns)
-        return (rows, columns)
+        shape = (run.codes if isinstance(run, AffineRun) else run.values).shape
+        count = self._leading.get(name)
+        return (count, shape[0] // count, shape[1]) if count else shape
 
     def run_layout(self, name: str, rows: slice | None = None) -> AffineRun | FloatRun:
         """Some rows in the form they were made in."""
@@ -125,16 +124,16 @@ AFFINE = [
 
 
 def affine(rng: np.random.Generator, rows: int, columns: int, form: Affine) -> AffineRun:
-    """Random codes; scales as in real files exact in F32 when multiplied with a code."""
+    """Random codes; scales as in real files exact in F32 when multiplied with a code: of 24 bits at most."""
     shape = (rows, columns // (256 if form.factor else form.group))
 
     def scales(size: float) -> Scales:
         units = rng.normal(0, size, shape).astype(np.float16)
         if form.unit is np.float32:
-            units = units * np.float32(21)  # 11 bits times 5
+            # 11 bits times 5; with factors of 5 bits there is only room for what no 16 bits can hold.
+            units = units * np.float32(2.0**-20 if form.factor else 21)
         if form.factor is None:
             return Scales(units)
-        # 11 bits times 5, too.
         least = max(np.iinfo(form.factor).min, -16)
         factors = rng.integers(least, 32, (rows, columns // form.group), np.int8)
         return Scales(units, factors.astype(form.factor))

@@ -46,7 +46,9 @@ def test_they_are_plugins_like_any_other(written: Path):
 
 @pytest.mark.parametrize("kind", SKELETONS)
 def test_their_tests_pass(written: Path, kind: str):
-    result = run(written, "pytest", "-q", "-p", "no:cacheprovider", cwd=written / SKELETONS[kind][1])
+    result = run(
+        written, "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", cwd=written / SKELETONS[kind][1]
+    )
     assert result.returncode == 0, result.stdout
     assert " passed" in result.stdout
 
