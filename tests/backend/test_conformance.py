@@ -18,8 +18,9 @@ MODELS = {
 
 class TestBuiltInArchitectures(ArchitectureConformance):
     @pytest.fixture(scope="class", params=list(MODELS))
-    def model(self, request: pytest.FixtureRequest) -> Model:
-        return read_model(model_path(request.param), self.plugins())
+    @classmethod
+    def model(cls, request: pytest.FixtureRequest) -> Model:
+        return read_model(model_path(request.param), cls().plugins())
 
     def answers(self, model: Model) -> list[Answer]:
         name = model.path.stem
