@@ -16,11 +16,16 @@ from shimmy_plugins.backends.cpu.kernels import (
     attention,
     elementwise,
     embed,
+    expert_linear,
+    expert_sum,
     last,
+    layer_norm,
     linear,
     lora,
     rms_norm,
     rope,
+    slices,
+    top_experts,
 )
 from shimmy_plugins.backends.cpu.loading import PackedWeights
 from shimmy_plugins.backends.cpu.lora import LoraState
@@ -55,13 +60,18 @@ def _leave(low: Lowering, node: Node) -> None:
 #: How each op becomes calls; an op that is not here is expanded or falls back.
 LOWER: Mapping[str, Lower] = {
     "embed": embed.lower,
+    "position_embed": embed.lower,
     "linear": linear.lower,
     "rms_norm": rms_norm.lower,
+    "layer_norm": layer_norm.lower,
     "heads": _heads,
+    "slice": slices.lower,
     "rope": rope.lower,
     "attention": attention.lower,
-    "swiglu": elementwise.lower,
-    "add": elementwise.lower,
+    **dict.fromkeys(elementwise.OPS, elementwise.lower),
+    "top_experts": top_experts.lower,
+    "expert_linear": expert_linear.lower,
+    "expert_sum": expert_sum.lower,
     "last": last.lower,
     "lora": lora.lower,
     "enter": _enter,
@@ -70,7 +80,7 @@ LOWER: Mapping[str, Lower] = {
 
 
 #: Ops whose weight is a matrix in a run layout; the others' weights are vectors.
-MATRIX_OPS = ("embed", "linear")
+MATRIX_OPS = ("embed", "position_embed", "linear", "expert_linear")
 
 
 def matrices(graph: Graph) -> list[str]:

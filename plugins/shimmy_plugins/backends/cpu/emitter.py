@@ -37,6 +37,11 @@ class Emitter:
         """A vector of 32-bit integers with ``number`` in every lane."""
         return self.coerce(number, vector(I32))
 
+    def lanes_below(self, count: Operand, lanes: int = LANES) -> Value:
+        """A mask: which lanes have an index below ``count``."""
+        limit = self.coerce(count, I64).splat(lanes)
+        return Value(self, ir.Constant(vector(I64, lanes), list(range(lanes)))) < limit
+
     def int(self, number: int) -> Value:
         return self.coerce(number, I64)
 
@@ -54,11 +59,6 @@ class Emitter:
         for i, number in enumerate(numbers):
             raw = self.builder.insert_element(raw, number.raw, I32(i))
         return Value(self, raw)
-
-    def lanes_below(self, count: Operand) -> Value:
-        """A mask: which lanes have an index below ``count``."""
-        limit = self.coerce(count, I64).splat()
-        return Value(self, ir.Constant(vector(I64), list(range(LANES)))) < limit
 
     # -- control ------------------------------------------------------------------------------
 

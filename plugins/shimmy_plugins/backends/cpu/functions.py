@@ -73,6 +73,11 @@ def max_lanes(x: Value) -> Value:
     return _halve(x, x.emitter.maximum)
 
 
+def min_lanes(x: Value) -> Value:
+    """The smallest lane."""
+    return _halve(x, x.emitter.minimum)
+
+
 def _halve(x: Value, combine: Callable[[Value, Value], Value]) -> Value:
     """Combine the upper half of the lanes with the lower one until one lane is left."""
     lanes = LANES

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
+from itertools import islice, product
+from math import prod
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,9 +38,11 @@ MAPPED = "packed weights, mapped"
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A packed matrix: ``data`` is (row groups, blocks) of ``layout.block``."""
+    """A packed matrix, or several alike: ``data`` is (row groups of all, blocks) of ``layout.block``."""
 
     layout: Layout
+    count: int
+    """How many matrices, each with row groups of its own."""
     rows: int
     columns: int
     data: Packed
@@ -46,6 +50,13 @@ class Matrix:
     """Its first row: in what form the others come."""
     unpacker: Unpacker | None
     """Native code that takes the file's blocks apart, if the quant type provides for it."""
+
+
+class _Slice(NamedTuple):
+    """Rows of a tensor, and the row groups they are packed into."""
+
+    rows: slice
+    groups: slice
 
 
 class PackedWeights:
@@ -80,10 +91,10 @@ class PackedWeights:
         found = self._cache.find(places) if self._cache else None
         self._mapped = found is not None
         for name, place in places.items():
-            rows, columns = matrix(self._weights.shape(name))
+            count, rows, columns = _matrices(self._weights.shape(name))
             data = found[name] if found else aligned(place.shape, place.layout.block)
             unpacker = None if found else self._unpacker(name)
-            self._matrices[name] = Matrix(place.layout, rows, columns, data, forms[name], unpacker)
+            self._matrices[name] = Matrix(place.layout, count, rows, columns, data, forms[name], unpacker)
         require_memory("memory for the weights of the model", self.bytes)
 
     def kernels(self) -> list[Kernel]:
@@ -129,8 +140,8 @@ class PackedWeights:
 
     def _place(self, name: str, form: Run) -> Place:
         layout = layout_of(form)
-        rows, columns = matrix(self._weights.shape(name))
-        return Place(layout, (-(-rows // LANES), -(-columns // layout.columns)), form)
+        count, rows, columns = _matrices(self._weights.shape(name))
+        return Place(layout, (count * -(-rows // LANES), -(-columns // layout.columns)), form)
 
     def _unpacker(self, name: str) -> Unpacker | None:
         quant = self._weights.unpacked_type(name)
@@ -140,8 +151,9 @@ class PackedWeights:
             self._unpackers[id(quant)] = Unpacker(quant)
         return self._unpackers[id(quant)]
 
-    def _pack(self, addresses: Mapping[str, int], name: str, matrix: Matrix, rows: slice) -> None:
+    def _pack(self, addresses: Mapping[str, int], name: str, matrix: Matrix, part: _Slice) -> None:
         """Pack some rows, whole groups of them."""
+        rows = part.rows
         if matrix.unpacker and isinstance(matrix.form, AffineRun):
             code = addresses[matrix.unpacker.kernel.name]
             blocks = self._weights.blocks(name, rows)
@@ -154,13 +166,21 @@ class PackedWeights:
                     f"layout {layout.name}, where the first row has {matrix.layout.name}.",
                     hint="Report it to the plugin that provides the type: a tensor has one layout.",
                 )
-        packed = matrix.data[rows.start // LANES : -(-rows.stop // LANES)]
+        packed = matrix.data[part.groups]
         kernel = pack.kernel(matrix.layout)
         call_alone(kernel, addresses[kernel.name], pack.fields(matrix.layout, packed, run))
 
 
-def _slices(matrix: Matrix) -> Iterator[slice]:
+def _matrices(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """A tensor's matrices, and the rows and columns of each."""
+    return (prod(shape[:-2]), *matrix(shape[-2:]))
+
+
+def _slices(matrix: Matrix) -> Iterator[_Slice]:
     """Whole row groups, together all rows."""
     step = max(SLICE_ELEMENTS // matrix.columns // LANES, 1) * LANES
-    for start in range(0, matrix.rows, step):
-        yield slice(start, min(start + step, matrix.rows))
+    groups = -(-matrix.rows // LANES)
+    for number, start in product(range(matrix.count), range(0, matrix.rows, step)):
+        end = min(start + step, matrix.rows)
+        row, group = number * matrix.rows, number * groups
+        yield _Slice(slice(row + start, row + end), slice(group + start // LANES, group + -(-end // LANES)))

@@ -25,6 +25,7 @@ from shimmy_plugins.backends.cpu.step import StepInputs
 if TYPE_CHECKING:
     from shimmy_plugins.backends.cpu.attention_work import AttentionWork
     from shimmy_plugins.backends.cpu.kernels.quantize import QuantizedRows
+    from shimmy_plugins.backends.cpu.kernels.routing import Gathered, Routing
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
@@ -39,7 +40,7 @@ class Ports:
 
 
 #: What calls can read and write.
-Memory: TypeAlias = "Tensor | KVCache | AttentionWork | QuantizedRows | F32"
+Memory: TypeAlias = "Tensor | KVCache | AttentionWork | QuantizedRows | Routing | Gathered | F32"
 
 
 class Lowering:
@@ -61,6 +62,8 @@ class Lowering:
         """Of matrices stored as codes; others compute in F32."""
         self.quantized: dict[int, QuantizedRows] = {}
         """By blocks of columns."""
+        self.routings: dict[tuple[int, int], Routing] = {}
+        """By experts used and all."""
         self.step = StepInputs(limits)
         self.cache = cache or KVCache(limits.kv_type)
         self.lora = lora
@@ -101,9 +104,9 @@ class Lowering:
             rows = self.input(node).rows if node.inputs else self.step.rows
         return self._hold(node, self.buffers.take(prod(node.shape), rows))
 
-    def alias(self, node: Node) -> None:
-        """The node's result is its input, seen in another shape."""
-        self._hold(node, self.input(node))
+    def alias(self, node: Node, tensor: Tensor | None = None) -> None:
+        """The node's result is its input, seen in another shape, or ``tensor``, a part of it."""
+        self._hold(node, tensor or self.input(node))
 
     def release_inputs(self, node: Node) -> None:
         """Let the memory of activations that ``node`` was the last to read be used again."""
@@ -127,7 +130,7 @@ class Lowering:
         return self._zeros[size]
 
     def bias(self, node: Node) -> F32:
-        """The vector a linear node adds; zeros where it has none."""
+        """The vector a node adds last; zeros where it has none."""
         if "bias" in node.weights:
             return self.weights.vector(node.weights["bias"])
         return self.zeros(round_up(prod(node.shape)))

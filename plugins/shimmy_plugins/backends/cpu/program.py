@@ -25,18 +25,38 @@ class Tensor:
     """
 
     array: F32
-    """(most rows, stride)."""
+    """(most rows, ``padded`` or more)."""
     width: int
     rows: I64
     """One word: how many rows this step has."""
+    whole: Tensor | None = None
+    """What this is a part of, seen by itself."""
 
     @property
     def stride(self) -> int:
-        return int(self.array.shape[1])
+        """Floats from one row to the next."""
+        return self.array.strides[0] // self.array.itemsize
+
+    @property
+    def padded(self) -> int:
+        """Floats of a row, with its padding."""
+        return round_up(self.width, STRIP_COLUMNS)
+
+    @property
+    def memory(self) -> Tensor:
+        """What holds it."""
+        return self.whole or self
 
     @property
     def address(self) -> int:
-        return int(self.array.ctypes.data)
+        """Of its memory: parts of a tensor share it."""
+        return int(self.memory.array.ctypes.data)
+
+    def part(self, start: int, size: int) -> Tensor | None:
+        """Some columns, without a copy; None where they would have no padding of zeros."""
+        if size % STRIP_COLUMNS:
+            return None
+        return Tensor(self.array[:, start : start + size], size, self.rows, self.memory)
 
     def values(self) -> F32:
         """The rows of this step, without padding."""
@@ -60,7 +80,7 @@ class Buffers:
         return Tensor(free.pop(), width, rows)
 
     def give_back(self, tensor: Tensor) -> None:
-        self._free[tensor.width].append(tensor.array)
+        self._free[tensor.memory.width].append(tensor.memory.array)
 
 
 @dataclass(slots=True)

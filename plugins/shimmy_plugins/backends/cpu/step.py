@@ -53,6 +53,8 @@ class StepInputs:
         """The step itself, for functions of Python."""
         self.vocabulary = 2**31
         """Rows of the smallest embedding matrix."""
+        self.context = 2**31
+        """The same of positions."""
         self._ropes: dict[Hashable, RopeTable] = {}
 
     def rope_table(self, base: float, dims: int, scaling: RopeScaling, factors: F32 | None) -> RopeTable:
@@ -91,6 +93,8 @@ class StepInputs:
             )
         if batch.tokens.min() < 0 or batch.tokens.max() >= self.vocabulary:
             raise EngineError(f"a token of the step is outside the vocabulary of {self.vocabulary}.")
+        if batch.positions.max() >= self.context:
+            raise EngineError(f"a position of the step is outside the {self.context} that the model knows.")
         last = batch.positions // BLOCK_TOKENS
         if last.min() < 0 or last.max() >= blocks:
             raise EngineError("a position of the step lies outside its block table.")

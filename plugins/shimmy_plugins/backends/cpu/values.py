@@ -214,10 +214,10 @@ class Pointer:
         return e.call(f"llvm.masked.load.v{LANES}f32.p0", zeros.type, arguments)
 
     def put_first(self, count: Operand, value: Value, index: Operand = 0) -> None:
-        """Store the ``count`` <= 16 first lanes of a vector of floats."""
-        e = self.emitter
-        arguments = [value.raw, (self + index).raw, I32(SIZES[F32]), e.lanes_below(count).raw]
-        e.call(f"llvm.masked.store.v{LANES}f32.p0", VOID, arguments)
+        """Store the ``count`` first lanes of a vector of floats, or all if it has no more."""
+        e, lanes = self.emitter, value.type.count
+        arguments = [value.raw, (self + index).raw, I32(SIZES[F32]), e.lanes_below(count, lanes).raw]
+        e.call(f"llvm.masked.store.v{lanes}f32.p0", VOID, arguments)
 
     def prefetch(self, index: Operand) -> None:
         """Ask for the cache line of an element that will be read soon."""

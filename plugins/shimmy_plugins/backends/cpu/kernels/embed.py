@@ -1,4 +1,4 @@
-"""embed: rows of the embedding matrix, taken out of the run layout exactly."""
+"""embed and position_embed: rows of a matrix, taken out of the run layout exactly."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from shimmy_plugins.backends.cpu.layouts import Layout
 from shimmy_plugins.backends.cpu.lowering import Lowering
 from shimmy_plugins.backends.cpu.values import I32, I64, LANES
 
-_FIELDS = ("rows", "tokens", "weight", "blocks", "y", "y_stride")
+_FIELDS = ("rows", "numbers", "weight", "blocks", "y", "y_stride")
 
 
 @cache
@@ -21,30 +21,35 @@ def kernel(layout: Layout) -> Kernel:
 
     def body(e: Emitter, f: Fields, work: Work) -> None:
         with work.claim(f.count("rows")) as row:
-            token = f.pointer("tokens", I32)[row].widen(I64)
+            number = f.pointer("numbers", I32)[row].widen(I64)
             y = f.pointer("y") + row * f.size("y_stride")
-            group = f.pointer("weight", BYTE) + token // LANES * f.size("blocks") * layout.block.itemsize
+            group = f.pointer("weight", BYTE) + number // LANES * f.size("blocks") * layout.block.itemsize
             with e.loop(0, f.size("blocks")) as b, e.loop(0, layout.strips) as s:
                 weights = strip(layout, group + b * layout.block.itemsize, s)
                 parts = range(layout.strip_groups)
                 columns = [weights.weight(part, code) for part in parts for code in weights.columns(part)]
                 for i, column in enumerate(columns):
-                    y[(b * layout.strips + s) * layout.strip + i] = column.lane(token % LANES)
+                    y[(b * layout.strips + s) * layout.strip + i] = column.lane(number % LANES)
 
     return Kernel(f"embed_{layout.name}", _FIELDS, body)
 
 
 def lower(low: Lowering, node: Node) -> None:
-    """Record the call for a node."""
+    """Record the call for a node: a row for each token, or for its position."""
     matrix = low.weights.matrix(node.weights["weight"])
-    low.step.vocabulary = min(low.step.vocabulary, matrix.rows)
+    if node.op == "embed":
+        numbers = low.step.tokens
+        low.step.vocabulary = min(low.step.vocabulary, matrix.rows)
+    else:
+        numbers = low.step.positions
+        low.step.context = min(low.step.context, matrix.rows)
     y = low.output(node)
     low.call(
         kernel(matrix.layout),
         reads=[],
         writes=[y],
         rows=y.rows,
-        tokens=low.step.tokens,
+        numbers=numbers,
         weight=matrix.data,
         blocks=matrix.data.shape[1],
         y=y.array,

@@ -10,14 +10,14 @@ from shimmy_plugins.backends.cpu.values import I32, I64, LANES
 
 
 def _body(e: Emitter, f: Fields, work: Work) -> None:
-    stride = f.size("stride")
     with work.claim(f.count("rows")) as row:
         wanted = f.pointer("outputs", I32)[row].widen(I64)
-        with e.loop(0, stride, LANES) as i:
-            f.pointer("y")[row * stride + i] = f.pointer("x").vector(wanted * stride + i)
+        x, y = f.pointer("x") + wanted * f.size("x_stride"), f.pointer("y") + row * f.size("y_stride")
+        with e.loop(0, f.size("padded"), LANES) as i:
+            y[i] = x.vector(i)
 
 
-KERNEL = Kernel("last", ("rows", "outputs", "x", "y", "stride"), _body)
+KERNEL = Kernel("last", ("rows", "outputs", "x", "x_stride", "y", "y_stride", "padded"), _body)
 
 
 def lower(low: Lowering, node: Node) -> None:
@@ -30,6 +30,8 @@ def lower(low: Lowering, node: Node) -> None:
         rows=y.rows,
         outputs=low.step.outputs,
         x=x.array,
+        x_stride=x.stride,
         y=y.array,
-        stride=y.stride,
+        y_stride=y.stride,
+        padded=y.padded,
     )

@@ -21,7 +21,8 @@ from shimmy_plugins.backends.cpu.emitter import Emitter
 from shimmy_plugins.backends.cpu.functions import sum_lanes
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
 from shimmy_plugins.backends.cpu.kernels import linear_int8
-from shimmy_plugins.backends.cpu.kernels.fragments import BYTE, strip
+from shimmy_plugins.backends.cpu.kernels.fragments import strip
+from shimmy_plugins.backends.cpu.kernels.outputs import RowGroup, Rows
 from shimmy_plugins.backends.cpu.kernels.tiles import tiles
 from shimmy_plugins.backends.cpu.layouts import AffineLayout, Layout
 from shimmy_plugins.backends.cpu.lowering import Lowering
@@ -38,49 +39,61 @@ _ACCUMULATORS = 3
 @cache
 def kernel(layout: Layout, accumulators: int) -> Kernel:
     """The kernel for a layout, where so many accumulators fit the registers."""
-    sizes = [size for size in (8, 4, 2, 1) if size * _ACCUMULATORS <= accumulators]
 
     def body(e: Emitter, f: Fields, work: Work) -> None:
-        # Each thread sums for itself: that is quick, and saves the threads a meeting.
-        sums = f.pointer("sums") + work.thread * f.size("sums_stride")
-        if isinstance(layout, AffineLayout):
-            _sum_groups(e, f, sums, layout)
+        product = FloatProduct(e, f, layout, accumulators, work.thread)
         rows = f.count("rows")
+        product.sum_groups(e.int(0), rows)
         with work.claim(f.size("groups")) as group:
-            for row, size in tiles(e, rows, sizes):
-                _tile(e, f, layout, group, [row + t for t in range(size)], sums)
+            product.rows(RowGroup.of(f, layout, group, Rows(f)), e.int(0), rows)
 
     return Kernel(f"linear_{layout.name}_{accumulators}", _FIELDS, body)
 
 
-def _sum_groups(e: Emitter, f: Fields, sums: Pointer, layout: AffineLayout) -> None:
-    """sums[row, group] = sum of x over the columns of a group"""
-    groups = f.size("blocks") * (layout.columns // layout.group)
-    with e.loop(0, f.count("rows")) as row:
-        x = f.pointer("x") + row * f.size("x_stride")
-        with e.loop(0, groups) as group:
-            vectors = [x.vector(group * layout.group + i) for i in range(0, layout.group, LANES)]
-            sums[row * groups + group] = sum_lanes(sum(vectors[1:], vectors[0]))
+class FloatProduct:
+    """Emits the products of some rows of x with 16 rows of a weight."""
 
+    def __init__(self, e: Emitter, f: Fields, layout: Layout, accumulators: int, thread: Value) -> None:
+        self._e, self._f, self._layout = e, f, layout
+        self._sizes = [size for size in (8, 4, 2, 1) if size * _ACCUMULATORS <= accumulators]
+        # Each thread sums for itself: that is quick, and saves the threads a meeting.
+        self._sums = f.pointer("sums") + thread * f.size("sums_stride")
 
-def _tile(e: Emitter, f: Fields, layout: Layout, group: Value, rows: list[Value], sums: Pointer) -> None:
-    """y of some rows of x at 16 rows of the weight."""
-    blocks = f.size("blocks")
-    weight = f.pointer("weight", BYTE) + group * blocks * layout.block.itemsize
-    x = [f.pointer("x") + row * f.size("x_stride") for row in rows]
-    bias = f.pointer("bias").vector(group * LANES)
-    totals = [e.variable(bias) for _ in rows]
-    with e.loop(0, blocks) as b, e.loop(0, layout.strips) as s:
-        weights, at = strip(layout, weight + b * layout.block.itemsize, s), b * layout.strips + s
-        for part in range(layout.strip_groups):
-            column = at * layout.strip + part * (layout.strip // layout.strip_groups)
-            dots = _dot_group(e, weights.columns(part), [p + column for p in x])
-            for row, total, dot in zip(rows, totals, dots, strict=True):
-                group_at = (row * blocks * layout.strips + at) * layout.strip_groups + part
-                x_sum = sums[group_at].splat() if isinstance(layout, AffineLayout) else dot
-                total.value = weights.add(part, total.value, dot, x_sum)
-    for row, total in zip(rows, totals, strict=True):
-        f.pointer("y")[row * f.size("y_stride") + group * LANES] = total.value
+    def sum_groups(self, first: Value, rows: Value) -> None:
+        """sums[row, group] = sum of x over the columns of a group, where products need it."""
+        e, f, layout = self._e, self._f, self._layout
+        if not isinstance(layout, AffineLayout):
+            return
+        groups = f.size("blocks") * (layout.columns // layout.group)
+        with e.loop(first, first + rows) as row:
+            x = f.pointer("x") + row * f.size("x_stride")
+            with e.loop(0, groups) as group:
+                vectors = [x.vector(group * layout.group + i) for i in range(0, layout.group, LANES)]
+                self._sums[row * groups + group] = sum_lanes(sum(vectors[1:], vectors[0]))
+
+    def rows(self, group: RowGroup, first: Value, rows: Value) -> None:
+        """y of rows from ``first`` on at a group of rows of the weight."""
+        for row, size in tiles(self._e, rows, self._sizes):
+            self._tile(group, [first + row + t for t in range(size)])
+
+    def _tile(self, group: RowGroup, rows: list[Value]) -> None:
+        e, f, layout = self._e, self._f, self._layout
+        blocks = f.size("blocks")
+        x = [f.pointer("x") + row * f.size("x_stride") for row in rows]
+        first = group.number * LANES
+        start = group.output.start(first, LANES)
+        totals = [e.variable(start) for _ in rows]
+        with e.loop(0, blocks) as b, e.loop(0, layout.strips) as s:
+            weights, at = strip(layout, group.weight + b * layout.block.itemsize, s), b * layout.strips + s
+            for part in range(layout.strip_groups):
+                column = at * layout.strip + part * (layout.strip // layout.strip_groups)
+                dots = _dot_group(e, weights.columns(part), [p + column for p in x])
+                for row, total, dot in zip(rows, totals, dots, strict=True):
+                    group_at = (row * blocks * layout.strips + at) * layout.strip_groups + part
+                    x_sum = self._sums[group_at].splat() if isinstance(layout, AffineLayout) else dot
+                    total.value = weights.add(part, total.value, dot, x_sum)
+        for row, total in zip(rows, totals, strict=True):
+            group.output.put(row, first, total.value)
 
 
 def _dot_group(e: Emitter, columns: Iterator[Value], x: list[Pointer]) -> list[Value]:

@@ -17,8 +17,9 @@ from functools import cache
 from shimmy.graph.builder import Node
 from shimmy_plugins.backends.cpu.emitter import Emitter
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
-from shimmy_plugins.backends.cpu.kernels.dot import DOTS, Dot
+from shimmy_plugins.backends.cpu.kernels.dot import DOTS
 from shimmy_plugins.backends.cpu.kernels.fragments import BYTE, AffineStrip
+from shimmy_plugins.backends.cpu.kernels.outputs import RowGroup, Rows
 from shimmy_plugins.backends.cpu.kernels.quantize import PANEL, RECORD, Record, quantized, record_at
 from shimmy_plugins.backends.cpu.kernels.tiles import tiles
 from shimmy_plugins.backends.cpu.layouts import AffineLayout
@@ -38,47 +39,52 @@ _LARGE, _AHEAD = 4, 2048
 @cache
 def kernel(layout: AffineLayout, dot: str, accumulators: int) -> Kernel:
     """The kernel for a layout, where so many accumulators fit the registers."""
-    # No tile reaches into another panel: after those of a whole panel, less than a panel is left.
-    wide = accumulators >= 2 * PANEL
-    sizes = (PANEL, 8, 4, 2, 1) if wide else (PANEL, 4, 2, 1)
 
     def body(e: Emitter, f: Fields, work: Work) -> None:
-        product = _Product(e, f, layout, DOTS[dot])
+        product = IntegerProduct(e, f, layout, dot, accumulators)
         rows = f.count("rows")
         with work.claim(f.size("groups")) as group:
-            for row, size in tiles(e, rows, sizes):
-                # Where registers are few, the codes of 8 rows of the weight stay in them, not those of 16.
-                product.tile(group, row, size, LANES if wide or size == 1 else LANES // 2)
+            product.rows(RowGroup.of(f, layout, group, Rows(f)), e.int(0), rows)
 
     return Kernel(f"linear_int8_{layout.name}_{dot}_{accumulators}", _FIELDS, body)
 
 
-class _Product:
-    """Emits tiles of y."""
+class IntegerProduct:
+    """Emits the products of some rows of x with 16 rows of a weight."""
 
-    def __init__(self, e: Emitter, f: Fields, layout: AffineLayout, dot: Dot) -> None:
-        self._e, self._f, self._layout, self._dot = e, f, layout, dot
+    def __init__(self, e: Emitter, f: Fields, layout: AffineLayout, dot: str, accumulators: int) -> None:
+        self._e, self._f, self._layout, self._dot = e, f, layout, DOTS[dot]
+        self._wide = accumulators >= 2 * PANEL
 
-    def tile(self, group: Value, row: Value, rows: int, lanes: int) -> None:
-        """y of some rows of x, from ``row`` on, at 16 rows of the weight, ``lanes`` of them at a time."""
+    def rows(self, group: RowGroup, first: Value, rows: Value) -> None:
+        """y of rows from ``first`` on, where a panel begins, at a group of rows of the weight."""
+        # No tile reaches into another panel: after those of a whole panel, less than a panel is left.
+        sizes = (PANEL, 8, 4, 2, 1) if self._wide else (PANEL, 4, 2, 1)
+        for row, size in tiles(self._e, rows, sizes):
+            # Where registers are few, the codes of 8 rows of the weight stay in them, not those of 16.
+            lanes = LANES if self._wide or size == 1 else LANES // 2
+            with self._e.loop(0, LANES, lanes) as lane:
+                self._tile(group, lane, lanes, [first + row + t for t in range(size)])
+
+    def _tile(self, group: RowGroup, lane: Value, lanes: int, rows: list[Value]) -> None:
+        """y of some rows of x at some rows of the weight, from ``lane`` on."""
         e, f, layout = self._e, self._f, self._layout
         blocks = f.size("blocks")
-        weight = f.pointer("weight", BYTE) + group * blocks * layout.block.itemsize
-        x = record_at(f.pointer("x", BYTE), row, e.int(0), blocks * layout.strips).at
-        with e.loop(0, LANES, lanes) as lane:
-            column = group * LANES + lane
-            totals = [e.variable(f.pointer("bias").vector(column, lanes)) for _ in range(rows)]
-            strip_bytes = layout.block.itemsize // layout.strips
-            with e.loop(0, blocks) as b, e.loop(0, layout.strips) as s:
-                block = weight + b * layout.block.itemsize
-                if rows >= _LARGE:
-                    for line in range(0, strip_bytes, ALIGNMENT):
-                        (block + s * strip_bytes).prefetch(_AHEAD + line)
-                first = x + (b * layout.strips + s) * (PANEL * RECORD.itemsize)
-                records = [Record(first + r * RECORD.itemsize, lanes) for r in range(rows)]
-                self._add_strip(AffineStrip(layout, block, s, lane, lanes), records, totals)
-            for r, total in enumerate(totals):
-                f.pointer("y")[(row + r) * f.size("y_stride") + column] = total.value
+        x = record_at(f.pointer("x", BYTE), rows[0], e.int(0), blocks * layout.strips).at
+        column = group.number * LANES + lane
+        start = group.output.start(column, lanes)
+        totals = [e.variable(start) for _ in rows]
+        strip_bytes = layout.block.itemsize // layout.strips
+        with e.loop(0, blocks) as b, e.loop(0, layout.strips) as s:
+            block = group.weight + b * layout.block.itemsize
+            if len(rows) >= _LARGE:
+                for line in range(0, strip_bytes, ALIGNMENT):
+                    (block + s * strip_bytes).prefetch(_AHEAD + line)
+            first = x + (b * layout.strips + s) * (PANEL * RECORD.itemsize)
+            records = [Record(first + r * RECORD.itemsize, lanes) for r in range(len(rows))]
+            self._add_strip(AffineStrip(layout, block, s, lane, lanes), records, totals)
+        for row, total in zip(rows, totals, strict=True):
+            group.output.put(row, column, total.value)
 
     def _add_strip(self, weights: AffineStrip, records: list[Record], totals: list[Variable]) -> None:
         """Add a strip's share to the total of each record's row."""

@@ -7,6 +7,7 @@ with a single pointer.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,10 +71,9 @@ class Record:
         """The sum of the dequantised columns of one of the record's groups."""
         return self._field("sums", _place(group, groups), F32).splat(self.lanes)
 
-    def fill(self, x: Pointer) -> None:
-        """Quantise the 32 activations from ``x`` on."""
+    def fill(self, halves: Sequence[Value]) -> None:
+        """Quantise 32 activations, in two vectors."""
         e = self.at.emitter
-        halves = [x.vector(0), x.vector(LANES)]
         # As integers, since NaN is the largest of them: damage in must be damage out.
         magnitudes = [half.bits(I32) & 0x7FFFFFFF for half in halves]
         largest = max_lanes(e.maximum(*magnitudes)).bits(F32)
@@ -118,7 +118,7 @@ def _body(_e: Emitter, f: Fields, work: Work) -> None:
     with work.claim(f.count("rows") * blocks) as item:
         row, block = item // blocks, item % blocks
         x = f.pointer("x") + (row * f.size("x_stride") + block * STRIP_COLUMNS)
-        record_at(records, row, block, blocks).fill(x)
+        record_at(records, row, block, blocks).fill([x.vector(0), x.vector(LANES)])
 
 
 KERNEL = Kernel("quantize", ("rows", "x", "x_stride", "blocks", "records"), _body)

@@ -11,15 +11,28 @@ from shimmy_plugins.backends.cpu.emitter import Emitter
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
 from shimmy_plugins.backends.cpu.lowering import Lowering
 
-_FIELDS = ("rows", "heads", "head_dim", "pairs", "spread", "apart", "x", "y", "stride", "cos", "sin")
+_FIELDS = (
+    "rows",
+    "heads",
+    "head_dim",
+    "pairs",
+    "spread",
+    "apart",
+    "x",
+    "x_stride",
+    "y",
+    "y_stride",
+    "cos",
+    "sin",
+)
 
 
 def _body(e: Emitter, f: Fields, work: Work) -> None:
     heads, head_dim, pairs = (f.size(name) for name in ("heads", "head_dim", "pairs"))
     with work.claim(f.count("rows") * heads) as item:
         row = item // heads
-        start = row * f.size("stride") + item % heads * head_dim
-        x, y = f.pointer("x") + start, f.pointer("y") + start
+        head = item % heads * head_dim
+        x, y = (f.pointer(name) + (row * f.size(f"{name}_stride") + head) for name in "xy")
         cos, sin = (f.pointer(name) + row * pairs for name in ("cos", "sin"))
         with e.loop(0, pairs) as i:
             first = i * f.size("spread")
@@ -53,8 +66,9 @@ def lower(low: Lowering, node: Node) -> None:
         spread=2 if interleaved else 1,
         apart=1 if interleaved else dims // 2,
         x=x.array,
+        x_stride=x.stride,
         y=y.array,
-        stride=y.stride,
+        y_stride=y.stride,
         cos=table.cos,
         sin=table.sin,
     )
