@@ -8,7 +8,7 @@ from shimmy.gguf.quant import FloatRun
 from shimmy.graph.builder import Graph, Value
 from tests.backend.harness import MadeUpWeights, floats
 
-LAYERS, WIDTH, HEADS, EXPERTS, USED, WIDE, VOCABULARY = 3, 32, 2, 5, 2, 48, 64
+LAYERS, WIDTH, HEADS, EXPERTS, USED, WIDE, VOCABULARY = 3, 32, 2, 5, 2, 64, 64
 
 
 def weights(seed: int = 11) -> MadeUpWeights:

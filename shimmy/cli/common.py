@@ -29,8 +29,10 @@ FINDING = ("base_gguf", "model_paths", "models_dir", "auto_discover", "lora_gguf
 NAMING = ("served_model_name",)
 TEXT = ("chat_template", "pre_tokenizer")
 COMPUTING = ("engine_backend", "precision", "gpu", "gpu_memory", "threads", "instructions")
+OFFLOADING = ("gpu_layers", "cpu_moe", "n_cpu_moe")
 ENGINE = (
     *COMPUTING,
+    *OFFLOADING,
     "max_ctx",
     "rope_scale",
     "kv_type",

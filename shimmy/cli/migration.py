@@ -15,14 +15,11 @@ from shimmy.errors import ConfigError
 OLD_FLAGS = {"model_paths": "--model-dirs", "max_ctx": "--ctx", "base_gguf": "--model-path"}
 
 _NO_EFFECT = "It had no effect on answers; leave it out."
-_EXPERTS = "All weights are computed by the engine that serves the model; leave it out."
 
 #: Flags that are gone, with the next step.
 GONE_FLAGS = {
     "--gpu-backend": "Use --engine-backend; without it the best engine that runs here is taken.",
     "--legacy": "There is one kind of engine now; --engine-backend chooses among those of `shimmy plugins`.",
-    "--cpu-moe": _EXPERTS,
-    "--n-cpu-moe": _EXPERTS,
     "--kv-quant": "Use --kv-type: f32, f16 or q8_0; there is no type of 4 bits.",
     "--prefill-chunk": "Use --step-tokens: the most tokens one step of the engine computes.",
     "--grammar-mode": _NO_EFFECT,

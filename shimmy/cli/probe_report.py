@@ -127,6 +127,8 @@ def _bytes_by_type(file: GGUFFile, plugins: Plugins) -> dict[str, int]:
 def _memory(facts: Ready) -> dict[str, Any]:
     return {
         "weight_bytes": facts.weight_bytes,
+        "host_weight_bytes": facts.host_weight_bytes,
+        "device_bytes": facts.device_bytes,
         "kv_type": facts.kv_type,
         "kv_bytes_per_token": facts.kv_bytes_per_token,
         "kv_budget_bytes": facts.kv_memory,
@@ -197,7 +199,11 @@ def _rope(context: Mapping[str, Any]) -> str:
 
 def _memory_facts(memory: Mapping[str, Any], context: int) -> Iterator[tuple[str, str]]:
     per_token, budget = memory["kv_bytes_per_token"], memory["kv_budget_bytes"]
-    yield "weights", readable_size(memory["weight_bytes"])
+    there = memory["host_weight_bytes"]
+    apart = f", {readable_size(there)} of them in the machine's memory" if there else ""
+    yield "weights", readable_size(memory["weight_bytes"]) + apart
+    if memory["device_bytes"] is not None:
+        yield "GPU memory", f"{readable_size(memory['device_bytes'])} taken, more as the KV cache grows"
     yield (
         "KV cache",
         f"{memory['kv_type']}, {readable_size(per_token)} per token, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from shimmy.engine.plan import SegmentBackend
 from shimmy.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -29,6 +30,27 @@ def choose_backend(card: ModelCard, settings: EngineSettings, plugins: Plugins) 
     else:
         spec, reason = _best(card, plugins)
     return spec.name, reason, spec.load(plugins)
+
+
+def choose_host(main: str, plugins: Plugins) -> SegmentBackend:
+    """The best usable backend besides ``main`` that computes segments for others.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    problems = []
+    for spec in sorted((s for s in plugins.backends if s.priority >= 0), key=lambda s: -s.priority):
+        if spec.name == main:
+            continue
+        if problem := spec.probe():
+            problems.append(f"{spec.name}: {problem}")
+        elif isinstance(backend := spec.load(plugins), SegmentBackend):
+            return backend
+    found = "; ".join(problems) or "none is loaded"
+    raise ConfigError(
+        f"no engine can compute in the machine's memory what is to leave {main} ({found}).",
+        hint="Leave gpu_layers, cpu_moe and n_cpu_moe out.",
+    )
 
 
 def _asked_for(settings: EngineSettings, plugins: Plugins) -> BackendSpec:

@@ -11,6 +11,7 @@ from shimmy.engine.choice import choose_backend
 from shimmy.engine.context import Context, check_positions, choose_context, fit_context
 from shimmy.engine.engine import Engine
 from shimmy.engine.machine import available_memory, usable_cores
+from shimmy.engine.offload import compile_plan
 from shimmy.engine.plan import Backend, Limits, Plan, Progress
 from shimmy.engine.protocol import PROTOCOL_VERSION, EngineSettings, Ready
 from shimmy.gguf.card import read_card
@@ -76,7 +77,8 @@ def load_engine(
     wanted, graph = model.context, model.graph
     backend_name, reason, backend = choose_backend(model.card, settings, plugins)
     limits = limits_for(wanted, settings, backend)
-    plan = backend.compile(graph, model.weights, limits, progress)
+    chosen = backend_name, backend
+    plan, note = compile_plan(graph, model.weights, limits, settings, chosen, plugins, progress)
     kv_memory = settings.kv_memory or automatic_kv_memory(plan)
     engine = Engine(
         plan,
@@ -92,7 +94,7 @@ def load_engine(
         version=PROTOCOL_VERSION,
         architecture=model.card.architecture,
         backend=backend_name,
-        backend_reason=reason,
+        backend_reason=f"{reason}; {note}" if note else reason,
         kv_memory=kv_memory,
         plugins=[info.name for info in plugins.infos if info.status == "loaded"],
         seconds=time.monotonic() - started,
@@ -154,10 +156,18 @@ def limits_for(wanted: Context, settings: EngineSettings, backend: Backend) -> L
 
 
 def automatic_kv_memory(plan: Plan) -> int:
-    """Bytes that the KV cache may grow into unless a setting says otherwise."""
-    if plan.device_memory is not None:
-        return int(plan.device_memory * DEVICE_KV_SHARE)
-    return int(max(available_memory() - plan.mapped_bytes, 0) * KV_SHARE)
+    """Bytes that the KV cache may grow into unless a setting says otherwise.
+
+    Where blocks lie in two memories, as many as both have room for.
+    """
+    mapped = plan.mapped_bytes + (plan.host.mapped_bytes if plan.host else 0)
+    machine = int(max(available_memory() - mapped, 0) * KV_SHARE)
+    there = plan.host.block_bytes if plan.host else 0
+    own = machine if plan.device_memory is None else int(plan.device_memory * DEVICE_KV_SHARE)
+    if not there:
+        return own
+    rooms = [(machine, there), (own, plan.block_bytes - there)]
+    return min(room // size for room, size in rooms if size) * plan.block_bytes
 
 
 def fit_adapter(
@@ -205,7 +215,9 @@ def _engine_facts(engine: Engine, context: Context) -> dict[str, Any]:
         "rope_kind": context.scaling.kind,
         "rope_factor": context.scaling.factor,
         "vocabulary": engine.vocabulary,
-        "weight_bytes": plan.weight_bytes,
+        "weight_bytes": plan.weight_bytes + (plan.host.weight_bytes if plan.host else 0),
+        "host_weight_bytes": plan.host.weight_bytes if plan.host else 0,
+        "device_bytes": plan.device_bytes,
         "kv_type": plan.kv_type,
         "kv_bytes_per_token": plan.block_bytes // plan.block_tokens,
         "fallbacks": list(plan.fallbacks),

@@ -107,6 +107,8 @@ class Plan(Protocol):
     """Part of it that is mapped from files, so that the system counts it as free."""
     device_memory: int | None
     """Memory left where the KV cache lies, once the plan is compiled; None: it is the machine's."""
+    device_bytes: int | None
+    """Memory that it takes of its device, once compiled; None: it has none but the machine's."""
     host: Segments | None
     """What another backend computes for it, from the machine's memory."""
     kv_type: str

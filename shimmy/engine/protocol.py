@@ -34,6 +34,11 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     gpu: str = "auto"
     gpu_memory: int | None = None
     """Bytes; None: what is free."""
+    gpu_layers: int | None = None
+    """Layers on the GPU, counted from the last; None: all."""
+    cpu_moe: bool = False
+    n_cpu_moe: int = 0
+    """Layers, counted from the first, whose experts are not on the GPU."""
     threads: int | None = None
     instructions: str = "auto"
     max_ctx: int | None = None
@@ -69,6 +74,9 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
             precision=settings.precision,
             gpu=settings.gpu,
             gpu_memory=settings.gpu_memory,
+            gpu_layers=settings.gpu_layers,
+            cpu_moe=settings.cpu_moe,
+            n_cpu_moe=settings.n_cpu_moe,
             threads=settings.threads,
             instructions=settings.instructions,
             max_ctx=settings.max_ctx,
@@ -200,6 +208,10 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     """How rotary positions are scaled: "none", "linear", "yarn", "llama3+yarn", ..."""
     rope_factor: float = 1.0
     """The divisor of the slowest rotation, not counting divisors per pair (llama3, longrope)."""
+    host_weight_bytes: int = 0
+    """Part of ``weight_bytes`` that another engine computes with, in the machine's memory."""
+    device_bytes: int | None = None
+    """Memory taken of a GPU, before the KV cache grows; None: nothing is on one."""
 
     @property
     def context_text(self) -> str:

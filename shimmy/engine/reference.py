@@ -45,6 +45,7 @@ class ReferencePlan:
         self.weight_bytes = sum(F32_BYTES * prod(weights.shape(name)) for name in used)
         self.mapped_bytes = 0
         self.device_memory: int | None = None
+        self.device_bytes: int | None = None
         self.host: Segments | None = None
         self.block_bytes = sum(self._kv_bytes(graph, node) for node in graph.nodes if node.op == "attention")
         self._output = graph.output

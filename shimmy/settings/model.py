@@ -172,6 +172,15 @@ class Settings(BaseSettings):
         default=None,
         description="Memory of the GPU that a model may take; auto is what is free, if that is known.",
     )
+    gpu_layers: Annotated[int, Interval(ge=0, le=1024)] | None = Field(
+        default=None, description="Layers on the GPU, the last ones; the CPU computes others. Auto is all."
+    )
+    cpu_moe: bool = Field(
+        default=False, description="Keep the experts' weights in the machine's memory; the CPU computes them."
+    )
+    n_cpu_moe: Annotated[int, Interval(ge=0, le=1024)] = Field(
+        default=0, description="Do so with the experts of so many layers, the first ones."
+    )
     threads: Annotated[int, Interval(ge=1, le=256)] | None = Field(
         default=None, description="CPU threads that compute; auto is the physical cores the process may use."
     )

@@ -1,15 +1,27 @@
-"""Plans whose graph is split between two engines: what they compute, and where memory lies."""
+"""Plans whose graph is split between two engines: what they compute, and where their memory lies."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
+
+import numpy as np
 import pytest
 
+from shimmy.engine.engine import Engine
 from shimmy.engine.plan import Limits, OffloadingBackend, Plan, SegmentBackend
+from shimmy.engine.protocol import Sampling, Submit
+from shimmy.graph.lora import Term
 from shimmy.graph.offload import split
+from shimmy_plugins.backends.wgpu.adapters import list_adapters
+from shimmy_plugins.backends.wgpu.backend import WgpuBackend
+from shimmy_plugins.backends.wgpu.device import Gpu
 from tests import mixture
 from tests.backend.harness import (
     BACKENDS,
+    F32,
     LIMITS,
+    PLUGINS,
     Part,
     assert_close,
     backend_named,
@@ -18,12 +30,14 @@ from tests.backend.harness import (
     no_progress,
     rows_of,
 )
+from tests.lora import with_adapters
 
 pytestmark = pytest.mark.skipif("wgpu" not in BACKENDS, reason="no GPU adapter, not even a software one")
 
 WEIGHTS = mixture.weights()
 GRAPH = mixture.graph(WEIGHTS)
-WISHES = [{"keep_layers": 0}, {"keep_layers": 1}, {"experts_of": 9}, {"keep_layers": 2, "experts_of": 3}]
+#: All layers, some, experts, both.
+WISHES = [{"keep_layers": 0}, {"keep_layers": 2}, {"experts_of": 9}, {"keep_layers": 2, "experts_of": 2}]
 STEPS = [
     batch_of([Part([1, 2, 3], 0, [0])]),
     batch_of([Part([5], 3, [0]), Part([7, 8, 9, 10], 0, [1]), Part([11, 12], 0, [2])]),
@@ -31,22 +45,130 @@ STEPS = [
 ]
 
 
-def compile_split(wishes: dict[str, int], limits: Limits = LIMITS) -> Plan:
+def compile_split(wishes: dict[str, int], limits: Limits = LIMITS, gpu: Gpu | None = None) -> Plan:
     parts = split(GRAPH, **wishes)
     assert parts is not None
-    gpu, host = backend_named("wgpu"), backend_named("cpu")
-    assert isinstance(gpu, OffloadingBackend)
+    main = WgpuBackend(PLUGINS, gpu) if gpu else backend_named("wgpu")
+    host = backend_named("cpu")
+    assert isinstance(main, OffloadingBackend)
     assert isinstance(host, SegmentBackend)
-    return gpu.compile_split(parts, host, WEIGHTS, limits, no_progress)
+    return main.compile_split(parts, host, WEIGHTS, limits, no_progress)
 
 
-@pytest.mark.parametrize("wishes", WISHES, ids=str)
-def test_agrees_with_the_reference(wishes: dict[str, int]) -> None:
-    plans = compile_graph("reference", GRAPH, WEIGHTS), compile_split(wishes)
-    for plan in plans:
-        plan.reserve(3)
-    for batch in STEPS:
-        expected, found = (rows_of(plan, batch) for plan in plans)
+@pytest.fixture(scope="module", params=WISHES, ids=str)
+def plan(request: pytest.FixtureRequest) -> Iterator[Plan]:
+    with closing(compile_split(request.param)) as plan:
+        yield plan
+
+
+@pytest.fixture(scope="module")
+def reference() -> Iterator[Plan]:
+    with closing(compile_graph("reference", GRAPH, WEIGHTS)) as plan:
+        yield plan
+
+
+def steps(plan: Plan, entries: list[tuple[int, int, float]] | None = None) -> list[F32]:
+    plan.reserve(0)
+    plan.reserve(3)
+    return [rows_of(plan, with_adapters(step, entries) if entries else step) for step in STEPS]
+
+
+def test_agrees_with_the_reference(plan: Plan, reference: Plan) -> None:
+    for found, expected in zip(steps(plan), steps(reference), strict=True):
         assert_close(found, expected)
-    for plan in plans:
-        plan.close()
+
+
+def test_a_row_depends_on_its_phase_but_not_on_its_batch(plan: Plan) -> None:
+    together = steps(plan)
+    plan.reserve(0)
+    plan.reserve(3)
+    alone = [
+        [rows_of(plan, batch_of([Part([1, 2, 3], 0, [0])]))],
+        [rows_of(plan, batch_of([part])) for part in (Part([5], 3, [0]), Part([7, 8, 9, 10], 0, [1]))],
+    ]
+    np.testing.assert_array_equal(np.concatenate(alone[0]), together[0])
+    np.testing.assert_array_equal(np.concatenate(alone[1]), together[1][:2])
+    chunked = [rows_of(plan, batch_of([Part(ids, at, [2])])) for at, ids in ((0, [7]), (1, [8, 9, 10]))]
+    np.testing.assert_array_equal(chunked[1][0], together[1][1])
+
+
+def test_adapters_of_both_sides(plan: Plan, reference: Plan) -> None:
+    rng = np.random.default_rng(3)
+
+    def term(rows: int, columns: int) -> Term:
+        a, b = (rng.normal(0, 0.3, shape).astype(np.float32) for shape in ((4, columns), (rows, 4)))
+        return Term(a, b)
+
+    terms = {
+        f"blk.{layer}.attn_{name}": term(mixture.WIDTH, mixture.WIDTH) for layer in range(3) for name in "qv"
+    }
+    terms["token_embd"] = Term(rng.normal(0, 0.3, (mixture.VOCABULARY, mixture.WIDTH)).astype(np.float32))
+    plain = steps(plan)
+    for each in (plan, reference):
+        each.put_adapter(1, terms)
+    entries = [(1, 1, 1.0), (2, 1, 0.5)]
+    adapted = steps(plan, entries)
+    for found, expected, without in zip(adapted, steps(reference, entries), plain, strict=True):
+        assert_close(found, expected)
+        assert (found != without).any()
+    for each in (plan, reference):
+        each.put_adapter(1, None)
+    for found, without in zip(steps(plan), plain, strict=True):
+        np.testing.assert_array_equal(found, without)
+
+
+def test_requests_that_begin_alike_come_in_chunks_and_are_cancelled(plan: Plan, reference: Plan) -> None:
+    rng = np.random.default_rng(5)
+    beginning = rng.integers(0, mixture.VOCABULARY, 70).tolist()
+    prompts = [beginning + rng.integers(0, mixture.VOCABULARY, count).tolist() for count in (3, 1, 9, 20)]
+
+    def answers(plan: Plan, *, cancelled: int | None = None) -> dict[int, list[int]]:
+        plan.reserve(0)
+        engine = Engine(
+            plan,
+            context=128,
+            vocabulary=mixture.VOCABULARY,
+            kv_blocks=16,
+            max_sequences=3,
+            step_tokens=24,
+            kept_blocks=8,
+        )
+        for number, prompt in enumerate(prompts):
+            engine.submit(Submit(number, prompt, 6, Sampling(temperature=0.0)))
+        tokens: dict[int, list[int]] = {}
+        reused = 0
+        while not engine.idle:
+            for event in engine.step():
+                assert event.token is not None
+                tokens.setdefault(event.id, []).append(event.token)
+                reused = max(reused, event.reused)
+            if cancelled in tokens:
+                engine.cancel(cancelled)
+        assert reused == 64
+        return tokens
+
+    expected = answers(reference)
+    assert answers(plan) == expected
+    assert answers(plan, cancelled=2) == expected | {2: expected[2][:1]}
+
+
+def test_what_leaves_takes_no_memory_of_the_gpu() -> None:
+    wishes = {"keep_layers": 2}
+    gpu = Gpu(list_adapters()[0])
+    with closing(WgpuBackend(PLUGINS, gpu).compile(GRAPH, WEIGHTS, LIMITS, no_progress)) as whole:
+        all_weights, all_memory, block = whole.weight_bytes, whole.device_bytes, whole.block_bytes
+    parts = split(GRAPH, **wishes)
+    assert parts is not None
+    stays = {name for node in parts.graph.nodes for name in node.weights.values()}
+    left = sum(WEIGHTS.dequantize(name).nbytes for name in WEIGHTS.names() if name not in stays)
+    with closing(compile_split(wishes, gpu=Gpu(list_adapters()[0]))) as plan:
+        assert plan.host is not None
+        assert plan.weight_bytes == all_weights - left
+        assert plan.host.weight_bytes > 0
+        assert plan.device_bytes is not None
+        assert all_memory is not None
+        assert plan.device_bytes <= all_memory - left
+        assert plan.block_bytes == block
+        assert parts.what in plan.description
+        assert plan.ahead == 1
+    gpu.close()

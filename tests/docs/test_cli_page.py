@@ -60,6 +60,8 @@ def test_the_probe_s_account_of_memory():
     kib, mib = 2**10, 2**20
     memory = {
         "weight_bytes": 92 * mib,
+        "host_weight_bytes": 0,
+        "device_bytes": None,
         "kv_type": "f32",
         "kv_bytes_per_token": 45 * kib,
         "kv_budget_bytes": 240493 * 45 * kib,

@@ -39,6 +39,7 @@ class FakePlan:
     weight_bytes = 0
     mapped_bytes = 0
     device_memory: int | None = None
+    device_bytes: int | None = None
     host: Segments | None = None
     kv_type = "f32"
     block_tokens = 4

@@ -97,6 +97,7 @@ class CpuPlan(Compiled):
     phases = False
     ahead = 1
     device_memory: int | None = None
+    device_bytes: int | None = None
     host: Segments | None = None
 
     def __init__(self, plain: Executable, with_lora: WithLora, jit: Jit, pool: Pool) -> None:

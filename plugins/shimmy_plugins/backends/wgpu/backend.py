@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from math import prod
 
@@ -23,6 +24,7 @@ from shimmy_plugins.backends.wgpu.lora import LoraState
 from shimmy_plugins.backends.wgpu.plan import Phase, WgpuPlan
 from shimmy_plugins.backends.wgpu.program import PhaseProgram
 from shimmy_plugins.backends.wgpu.prompts import Prompts
+from shimmy_plugins.backends.wgpu.room import Room, tensors_of
 from shimmy_plugins.backends.wgpu.shared import Shared, precision_of
 from shimmy_plugins.backends.wgpu.singles import OPS
 
@@ -50,19 +52,41 @@ class WgpuBackend:
                 hint="Set instructions to 'auto', or engine_backend to 'cpu'.",
                 param="instructions",
             )
-        return self._compile(self._open(limits, progress), graph, None, weights, limits, progress)
+        return self._compile(graph, weights, limits, progress)
 
     def compile_split(
         self, split: Split, host: SegmentBackend, weights: Weights, limits: Limits, progress: Progress
     ) -> WgpuPlan:
         """Raises like ``compile``. Both sides compute in the GPU's precision."""
+
+        def make_host() -> HostPart:
+            theirs = replace(limits, precision=precision_of(limits))
+            return HostPart(host.compile_segments(split.host, weights, theirs, progress), split)
+
+        return self._compile(split.graph, weights, limits, progress, make_host)
+
+    def _compile(
+        self,
+        graph: Graph,
+        weights: Weights,
+        limits: Limits,
+        progress: Progress,
+        make_host: Callable[[], HostPart] | None = None,
+    ) -> WgpuPlan:
+        graph = expand(graph, OPS | self._row_ops.keys())
         gpu = self._open(limits, progress)
-        theirs = replace(limits, precision=precision_of(limits))
-        segments = host.compile_segments(split.host, weights, theirs, progress)
+        vocabulary = prod(graph.nodes[graph.output].shape)
+        shared = Shared(gpu, self._composer, self._row_ops, weights, limits, vocabulary, tensors_of(graph))
+        room = Room(gpu, shared.weights, limits)
+        room.require(graph)
+        host = make_host() if make_host else None
+        shared.segments = host.segments.run if host else None
         try:
-            return self._compile(gpu, split.graph, HostPart(segments, split), weights, limits, progress)
+            with room.advising(graph):
+                return self._lower(shared, graph, host, progress)
         except BaseException:
-            segments.close()
+            if host:
+                host.segments.close()
             raise
 
     def _open(self, limits: Limits, progress: Progress) -> Gpu:
@@ -71,19 +95,8 @@ class WgpuBackend:
         progress("GPU", 1, 1)
         return gpu
 
-    def _compile(
-        self,
-        gpu: Gpu,
-        graph: Graph,
-        host: HostPart | None,
-        weights: Weights,
-        limits: Limits,
-        progress: Progress,
-    ) -> WgpuPlan:
-        graph = expand(graph, OPS | self._row_ops.keys())
-        vocabulary = prod(graph.nodes[graph.output].shape)
-        run_segment = host.segments.run if host else None
-        shared = Shared(gpu, self._composer, self._row_ops, weights, limits, vocabulary, run_segment)
+    def _lower(self, shared: Shared, graph: Graph, host: HostPart | None, progress: Progress) -> WgpuPlan:
+        gpu, limits = shared.gpu, shared.limits
         items = fuse(graph, shared.weights.mergeable)
 
         def phases(adapters: LoraState | None = None) -> list[Phase]:
@@ -105,4 +118,4 @@ class WgpuBackend:
             gpu.pipeline(kernel.source, kernel.label)
         progress("shaders", len(kernels), len(kernels))
         adapted = Adapted(gpu, limits, phases)
-        return WgpuPlan(shared, plain, adapted, vocabulary, owns_gpu=self._gpu is None, host=host)
+        return WgpuPlan(shared, plain, adapted, owns_gpu=self._gpu is None, host=host)

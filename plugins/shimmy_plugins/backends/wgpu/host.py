@@ -22,6 +22,7 @@ class HostPart:
 
     def __post_init__(self) -> None:
         if self.segments.block_bytes and self.segments.block_tokens != BLOCK_TOKENS:
+            self.segments.close()
             raise ConfigError(
                 f"the engine for {self.split.what} has KV blocks of {self.segments.block_tokens} positions, "
                 f"wgpu of {BLOCK_TOKENS}.",

@@ -83,7 +83,6 @@ class WgpuPlan:
         shared: Shared,
         programs: Sequence[Phase],
         adapted: Adapted[Phase],
-        vocabulary: int,
         *,
         owns_gpu: bool,
         host: HostPart | None = None,
@@ -100,10 +99,11 @@ class WgpuPlan:
         # What the processor computes itself it has to wait for.
         self.ahead = 1 if programs[0][1].waits else AHEAD
         self.device_memory = gpu.free
+        self.device_bytes: int | None = gpu.used
         self._shared = shared
         self._programs = programs
         self._adapted = adapted
-        self._vocabulary = vocabulary
+        self._vocabulary = shared.vocabulary
         self._bound = (shared.cache.version, adapted.version)
         self._owns_gpu = owns_gpu
         self._host = host

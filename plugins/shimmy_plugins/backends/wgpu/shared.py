@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Literal
 
 from shimmy.engine.plan import Limits
@@ -39,19 +39,21 @@ class Shared:
         source: Weights,
         limits: Limits,
         vocabulary: int,
-        segments: RunSegment | None = None,
+        names: Set[str] | None = None,
     ) -> None:
+        """``names``: the tensors that programs need, if these are not all."""
         self.gpu = gpu
         self.composer = composer
-        self.segments = segments
+        self.segments: RunSegment | None = None
         """Who computes segments of the graph, where there are some."""
         self.row_ops = row_ops
         """Shaders of ops that compute a row from rows, by op."""
         self.source = source
-        self.weights = GpuWeights(gpu, source, composer)
+        self.weights = GpuWeights(gpu, source, composer, names)
         self.limits = limits
         self.precision: Precision = precision_of(limits)
         self.cache = KVCache(gpu, limits.kv_type)
+        self.vocabulary = vocabulary
         self.outputs = limits.max_outputs or limits.max_sequences
         self.logits = gpu.buffer(self.outputs * vocabulary * FLOAT, "logits").whole()
         """F32, (outputs, vocabulary)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -43,10 +43,16 @@ class GpuMatrix:
 class GpuWeights:
     """Matrices and vectors of a model, loaded when they are first asked for."""
 
-    def __init__(self, gpu: Gpu, weights: Weights, composer: Composer | None = None) -> None:
-        """With a composer the GPU takes blocks apart itself, if their type says how; else NumPy does."""
+    def __init__(
+        self, gpu: Gpu, weights: Weights, composer: Composer | None = None, names: Set[str] | None = None
+    ) -> None:
+        """With a composer the GPU takes blocks apart itself, if their type says how; else NumPy does.
+
+        ``names``: what will be asked for, if that is not all.
+        """
         self._gpu = gpu
         self._weights = weights
+        self._names = frozenset(weights.names() if names is None else names)
         self._unpacker = Unpacker(gpu, composer) if composer else None
         self._unpackings: dict[tuple[int, GpuLayout], Unpacking | None] = {}
         """By the identity of the quant type."""
@@ -82,6 +88,13 @@ class GpuWeights:
             values = np.concatenate([self._weights.dequantize(name).ravel() for name in names])
             self._vectors[key] = self._placed(values, " + ".join(names))
         return self._vectors[key]
+
+    def size_of(self, name: str) -> int:
+        """Bytes that a tensor takes on the GPU."""
+        rows, columns = self._shape(name)
+        if len(self._weights.shape(name)) == 1:
+            return columns * WORD
+        return self._layout(name).bytes(rows, columns)
 
     def mergeable(self, names: Sequence[str]) -> bool:
         """Whether these tensors may be one matrix: all of one layout and width."""
@@ -184,7 +197,7 @@ class GpuWeights:
     def _elements_left(self) -> int:
         """Weights of the model that have no place yet."""
         placed = {name for names in self._matrices for name in names} | self._vectors.keys()
-        return sum(prod(self._weights.shape(name)) for name in self._weights.names() if name not in placed)
+        return sum(prod(self._weights.shape(name)) for name in self._names - placed)
 
 
 @dataclass(slots=True)

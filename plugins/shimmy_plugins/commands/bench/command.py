@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from shimmy.cli.common import COMPUTING, bootstrap, settings_options
+from shimmy.cli.common import COMPUTING, OFFLOADING, bootstrap, settings_options
 from shimmy.errors import ConfigError
 from shimmy_plugins.commands.bench.options import (
     AsJson,
@@ -26,7 +26,7 @@ from shimmy_plugins.commands.bench.options import (
 SLOWER = 1
 
 
-@settings_options(*COMPUTING, "kv_type", "kv_memory", "step_tokens", "models_dir")
+@settings_options(*COMPUTING, *OFFLOADING, "kv_type", "kv_memory", "step_tokens", "models_dir")
 def command(
     ctx: typer.Context,
     model: ModelName = None,

@@ -126,6 +126,8 @@ class Report:
             "description": ready.description,
             "threads": self.threads,
             "weight_bytes": ready.weight_bytes,
+            "host_weight_bytes": ready.host_weight_bytes,
+            "device_bytes": ready.device_bytes,
             "kv_type": ready.kv_type,
             "kv_bytes_per_token": ready.kv_bytes_per_token,
             "load_seconds": self.load_seconds,

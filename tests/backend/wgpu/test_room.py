@@ -1,0 +1,118 @@
+"""A graph that is too large for the GPU is refused with what would fit instead, and that does fit."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+
+from shimmy.engine.load import load_engine
+from shimmy.engine.protocol import EngineSettings
+from shimmy.errors import OutOfMemoryError
+from shimmy.graph.builder import Graph
+from shimmy.graph.offload import split
+from shimmy_plugins.backends.wgpu.adapters import Adapter
+from shimmy_plugins.backends.wgpu.room import Room, tensors_of
+from tests import mixture
+from tests.backend.harness import GPU, LIMITS, PLUGINS, graph_of, no_progress
+from tests.zoo import model_path
+
+WEIGHTS = mixture.weights()
+GRAPH = mixture.graph(WEIGHTS)
+LAYERS = mixture.LAYERS
+SMALL = replace(LIMITS, step_tokens=1, max_sequences=1)
+
+
+def size_of(name: str) -> int:
+    """As if the matrices were large beside all else."""
+    return 1000 * WEIGHTS.dequantize(name).nbytes
+
+
+def bytes_of(graph: Graph) -> int:
+    return sum(map(size_of, tensors_of(graph)))
+
+
+def room_of(free: int | None) -> Room:
+    gpu: Any = SimpleNamespace(free=free, facts=SimpleNamespace(name="Voodoo"))
+    weights: Any = SimpleNamespace(size_of=size_of)
+    return Room(gpu, weights, SMALL)
+
+
+def kept(**wishes: int) -> int:
+    """Bytes that are needed where some of the graph leaves, and a little for values and a KV cache."""
+    parts = split(GRAPH, **wishes)
+    assert parts is not None
+    return bytes_of(parts.graph) + 500_000
+
+
+def hint(free: int) -> str | None:
+    with pytest.raises(
+        OutOfMemoryError, match=r"weights take \d+ MiB on Voodoo, where \d+ MiB may"
+    ) as caught:
+        room_of(free).require(GRAPH)
+    return caught.value.hint
+
+
+def test_what_fits_is_let_through() -> None:
+    room_of(bytes_of(GRAPH)).require(GRAPH)
+    room_of(None).require(GRAPH)
+
+
+def test_as_many_layers_as_fit_are_named() -> None:
+    assert bytes_of(GRAPH) > kept(keep_layers=2) > kept(keep_layers=1) > kept(keep_layers=0)
+    for layers in (2, 1, 0):
+        assert f"gpu_layers to {layers} (of 3)" in (hint(kept(keep_layers=layers)) or "")
+    assert hint(100_000) is None
+
+
+def test_experts_are_named_where_they_are_what_is_too_much() -> None:
+    assert (hint(kept(experts_of=LAYERS)) or "").startswith("Set cpu_moe, or gpu_layers to ")
+    assert "cpu_moe" not in (hint(kept(experts_of=LAYERS) - 1_000_000) or "")
+
+
+def test_what_runs_out_later_is_told_with_it_too() -> None:
+    room = room_of(kept(keep_layers=1))
+    with pytest.raises(OutOfMemoryError, match="no room for values") as caught, room.advising(GRAPH):
+        raise OutOfMemoryError("no room for values.", hint="Buy some.")
+    assert "gpu_layers to 1" in (caught.value.hint or "")
+    with pytest.raises(OutOfMemoryError) as caught, room_of(None).advising(GRAPH):
+        raise OutOfMemoryError("no room for values.", hint="Buy some.")
+    assert caught.value.hint == "Buy some."
+
+
+def test_refused_by_the_rest_of_an_engine() -> None:
+    """What leaves two values to others cannot be advised."""
+
+    def two_values(g: Graph) -> Any:
+        x = g.embed("token_embd")
+        with g.block(0):
+            y = g.linear(x, "attn_q")
+        with g.block(1):
+            return g.last(g.linear(y, "attn_q") + x)
+
+    with pytest.raises(OutOfMemoryError) as caught:
+        room_of(1000).require(graph_of(WEIGHTS, two_values))
+    assert caught.value.hint is None
+
+
+def test_a_model_that_is_larger_than_the_gpu(adapter: Adapter) -> None:
+    """With the number of layers that its refusal names it loads, and answers."""
+    del adapter  # there is one
+    settings = EngineSettings(
+        gpu=GPU, gpu_memory=6 << 20, max_ctx=512, kv_memory=2 << 20, max_sequences=2, step_tokens=16
+    )
+    path = model_path("llama_spm.f16")
+
+    def load(settings: EngineSettings) -> Any:
+        return load_engine(path, "llama", settings, PLUGINS, no_progress)
+
+    with pytest.raises(OutOfMemoryError) as caught:
+        load(settings)
+    [(layers, _)] = re.findall(r"gpu_layers to (\d+) \(of (\d+)\)", caught.value.hint or "")
+    loaded = load(msgspec.structs.replace(settings, gpu_layers=int(layers)))
+    assert loaded.ready.host_weight_bytes > 0
+    loaded.engine.close()
