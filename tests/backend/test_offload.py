@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from shimmy.engine.engine import Engine
-from shimmy.engine.plan import Limits, OffloadingBackend, Plan, SegmentBackend
+from shimmy.engine.plan import Limits, Plan
 from shimmy.engine.protocol import Sampling, Submit
 from shimmy.graph.lora import Term
 from shimmy.graph.offload import split
@@ -24,20 +24,20 @@ from tests.backend.harness import (
     PLUGINS,
     Part,
     assert_close,
-    backend_named,
     batch_of,
     compile_graph,
     no_progress,
     rows_of,
 )
+from tests.backend.split import SplitBackend
 from tests.lora import with_adapters
 
 pytestmark = pytest.mark.skipif("wgpu" not in BACKENDS, reason="no GPU adapter, not even a software one")
 
 WEIGHTS = mixture.weights()
 GRAPH = mixture.graph(WEIGHTS)
-#: All layers, some, experts, both.
-WISHES = [{"keep_layers": 0}, {"keep_layers": 2}, {"experts_of": 9}, {"keep_layers": 2, "experts_of": 2}]
+#: All layers, experts, some of both.
+WISHES = [{"keep_layers": 0}, {"experts_of": 9}, {"keep_layers": 2, "experts_of": 2}]
 STEPS = [
     batch_of([Part([1, 2, 3], 0, [0])]),
     batch_of([Part([5], 3, [0]), Part([7, 8, 9, 10], 0, [1]), Part([11, 12], 0, [2])]),
@@ -46,13 +46,7 @@ STEPS = [
 
 
 def compile_split(wishes: dict[str, int], limits: Limits = LIMITS, gpu: Gpu | None = None) -> Plan:
-    parts = split(GRAPH, **wishes)
-    assert parts is not None
-    main = WgpuBackend(PLUGINS, gpu) if gpu else backend_named("wgpu")
-    host = backend_named("cpu")
-    assert isinstance(main, OffloadingBackend)
-    assert isinstance(host, SegmentBackend)
-    return main.compile_split(parts, host, WEIGHTS, limits, no_progress)
+    return SplitBackend(gpu, **wishes).compile(GRAPH, WEIGHTS, limits, no_progress)
 
 
 @pytest.fixture(scope="module", params=WISHES, ids=str)
@@ -152,8 +146,8 @@ def test_requests_that_begin_alike_come_in_chunks_and_are_cancelled(plan: Plan, 
     assert answers(plan, cancelled=2) == expected | {2: expected[2][:1]}
 
 
-def test_what_leaves_takes_no_memory_of_the_gpu() -> None:
-    wishes = {"keep_layers": 2}
+@pytest.mark.parametrize("wishes", WISHES, ids=str)
+def test_what_leaves_takes_no_memory_of_the_gpu(wishes: dict[str, int]) -> None:
     gpu = Gpu(list_adapters()[0])
     with closing(WgpuBackend(PLUGINS, gpu).compile(GRAPH, WEIGHTS, LIMITS, no_progress)) as whole:
         all_weights, all_memory, block = whole.weight_bytes, whole.device_bytes, whole.block_bytes
