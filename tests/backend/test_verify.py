@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import prod
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from shimmy.graph.builder import Graph
 from shimmy_plugins.commands.verify import run as command
 from shimmy_plugins.commands.verify.checks import ELEMENTS, Check, verify
 from tests.backend.harness import F32, PLUGINS, no_progress
-from tests.zoo import model_path
+from tests.zoo import model_path, reference
 
 ZOO = model_path("llama_spm.q4_0")
 Shimmy = Callable[..., tuple[int, str]]
@@ -71,13 +72,13 @@ def test_keys_and_values_may_be_rounded(shimmy: Shimmy):
     assert "KV q8_0" in out
 
 
-def recorded():
+def recorded(path: Path = ZOO):
     settings = EngineSettings(precision="f32")
-    return record_model(ZOO, "llama_spm", settings, PLUGINS, no_progress)
+    return record_model(path, path.stem, settings, PLUGINS, no_progress)
 
 
-def failures(backend: ReferenceBackend) -> list[Check]:
-    model = recorded()
+def failures(backend: ReferenceBackend, path: Path = ZOO) -> list[Check]:
+    model = recorded(path)
     return verify(model, backend, limits_for(model.context, EngineSettings(), backend), no_progress).failed
 
 
@@ -88,11 +89,11 @@ def kinds(checks: Sequence[Check]) -> set[str]:
 class WrongWeight(ReferenceBackend):
     """One weight of one tensor is off by less than a code."""
 
-    def __init__(self, row: int, column: int) -> None:
-        self.place = row, column
+    def __init__(self, row: int, column: int, tensor: str = "blk.1.ffn_down.weight") -> None:
+        self.place, self.tensor = (row, column), tensor
 
     def compile(self, graph: Graph, weights: Weights, limits: Limits, progress: Progress) -> Plan:
-        place = self.place
+        place, tensor = self.place, self.tensor
 
         class Off(Weights):
             def __init__(self) -> None:
@@ -103,7 +104,7 @@ class WrongWeight(ReferenceBackend):
 
             def dequantize(self, name: str, rows: slice | None = None) -> F32:
                 values = weights.dequantize(name, rows)
-                if name == "blk.1.ffn_down.weight":
+                if name == tensor:
                     values = values.copy()
                     values[place] += 1e-3
                 return values
@@ -118,6 +119,67 @@ def test_a_wrong_weight_is_found(place: tuple[int, int]):
         ("blk.1.ffn_down.weight", "prompt"),
         ("blk.1.ffn_down.weight", "generated"),
     ]
+
+
+def test_a_wrong_weight_of_any_expert_is_found():
+    """Each of 8 has 256 rows, after each other, and a token sees 2."""
+    tensor = "blk.1.ffn_up_exps.weight"
+    failed = failures(WrongWeight(5 * 256 + 3, 0, tensor), model_path("qwen3moe.q4_k_m"))
+    assert tensor in [check.label for check in failed if check.kind == "weights"]
+
+
+def test_experts_pass(capsys: pytest.CaptureFixture[str]):
+    path = str(model_path("qwen3moe.q4_k_m"))
+    assert main(["verify", path, "--engine-backend", "cpu", "--precision", "int8"]) == 0
+    assert "expert_linear" in capsys.readouterr().out
+
+
+def answers_on_record(folder: Path, **changes: object) -> str:
+    """Those to the shortest prompt, with changes."""
+    known = reference("llama_spm")
+    [name] = [prompt["id"] for prompt in known["prompts"]][:1]
+    answer = known["llamacpp"]["q4_0__dequantised_to_f32"]["prompts"][name]
+    content = {"prompts": known["prompts"][:1], "llamacpp": {"prompts": {name: {**answer, **changes}}}}
+    path = folder / "answers.json"
+    path.write_text(json.dumps(content))
+    return str(path)
+
+
+def test_answers_on_record(shimmy: Shimmy, tmp_path: Path):
+    """Right ones pass in any precision; a token that should be another one is found at its place."""
+    options = ("--engine-backend", "cpu", "--json")
+    for precision in ("f32", "int8"):
+        place = f"{answers_on_record(tmp_path)}#llamacpp"
+        code, out = shimmy(*options, "--precision", precision, "--references", place)
+        found = [check for check in json.loads(out)["checks"] if check["kind"] == "references"]
+        assert (code, [(check["group"], check["passed"]) for check in found]) == (
+            0,
+            [("logits", True), ("tokens", True)],
+        )
+    greedy = reference("llama_spm")["llamacpp"]["q4_0__dequantised_to_f32"]["prompts"]["short"]["greedy_ids"]
+    wrong = answers_on_record(
+        tmp_path, greedy_ids=[*greedy[:9], 5, *greedy[10:]], margins=[1.0] * len(greedy)
+    )
+    code, out = shimmy(*options, "--precision", "f32", "--references", wrong)
+    assert (code, json.loads(out)["failed"]) == (1, ["short"])
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("missing.json", "cannot be read as JSON"),
+        ("answers.json#nowhere", "holds no answers as expected: KeyError('nowhere')"),
+        ("two.json", "holds answers in 2 places (here, there), expected one"),
+    ],
+)
+def test_answers_that_are_none(
+    place: str, message: str, shimmy: Shimmy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    answers_on_record(tmp_path)
+    two = {"prompts": [], "here": {"prompts": {}}, "there": {"prompts": {}}}
+    (tmp_path / "two.json").write_text(json.dumps(two))
+    assert main(["verify", str(ZOO), "--references", str(tmp_path / place)]) == 2
+    assert message in capsys.readouterr().err
 
 
 def wrong_swiglu(gate: F32, up: F32) -> F32:

@@ -30,11 +30,9 @@ class Change:
     def __str__(self) -> str:
         if self.rate is None:
             return f"{self.label}: FAILED, no sample counts"
-        change = self.rate / self.expected - 1
         verdict = "ok" if self.passed else f"FAILED, at most -{self.tolerance:.0%} is allowed"
-        return (
-            f"{self.label}: {self.rate:.1f} tok/s, {self.expected:.1f} on record ({change:+.1%}): {verdict}"
-        )
+        change = f"{self.expected:.1f} on record, {self.rate / self.expected - 1:+.1%}"
+        return f"{self.label}: {self.rate:.1f} tok/s, {change}: {verdict}"
 
 
 def read_baseline(path: Path, cases: Iterable[Case]) -> dict[Case, float]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from math import inf
+from functools import partial
+from math import ceil, inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from shimmy.engine.load import RecordedModel
 from shimmy.engine.plan import Backend, Limits, Progress
 from shimmy.graph.builder import Node
-from shimmy_plugins.commands.verify import steps
+from shimmy_plugins.commands.verify import feeds, steps
 from shimmy_plugins.commands.verify.pieces import Piece, layers, single_nodes, whole
 from shimmy_plugins.commands.verify.trial import Facts, Recording, Trial
 
@@ -27,12 +28,14 @@ LIMITS = {
     "int8": {"weights": 1e-6, "ops": 2e-2, "layers": 1e-1, "logits": 1e-1, "decode": 1e-1},
 }
 #: Ops that compute in the plan's precision; all others are F32 in any.
-_PRODUCTS = ("linear",)
+_PRODUCTS = ("linear", "expert_linear")
 #: At least this where keys and values are rounded: what is near the middle between two numbers may go
 #: either way.
 ROUNDED_KV = 1e-3
 #: Least elements of each matrix that are compared in each phase, if it has them.
 ELEMENTS = 512
+#: Most steps in which they are shown; a matrix of one row takes more.
+ROUNDS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +89,7 @@ def _nodes(trial: Trial) -> Iterator[Check]:
     """Each node alone: on rows that show its weights, and on random ones."""
     pieces = single_nodes(trial.graph)
     rounds = _rounds(trial)
-    recordings = trial.record(pieces, [_showing] * rounds + [trial.noise])
+    recordings = trial.record(pieces, [partial(feeds.showing, trial.graph)] * rounds + [trial.noise])
     for number, piece in enumerate(pieces):
         trial.progress("ops", number, len(pieces))
         (node,) = piece.nodes
@@ -132,32 +135,17 @@ def _model(trial: Trial) -> Iterator[Check]:
 
 
 def _rounds(trial: Trial) -> int:
-    """How many generated steps it takes until they have shown enough of each matrix."""
-    shown = {"linear": 0, "embed": 1}  # a column or a row of the weight for each row of a step
-    sizes = [
-        trial.weights.shape(node.weights["weight"])[shown[node.op]]
-        for node in trial.graph.nodes
-        if node.op in shown
-    ]
-    return -(-ELEMENTS // (len(steps.PROMPTS) * min(sizes)))
-
-
-def _showing(piece: Piece, shape: tuple[int, ...], done: int) -> F32:
-    """Rows that show the weights of a node: of a linear one a column each, of others all alike.
-
-    First the first column, then the last, then those in between: of blocks of 32 a golden section of the
-    width apart, each time another place in the block.
-    """
-    (node,) = piece.nodes
-    if node.op != "linear":
-        return np.ones(shape, np.float32)
-    rows, width = shape
-    x = np.zeros(shape, np.float32)
-    for row in range(rows):
-        at = done + row
-        between = 32 * int(at * 0.618034 % 1 * (width // 32)) + 11 * at % 32
-        x[row, (0, width - 1)[at] if at < 2 else min(between, width - 1)] = 1
-    return x
+    """How many generated steps show enough of each matrix, and two columns of each expert's."""
+    rows = len(steps.PROMPTS)
+    needed = [1.0]
+    for node in trial.graph.nodes:
+        if node.op in ("linear", "embed", "expert_linear"):
+            # A row of a step shows a column of a product's matrix, or a row of an embedding.
+            height, width = trial.weights.shape(node.weights["weight"])[-2:]
+            needed.append(ELEMENTS / (width if node.op == "embed" else height) / rows)
+        if node.op == "expert_linear":
+            needed.append(2 * feeds.turns_of_experts(trial.graph, node) / rows)
+    return min(ceil(max(needed)), ROUNDS)
 
 
 def _outputs(

@@ -17,13 +17,13 @@ from shimmy.graph.batch import Batch
 from shimmy.graph.builder import Graph
 from shimmy.graph.evaluate import evaluator
 from shimmy.graph.reference import ReferenceCache
-from shimmy_plugins.commands.verify import steps
+from shimmy_plugins.commands.verify import feeds, steps
 from shimmy_plugins.commands.verify.pieces import Key, Piece, Tape, side_by_side
 
 F32 = NDArray[np.float32]
 
-#: Makes an input of a piece: the piece, the shape with rows first, the rows that its phase has had before.
-Feed: TypeAlias = Callable[[Piece, tuple[int, ...], int], F32]
+#: Makes an input of a piece: the piece, the value, how many rows of it, and those its phase has had before.
+Feed: TypeAlias = Callable[[Piece, int, int, int], F32]
 
 _SEED = 20_240_229
 
@@ -79,9 +79,9 @@ class Trial:
         others = self._random.integers(self._vocabulary, size=count)
         return [0, self._vocabulary - 1, *map(int, others)][:count]
 
-    def noise(self, _piece: Piece, shape: tuple[int, ...], _done: int) -> F32:
+    def noise(self, piece: Piece, value: int, rows: int, done: int) -> F32:
         """A feed of normal numbers."""
-        return self._random.standard_normal(shape, np.float32)
+        return feeds.noise(self.graph, self._random, piece, value, rows, done)
 
     def compile(self, graph: Graph) -> Plan:
         """The plan of a graph, with room for what :mod:`.steps` makes. Raises ShimmyError."""
@@ -102,7 +102,7 @@ class Trial:
                 ):
                     rows = len(batch.tokens)
                     tape.given = {
-                        (number, value): feed(piece, (rows, *self.graph.nodes[value].shape), before * rows)
+                        (number, value): feed(piece, value, rows, before * rows)
                         for number, piece in enumerate(pieces)
                         for value in piece.inputs
                     }
