@@ -26,7 +26,8 @@ _TOKENIZER = _FIXTURES / "folders" / "qwen2"
 
 @functools.cache
 def recorded(name: str) -> dict[str, Any]:
-    """``config``, ``tensors`` with their shapes, and ``generations``: what transformers computes."""
+    """``config``, ``tensors`` with their shapes, ``adapter`` with the same of its own, and what transformers
+    computes: ``generations``, and with the adapter ``adapted``."""
     content: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text())
     return content
 
@@ -41,6 +42,17 @@ def folder(name: str, place: Path) -> Path:
     save_file(tensors, path / "model.safetensors")
     for file in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(_TOKENIZER / file, path)
+    return path
+
+
+def adapter(name: str, place: Path) -> Path:
+    """An adapter of everything that PEFT can adapt in it, as PEFT would have saved it."""
+    path = place / f"{name}-adapter"
+    path.mkdir(parents=True)
+    content = recorded(name)["adapter"]
+    (path / "adapter_config.json").write_text(json.dumps(content["config"]))
+    tensors = {tensor: values(tensor, shape) for tensor, shape in content["tensors"].items()}
+    save_file(tensors, path / "adapter_model.safetensors")
     return path
 
 

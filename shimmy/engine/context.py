@@ -79,7 +79,16 @@ def choose_context(
 
 
 def check_positions(context: Context, graph: Graph) -> None:
-    """ConfigError if the context needs rotary positions and ``graph`` has none that follow it."""
+    """ConfigError if the context needs rotary positions and ``graph`` has none that follow it, or more
+    learned positions than the file has."""
+    learned = (n.weights["weight"] for n in graph.nodes if n.op == "position_embed")
+    for name in learned:
+        if (rows := graph.tensors.shape(name)[0]) < context.positions:
+            raise ConfigError(
+                f"a context of {context.positions} needs as many learned positions, {name!r} has {rows}.",
+                hint=f"Set max_ctx to at most {rows}.",
+                param="max_ctx",
+            )
     if context.positions <= context.native and not context.stretched:
         return
     if any(node.op == "rope" and node.attrs["scaling"] == context.scaling for node in graph.nodes):

@@ -1,10 +1,11 @@
-"""Mixtures of experts: a tensor for each of them in Hugging Face's folders, one for all in GGUF files."""
+"""Mixtures of experts: one tensor for all in GGUF files; in folders one for each, or one with gate and up."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shimmy.errors import ModelError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
     from shimmy.huggingface.safetensors import StoredTensor
 
+_STACKED = 3
 _EXPERT = re.compile(r"(?<=\.experts)\.(\d+)(?=\.)")
 
 
@@ -21,6 +23,45 @@ def split_expert(name: str) -> tuple[str, int | None]:
     """``mlp.experts.gate_proj`` and 3 of ``mlp.experts.3.gate_proj``; other names as they are, and None."""
     found = _EXPERT.search(name)
     return (name, None) if found is None else (_EXPERT.sub("", name, count=1), int(found[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class HalfTensor:
+    """One half of the rows of each expert, (experts, rows / 2, columns)."""
+
+    stored: StoredTensor
+    second: bool
+
+    @property
+    def name(self) -> str:
+        return self.stored.name
+
+    @property
+    def path(self) -> Path:
+        return self.stored.path
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        experts, rows, *columns = self.stored.shape
+        return experts, rows // 2, *columns
+
+    def read(self) -> NDArray[Any]:
+        """Its values, as float32 or float16."""
+        values = self.stored.read()
+        half = self.shape[1]
+        return values[:, half:] if self.second else values[:, :half]
+
+
+def split_stacked(name: str, stored: StoredTensor) -> Iterator[tuple[str, StoredTensor | HalfTensor]]:
+    """A tensor by the name it would have for each expert; ``experts.gate_up_proj`` is two."""
+    module, _, last = name.rpartition(".")
+    if module.endswith(".experts") and last == "gate_up_proj" and len(stored.shape) == _STACKED:
+        yield f"{module}.gate_proj.weight", HalfTensor(stored, second=False)
+        yield f"{module}.up_proj.weight", HalfTensor(stored, second=True)
+    elif module.endswith(".experts") and last == "down_proj":
+        yield f"{name}.weight", stored
+    else:
+        yield name, stored
 
 
 @dataclass(frozen=True, slots=True)

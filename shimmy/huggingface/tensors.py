@@ -17,7 +17,7 @@ from shimmy.gguf.params import read_params
 from shimmy.gguf.writer import LazyTensor
 from shimmy.graph.builder import Graph, record
 from shimmy.graph.scaling import read_scaling
-from shimmy.huggingface.experts import StackedTensor, split_expert, stacked
+from shimmy.huggingface.experts import HalfTensor, StackedTensor, split_expert, split_stacked, stacked
 from shimmy.huggingface.names import FromHuggingFace, TensorNames, Transform, Transposed
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ _OUTPUT = "output.weight"
 _BUFFERS = (".rotary_emb.inv_freq", ".masked_bias")
 _BLOCK = re.compile(r"^blk\.\d+\.")
 
-Stored: TypeAlias = "StoredTensor | StackedTensor"
+Stored: TypeAlias = "StoredTensor | HalfTensor | StackedTensor"
 
 _log = logging.getLogger(__name__)
 
@@ -138,21 +138,26 @@ def _named(model: FolderModel) -> Iterator[tuple[str, Stored]]:
     layers = int(model.config_metadata[f"{model.architecture}.block_count"])
     names = TensorNames(model.architecture, layers, whose="config.json's model")
     experts: dict[str, dict[int, StoredTensor]] = {}
-    for name, stored in folder.tensors.items():
-        if name.endswith((*_BUFFERS, *model.reading.ignored)):
-            continue
+    for name, stored in _split(model):
         module, _, kind = name.rpartition(".")
         module, expert = split_expert(module)
         try:
             gguf_name = f"{names.gguf_name(module)}.{kind}"
         except ModelError as error:
             raise ModelError(f"{stored.path}: tensor {error.message}", hint=error.hint) from None
-        if expert is not None:
+        if expert is not None and not isinstance(stored, HalfTensor):
             experts.setdefault(gguf_name, {})[expert] = stored
         elif gguf_name != _OUTPUT or folder.config.get("tie_word_embeddings") is not True:
             yield gguf_name, stored
     for gguf_name, parts in experts.items():
         yield gguf_name, stacked(parts)
+
+
+def _split(model: FolderModel) -> Iterator[tuple[str, StoredTensor | HalfTensor]]:
+    """The folder's weights, but for what is computed."""
+    for name, stored in model.folder.tensors.items():
+        if not name.endswith((*_BUFFERS, *model.reading.ignored)):
+            yield from split_stacked(name, stored)
 
 
 def _converted(

@@ -33,7 +33,7 @@ class Gpt2:
         return g.linear(x, "output", tied="token_embd")
 
     def attention(self, g: Graph, x: Value, p: Gpt2Params, layer: int) -> Value:
-        q, k, v = heads(g, x, p)
+        q, k, v = heads(g, x, p, fused=True)
         return g.linear(g.attention(q, k, v, layer=layer, scale=p.head_dim**-0.5), "attn_output")
 
     def hf_transforms(self, _p: Gpt2Params) -> Mapping[str, Transform]:

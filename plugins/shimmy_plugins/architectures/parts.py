@@ -51,9 +51,9 @@ class ExpertParams(Protocol):
     def expert_weights_scale(self) -> float: ...
 
 
-def heads(g: Graph, x: Value, p: DecoderParams) -> tuple[Value, Value, Value]:
-    """Queries (heads, head_dim), keys and values (kv_heads, …), of three matrices or of one."""
-    if not g.has("attn_qkv"):
+def heads(g: Graph, x: Value, p: DecoderParams, *, fused: bool = False) -> tuple[Value, Value, Value]:
+    """Queries (heads, head_dim), keys and values (kv_heads, …), of three matrices or, ``fused``, of one."""
+    if not fused:
         q, k, v = (g.linear(x, name) for name in ("attn_q", "attn_k", "attn_v"))
     else:
         qkv = g.linear(x, "attn_qkv")
@@ -63,9 +63,11 @@ def heads(g: Graph, x: Value, p: DecoderParams) -> tuple[Value, Value, Value]:
     return g.heads(q, p.heads), g.heads(k, p.kv_heads), g.heads(v, p.kv_heads)
 
 
-def rotary_attention(g: Graph, x: Value, p: DecoderParams, layer: int, *, window: int = 0) -> Value:
+def rotary_attention(
+    g: Graph, x: Value, p: DecoderParams, layer: int, *, fused: bool = False, window: int = 0
+) -> Value:
     """Attention with pairs half a head apart rotated; a ``window`` of 0 is none."""
-    q, k, v = heads(g, x, p)
+    q, k, v = heads(g, x, p, fused=fused)
     q, k = (g.rope(h, base=p.rope__freq_base, dims=p.rope_dims, style="half") for h in (q, k))
     y = g.attention(q, k, v, layer=layer, scale=p.head_dim**-0.5, window=window or None)
     return g.linear(y, "attn_output")

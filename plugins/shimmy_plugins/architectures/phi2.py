@@ -30,7 +30,8 @@ class Phi2:
         for i in range(p.block_count):
             with g.block(i):
                 y = g.layer_norm(x, "attn_norm", eps=eps)
-                x = x + rotary_attention(g, y, p, i) + gelu(g, y)
+                attended = rotary_attention(g, y, p, i, fused=g.has("attn_qkv"))
+                x = x + attended + gelu(g, y)
         x = g.layer_norm(g.last(x), "output_norm", eps=eps)
         return g.linear(x, "output", tied="token_embd")
 

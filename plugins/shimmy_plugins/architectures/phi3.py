@@ -32,9 +32,8 @@ class Phi3:
         x = g.embed("token_embd")
         for i in range(p.block_count):
             with g.block(i):
-                x = x + rotary_attention(
-                    g, g.rms_norm(x, "attn_norm", eps=eps), p, i, window=p.attention__sliding_window
-                )
+                y = g.rms_norm(x, "attn_norm", eps=eps)
+                x = x + rotary_attention(g, y, p, i, fused=True, window=p.attention__sliding_window)
                 x = x + self.feed_forward(g, g.rms_norm(x, "ffn_norm", eps=eps))
         x = g.rms_norm(g.last(x), "output_norm", eps=eps)
         return g.linear(x, "output", tied="token_embd")

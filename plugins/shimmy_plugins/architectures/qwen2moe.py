@@ -26,8 +26,6 @@ class Qwen2Moe(Qwen2):
 
     def feed_forward(self, g: Graph, x: Value, p: LlamaParams) -> Value:
         y = super().feed_forward(g, x, p)
-        if not g.has("ffn_gate_inp_shexp"):
-            return y
         return y + g.sigmoid_gate(swiglu(g, x, "_shexp"), g.linear(x, "ffn_gate_inp_shexp"))
 
 

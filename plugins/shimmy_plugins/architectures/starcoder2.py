@@ -30,9 +30,8 @@ class Starcoder2:
         x = g.embed("token_embd")
         for i in range(p.block_count):
             with g.block(i):
-                x = x + rotary_attention(
-                    g, g.layer_norm(x, "attn_norm", eps=eps), p, i, window=p.attention__sliding_window
-                )
+                y = g.layer_norm(x, "attn_norm", eps=eps)
+                x = x + rotary_attention(g, y, p, i, window=p.attention__sliding_window)
                 x = x + gelu(g, g.layer_norm(x, "ffn_norm", eps=eps))
         x = g.layer_norm(g.last(x), "output_norm", eps=eps)
         return g.linear(x, "output", tied="token_embd")

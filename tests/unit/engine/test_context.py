@@ -126,6 +126,14 @@ def test_learned_positions_cannot_be_stretched(settings: tuple[int | None, float
         check_positions(context, graph_of(rotary=False))
 
 
+def test_fewer_learned_positions_than_the_file_says() -> None:
+    graph = Graph(Tensors("position_embd.weight", shape=(600, 64)))
+    graph.position_embed("position_embd")
+    check_positions(choose(600), graph)
+    with pytest.raises(ConfigError, match="'position_embd.weight' has 600. Set max_ctx to at most 600"):
+        check_positions(choose(), graph)
+
+
 def test_rotations_that_all_opt_out_do_not_follow() -> None:
     context = choose(2048)
     with pytest.raises(ConfigError, match="needs rotary positions"):
