@@ -12,6 +12,7 @@ from shimmy.gguf.reader import open_gguf
 from shimmy.gguf.weights import Weights
 from shimmy.text.tokenizer import load_tokenizer
 from shimmy_plugins.commands.bench.costs import read_costs
+from shimmy_plugins.commands.bench.families import FAMILIES
 from shimmy_plugins.commands.bench.random_blocks import FLOATS, SCALES, random_blocks
 from shimmy_plugins.commands.bench.random_model import cached_model, write_random_model
 from shimmy_plugins.commands.bench.shapes import SHAPES, Shape, shape_named
@@ -48,6 +49,27 @@ def test_a_random_model_generates(write, plugins, quant):
     loaded.engine.close()
     assert len(events) == 4
     assert all(0 <= event.token < TINY.vocabulary for event in events)
+
+
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_every_family_generates(write, plugins, architecture):
+    sizes = {"experts": 4, "experts_used": 2} if "moe" in architecture else {}
+    shape = Shape(
+        *("family", 2, 64, 96, 4, 4 if architecture == "gpt2" else 2, 320, 64, 1e4),
+        tied=architecture != "phi2",
+        architecture=architecture,
+        key_length=None if architecture in ("gpt2", "phi3") else 24,
+        rotated=8 if architecture == "phi2" else None,
+        **sizes,
+    )
+    settings = EngineSettings(backend="reference", max_ctx=64)
+    loaded = load_engine(write("Q4_K_M", shape), "family", settings, plugins, lambda *_: None)
+    loaded.engine.submit(Submit(1, [5, 6, 7], 2, Sampling(temperature=0.0)))
+    events = []
+    while not loaded.engine.idle:
+        events += loaded.engine.step()
+    loaded.engine.close()
+    assert len(events) == 2
 
 
 def test_its_vocabulary_spells_any_text(write, plugins):
@@ -130,5 +152,5 @@ def test_a_type_without_its_plugin_is_explained(tmp_path):
 
 def test_shapes_are_whole():
     for shape in SHAPES.values():
-        assert shape.head_dim * shape.head_count == shape.embedding_length
+        assert shape.key_length or shape.head_dim * shape.head_count == shape.embedding_length
         assert shape.head_count % shape.head_count_kv == 0

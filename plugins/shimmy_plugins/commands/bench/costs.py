@@ -11,6 +11,8 @@ from shimmy.specs import QuantTypeSpec
 from shimmy_plugins.commands.bench.workload import Case
 
 _EMBEDDING, _OUTPUT = "token_embd.weight", "output.weight"
+#: A row of it is read, not all.
+_POSITIONS = "position_embd.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,8 @@ def read_costs(path: Path, quant_types: Registry[QuantTypeSpec], kv_bytes: int) 
         experts = file.metadata.get(f"{architecture}.expert_count") or 1
         used = file.metadata.get(f"{architecture}.expert_used_count") or experts
         for name, info in file.tensors.items():
-            if len(info.shape) < 2 or (name == _EMBEDDING and _OUTPUT in file.tensors):
+            unread = name == _POSITIONS or (name == _EMBEDDING and _OUTPUT in file.tensors)
+            if len(info.shape) < 2 or unread:
                 continue
             share = used / experts if len(info.shape) > 2 else 1.0
             part = 1 if name in (_EMBEDDING, _OUTPUT) else 0

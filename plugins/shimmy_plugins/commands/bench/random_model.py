@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from shimmy_plugins.commands.bench.random_blocks import check_random_type, rando
 from shimmy_plugins.commands.bench.shapes import Shape, matrices, metadata, vectors
 
 #: Part of the file names in the cache: a file of another version is not used.
-VERSION = 1
+VERSION = 2
 #: Matrices begin at different blocks of their pool, so no two of the same size are equal.
 _SLACK = 4096
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -50,15 +51,18 @@ def write_random_model(path: Path, shape: Shape, quant: str, quant_types: Regist
     for name in types_used(quant):
         check_random_type(name)
     types = {name: quant_types.get(name) for name in types_used(quant)}
-    chosen = {name: type_of(name, size[1], quant, shape, types) for name, size in matrices(shape)}
+    chosen = {name: type_of(name, size[-1], quant, shape, types) for name, size in matrices(shape)}
     random = np.random.default_rng(0)
     pools = _pools(shape, chosen, types, random)
-    tensors: dict[str, Any] = {name: np.ones(length, np.float32) for name, length in vectors(shape)}
-    for name, (rows, columns) in matrices(shape):
+    tensors: dict[str, Any] = {
+        name: np.zeros(length, np.float32) if name.endswith("bias") else np.ones(length, np.float32)
+        for name, length in vectors(shape)
+    }
+    for name, size in matrices(shape):
         spec = types[chosen[name]]
         start = int(random.integers(_SLACK))
-        window = pools[spec.name][start : start + rows * columns // spec.block_elements]
-        tensors[name] = RawTensor(window.reshape(-1).data, spec.ggml_id, (rows, columns))
+        window = pools[spec.name][start : start + prod(size) // spec.block_elements]
+        tensors[name] = RawTensor(window.reshape(-1).data, spec.ggml_id, size)
     names = {"general.name": f"{shape.name} of random weights, {quant}"}
     write_gguf(path, metadata(shape) | names | vocabulary(shape.vocabulary), tensors)
 
@@ -68,8 +72,8 @@ def _pools(
 ) -> dict[str, NDArray[np.uint8]]:
     """Random blocks by type, enough for the largest matrix of each."""
     elements: dict[str, int] = {}
-    for name, (rows, columns) in matrices(shape):
-        elements[chosen[name]] = max(elements.get(chosen[name], 0), rows * columns)
+    for name, size in matrices(shape):
+        elements[chosen[name]] = max(elements.get(chosen[name], 0), prod(size))
     # Rows of unit length: activations neither grow nor vanish on their way through the layers.
     deviation = shape.embedding_length**-0.5
     return {
