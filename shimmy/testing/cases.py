@@ -254,7 +254,7 @@ CASES: tuple[Case, ...] = (
     *(
         Case("rope", f"{style} {dims} of {head_dim} {name}", partial(_rope, style, head_dim, dims, scaling))
         for style in ("interleaved", "half")
-        for head_dim, dims in ((8, 8), (64, 64), (20, 12), (2, 2))
+        for head_dim, dims in ((8, 8), (64, 64), (80, 72), (20, 12), (2, 2))
         for name, scaling in _SCALINGS.items()
     ),
     Case("last", "", _last),

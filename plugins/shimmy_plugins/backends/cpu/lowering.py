@@ -60,6 +60,8 @@ class Lowering:
         # In F32 prompts would take about twice as long: it is for those who ask.
         self.precision = "f32" if limits.precision == "f32" else "int8"
         """Of matrices stored as codes; others compute in F32."""
+        self.rounds = False
+        """Whether there are such matrices, and their inputs are rounded to 8 bits."""
         self.quantized: dict[int, QuantizedRows] = {}
         """By blocks of columns."""
         self.routings: dict[tuple[int, int], Routing] = {}

@@ -102,7 +102,7 @@ class CpuPlan(Compiled):
 
     def __init__(self, plain: Executable, with_lora: WithLora, jit: Jit, pool: Pool) -> None:
         super().__init__(plain, with_lora, jit, pool)
-        self.precision = "int8" if plain.lowered.quantized else "f32"
+        self.precision = "int8" if plain.lowered.rounds else "f32"
         self.kv_type = plain.lowered.cache.kv_type
 
     def samples_ahead(self, sampling: Sampling) -> bool:

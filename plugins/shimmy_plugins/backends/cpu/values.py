@@ -7,6 +7,7 @@ computes the same bits on every machine.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from llvmlite import ir
@@ -138,20 +139,24 @@ class Value:
 
     def split(self, lanes: int) -> list[Value]:
         """The vector cut into vectors of so many lanes."""
-        e, count = self.emitter, self.type.count
-        parts = [ir.Constant(vector(I32, lanes), list(range(i, i + lanes))) for i in range(0, count, lanes)]
-        return [Value(e, e.builder.shuffle_vector(self.raw, self.raw, part)) for part in parts]
+        return [self._picked(range(i, i + lanes)) for i in range(0, self.type.count, lanes)]
 
     def joined(self, other: Value) -> Value:
         """The lanes of this vector, then those of another like it."""
         lanes = ir.Constant(vector(I32, 2 * self.type.count), list(range(2 * self.type.count)))
         return Value(self.emitter, self.emitter.builder.shuffle_vector(self.raw, other.raw, lanes))
 
+    def woven(self, other: Value) -> Value:
+        """The lanes of this vector and of another like it, in turns."""
+        return self.joined(other)._picked([i for pair in range(LANES) for i in (pair, pair + LANES)])
+
+    def unwoven(self) -> tuple[Value, Value]:
+        """The lanes at even places, and those at odd ones."""
+        return self._picked(range(0, self.type.count, 2)), self._picked(range(1, self.type.count, 2))
+
     def turned(self, by: int) -> Value:
         """The vector with lane i + by in lane i, around the end."""
-        e = self.emitter
-        lanes = ir.Constant(vector(I32), [(i + by) % LANES for i in range(LANES)])
-        return Value(e, e.builder.shuffle_vector(self.raw, self.raw, lanes))
+        return self._picked([(i + by) % LANES for i in range(LANES)])
 
     def splat(self, lanes: int = LANES) -> Value:
         """A vector with this number in every lane."""
@@ -160,6 +165,11 @@ class Value:
         first = e.builder.insert_element(undefined, self.raw, I32(0))
         zeros = ir.Constant(vector(I32, lanes), [0] * lanes)
         return Value(e, e.builder.shuffle_vector(first, undefined, zeros))
+
+    def _picked(self, lanes: Sequence[int]) -> Value:
+        """A vector of these lanes."""
+        numbers = ir.Constant(vector(I32, len(lanes)), list(lanes))
+        return Value(self.emitter, self.emitter.builder.shuffle_vector(self.raw, self.raw, numbers))
 
     def _binary(self, integer: str, floating: str, other: Operand) -> Value:
         e = self.emitter

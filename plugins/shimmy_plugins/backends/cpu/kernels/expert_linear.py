@@ -88,6 +88,7 @@ def lower(low: Lowering, node: Node) -> None:
         "blocks": blocks,
     }
     if isinstance(layout, AffineLayout) and quantized:
+        low.rounds = True
         kernel = integer_kernel(layout, low.target.dot, low.target.accumulators)
     else:
         kernel = float_kernel(layout, low.target.accumulators)

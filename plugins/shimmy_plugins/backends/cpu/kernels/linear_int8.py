@@ -106,6 +106,7 @@ class IntegerProduct:
 def lower(low: Lowering, node: Node, matrix: Matrix) -> None:
     """Record the calls for a node: quantise its input, unless that has been done, and multiply."""
     assert isinstance(matrix.layout, AffineLayout)
+    low.rounds = True
     x, y = quantized(low, node), low.output(node)
     groups, blocks = matrix.data.shape
     low.call(
