@@ -207,13 +207,14 @@ fn main(
         }
 # if meet
         let mine = owner * ${2 * totals}u + lane;
-        if (lane < ${2 * totals}u) { added[mine] = lora_met(early, entries, column, lane % 2u); }
-        workgroupBarrier();
-        if (lora_alone(only_row, helpers, li) && lane < ${2 * totals}u) {
-            added[mine] = lora_met(early, entries, column, lane % 2u);
+        for (var again = true; again;) {
+            if (lane < ${2 * totals}u) { added[mine] = lora_met(early, entries, column, lane % 2u); }
+            workgroupBarrier();
+            again = lora_alone(only_row, helpers, li);
         }
-# endif
+# else
         workgroupBarrier();
+# endif
         for (var k = lane; k < ${shape.each * shape.batch}u; k += ${shape.lanes}u) {
             let e = k / ${shape.batch}u;
             let b = k % ${shape.batch}u;
