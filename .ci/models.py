@@ -12,23 +12,24 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple, TypeAlias
 
 from shimmy.engine.plan import Backend, Limits, Plan
 from shimmy.testing.answers import Answer, compare, read_answers
 from shimmy.testing.engines import JUDGE, installed_plugins, load_engine
 from shimmy.testing.plans import LIMITS, Model, no_progress, read_model
-from shimmy.testing.text import TextFigures, differences, perplexity, read_text
+from shimmy.testing.text import PIECE, TextFigures, differences, perplexity, read_text
 from shimmy.text.tokenizer import load_tokenizer
 from shimmy_plugins.commands.bench.machine import describe_machine
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from tests import zoo
+from tests import architectures, zoo
 
 Row: TypeAlias = tuple[str, ...]
 
@@ -56,18 +57,12 @@ def main() -> None:
         for limits in [replace(LIMITS, precision=precision, gpu=gpu if gpu and name == "wgpu" else "auto")]
     ]
     definitions, others = [], []
-    for path in files():
-        print(path.stem, file=sys.stderr)
-        model = read_model(path, installed_plugins())
-        ids = text(model)
-        with closing(compiled(model, JUDGE, LIMITS)) as plan:
-            expected = read_text(plan, ids)
-            definitions.append(definition_row(model, plan, perplexity(expected, ids)))
-        for engine in engines:
-            with closing(compiled(model, engine.backend, engine.limits)) as plan:
-                others.append(
-                    engine_row(model, engine.name, differences(read_text(plan, ids), expected, ids))
-                )
+    with TemporaryDirectory() as folder:
+        for path in (*files(), *made(Path(folder))):
+            print(path.name, file=sys.stderr)
+            first, rest = measured(read_model(path, installed_plugins()), engines)
+            definitions.append(first)
+            others += rest
     machine = describe_machine()
     page = TEMPLATE.read_text("utf-8").format(
         command=" ".join(["python .ci/models.py", *sys.argv[1:], "> docs/models.md"]),
@@ -88,6 +83,30 @@ def files() -> list[Path]:
     return [found[name] for name in sorted(found)]
 
 
+def made(folder: Path) -> Iterator[Path]:
+    """Tiny models of odd shapes, of every architecture that comes with shimmy."""
+    specs = [spec.huggingface for spec in installed_plugins().architectures if spec.huggingface]
+    known = {name for spec in specs for name in spec.classes}
+    for name in architectures.NAMES:
+        # One may be of a plugin that is not installed.
+        if known.issuperset(architectures.recorded(name)["config"]["architectures"]):
+            yield architectures.converted(name, folder / name, installed_plugins())
+
+
+def measured(model: Model, engines: Iterable[Engine]) -> tuple[Row, list[Row]]:
+    """The rows of a model: of the definitions, and of the engines."""
+    ids, piece = text(model), min(PIECE, model.file.metadata[f"{model.architecture}.context_length"])
+    with closing(compiled(model, JUDGE, LIMITS)) as plan:
+        expected = read_text(plan, ids, piece)
+        definition = definition_row(model, plan, perplexity(expected, ids, piece))
+    rows = []
+    for engine in engines:
+        with closing(compiled(model, engine.backend, engine.limits)) as plan:
+            found = read_text(plan, ids, piece)
+        rows.append(engine_row(model, engine.name, differences(found, expected, ids, piece)))
+    return definition, rows
+
+
 def compiled(model: Model, backend: Backend, limits: Limits) -> Plan:
     return backend.compile(model.graph, model.weights, limits, no_progress)
 
@@ -101,6 +120,8 @@ def text(model: Model) -> list[int]:
 def answers(model: Model) -> list[Answer]:
     """Those of another program in F32; none where none are on record."""
     name, _, kind = model.path.stem.partition(".")
+    if model.path.parent.name == name:
+        return architectures.answers(name)
     for folder in (zoo.FOLDER / "ref", model.path.parents[1] / "ref"):
         if (path := folder / f"{name}.json").exists():
             known = json.loads(path.read_text("utf-8"))

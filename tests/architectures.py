@@ -17,6 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from shimmy.engine.load import op_table
+from shimmy.huggingface.converted import Converter
+from shimmy.plugins import Plugins
+from shimmy.testing.answers import Answer
+from shimmy.testing.plans import no_progress
+
 _FIXTURES = Path(__file__).parent / "fixtures"
 FOLDER = _FIXTURES / "architectures"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
@@ -62,3 +68,26 @@ def values(tensor: str, shape: list[int]) -> NDArray[np.float16]:
     random = np.random.RandomState(zlib.crc32(tensor.encode()))
     around = 0.9 if len(shape) == 1 and tensor.endswith(".weight") else 0.0
     return (around + 0.15 * random.standard_normal(shape)).astype(np.float16)
+
+
+def converted(name: str, place: Path, plugins: Plugins) -> Path:
+    """Its GGUF file in F16, ``NAME.f16.gguf``."""
+    made = Converter(plugins, op_table(plugins), "f16", place / "cache").file_of(
+        folder(name, place), no_progress
+    )
+    return Path(shutil.copy(made, place / f"{name}.f16.gguf"))
+
+
+def answers(name: str) -> list[Answer]:
+    """What transformers answers to prompts that are long enough for LongRoPE's divisors of long contexts."""
+    return [
+        Answer(
+            prompt=f"{len(each['prompt'])} tokens",
+            ids=each["prompt"],
+            greedy=each["ids"],
+            margins=each["margins"],
+            logits=dict(zip(each["first"]["ids"], each["first"]["logits"], strict=True)),
+        )
+        for each in recorded(name)["generations"]
+        if len(each["prompt"]) > 16
+    ]

@@ -33,38 +33,38 @@ class TextFigures:
     """Of the perplexities: found to expected."""
 
 
-def read_text(plan: Plan, ids: Sequence[int]) -> F32:
+def read_text(plan: Plan, ids: Sequence[int], piece: int = PIECE) -> F32:
     """(tokens, vocabulary): logits after each token; the plan holds a piece, and outputs of a chunk."""
-    blocks = range(-(-PIECE // plan.block_tokens))
+    blocks = range(-(-piece // plan.block_tokens))
     plan.reserve(len(blocks))
     rows = []
-    for start in range(0, len(ids), PIECE):
-        piece = ids[start : start + PIECE]
-        parts = [Part(piece[at : at + CHUNK], at, blocks) for at in range(0, len(piece), CHUNK)]
+    for start in range(0, len(ids), piece):
+        tokens = ids[start : start + piece]
+        parts = [Part(tokens[at : at + CHUNK], at, blocks) for at in range(0, len(tokens), CHUNK)]
         rows += [rows_of(plan, batch_of([part], every_row=True)) for part in parts]
     return np.concatenate(rows)
 
 
-def perplexity(logits: F32, ids: Sequence[int]) -> float:
+def perplexity(logits: F32, ids: Sequence[int], piece: int = PIECE) -> float:
     """Of a text by the logits after its tokens; the first token of each piece is not predicted."""
-    known = [at for at in range(len(ids) - 1) if (at + 1) % PIECE]
+    known = [at for at in range(len(ids) - 1) if (at + 1) % piece]
     logs = _log_probabilities(logits[known])
     return exp(-float(logs[range(len(known)), [ids[at + 1] for at in known]].mean()))
 
 
-def differences(found: F32, expected: F32, ids: Sequence[int]) -> TextFigures:
+def differences(found: F32, expected: F32, ids: Sequence[int], piece: int = PIECE) -> TextFigures:
     """One reading of a text beside another."""
     divergence = 0.0
     # A piece at a time: vocabularies may be large.
-    for start in range(0, len(ids), PIECE):
-        rows = slice(start, start + PIECE)
+    for start in range(0, len(ids), piece):
+        rows = slice(start, start + piece)
         logs, judged = _log_probabilities(found[rows]), _log_probabilities(expected[rows])
         divergence += float((np.exp(judged) * (judged - logs)).sum())
     return TextFigures(
         largest=float(np.abs(found - expected).max()),
         divergence=divergence / len(ids),
         agreement=float((found.argmax(axis=1) == expected.argmax(axis=1)).mean()),
-        ratio=perplexity(found, ids) / perplexity(expected, ids),
+        ratio=perplexity(found, ids, piece) / perplexity(expected, ids, piece),
     )
 
 
