@@ -25,6 +25,7 @@ _STORED = re.compile(
     r"-(?:(?:unsloth-)?bnb-4bit|gguf|hf|mlx|awq|gptq|dynamic|ud|[48]bit|i?q\d(?:-[a-z0-9]{1,2})*|b?f16|f32|fp16)$"
 )
 _MATRIX = 2
+_SAME_NAME = "Is it the same model, and base_model_name_or_path right?"
 #: Bases of equal shapes that a message names.
 _NAMED = 3
 
@@ -101,8 +102,10 @@ def choose_base(adapter: Adapter, candidates: Sequence[Candidate]) -> Candidate:
 
 def check_base(adapter: Adapter, base: ModelCard, others: Callable[[], Sequence[Candidate]]) -> None:
     """Raise AdapterError unless the adapter fits a base that somebody named; with the models it would fit."""
-    if (problem := misfit(adapter, Candidate(base))) is not None:
-        hint = _fits(_fitting(adapter, others())) or _next_step(adapter)
+    candidate = Candidate(base)
+    if (problem := misfit(adapter, candidate)) is not None:
+        is_named = adapter.base is not None and comparable(adapter.base) in candidate.names
+        hint = _fits(_fitting(adapter, others())) or (_SAME_NAME if is_named else _next_step(adapter))
         raise AdapterError(f"{adapter.path}: does not fit {base.name!r}: {problem}", hint=hint)
 
 
@@ -202,7 +205,7 @@ def _fits(fitting: Sequence[Candidate]) -> str | None:
 
 def _misnamed(adapter: Adapter, candidate: Candidate, fitting: Sequence[Candidate]) -> AdapterError:
     """What is wrong with the base that the adapter's files name."""
-    hint = None if candidate.problem else "Is it the same model, and base_model_name_or_path right?"
+    hint = None if candidate.problem else _SAME_NAME
     return AdapterError(
         f"{adapter.path}: {candidate.card.name!r} has the name of its base, but "
         f"{candidate.problem or misfit(adapter, candidate)}",

@@ -107,8 +107,9 @@ def _role(folder: Path, tensor: StoredTensor) -> tuple[str, str | None]:
     if "lora_magnitude_vector" in name:
         raise AdapterError(f"{folder}: {tensor.name!r} belongs to DoRA, which shimmy does not compute.")
     if (match := _WHOLE.match(name)) and ".lora_" not in name:
-        # A copy of the base's own embedding, which PEFT saves along: nothing was trained there.
-        return match["module"], None if match["base"] else match["what"]
+        # A copy of the base's own embedding, which PEFT saves along, was not trained; a bias may have been.
+        is_copy = match["base"] and match["what"] == "weight"
+        return match["module"], None if is_copy else match["what"]
     raise AdapterError(
         f"{folder}: nobody knows what the tensor {tensor.name!r} is for.",
         hint="Expected names that end in lora_A.weight and lora_B.weight.",

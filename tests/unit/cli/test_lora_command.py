@@ -7,12 +7,13 @@ import shutil
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from shimmy.gguf.reader import open_gguf
 from shimmy.gguf.weights import Weights
 from tests.backend.harness import compile_model, generate_greedy
 from tests.backend.test_lora_zoo import SMOLLM2
-from tests.lora import PLUGINS, fitted
+from tests.lora import PLUGINS, all_rows, fitted
 from tests.zoo import LORA, adapter_reference, model_path
 
 QK, ROBOT = LORA / "llama_spm_qk", LORA / "llama_spm_robot"
@@ -104,3 +105,72 @@ def test_merge_says_which_types_it_cannot_write(run, tmp_path):
         kind = Weights(file, PLUGINS.quant_types).info("blk.0.attn_q.weight").type
     assert ("blk.0.attn_q.weight is Q8_0 now: Q6_K can be read, but not written." in err) == (kind == "Q8_0")
     assert kind in ("Q6_K", "Q8_0")
+
+
+def made_up(folder, **shapes):
+    """An adapter of rank 2 on modules of these (out, in), dots in their names written ``__``."""
+    folder.mkdir()
+    draw = np.random.default_rng(5)
+    tensors = {}
+    for name, (rows, columns) in shapes.items():
+        a, b = draw.normal(size=(2, columns)), draw.normal(size=(rows, 2))
+        kinds = ("embedding_A", "embedding_B") if name.endswith("embed_tokens") else ("A.weight", "B.weight")
+        for kind, values in zip(kinds, (a, b), strict=True):
+            tensors[f"base_model.model.{name.replace('__', '.')}.lora_{kind}"] = 0.3 * values.astype(
+                np.float32
+            )
+    save_file(tensors, folder / "adapter_model.safetensors")
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 2}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    return folder
+
+
+def same_answers(base, adapter, merged, scale=1.0):
+    """Whether a base with an adapter and the merged file agree, but for rounding to Q8_0."""
+    with_adapter, alone = compile_model("reference", base), compile_model("reference", merged)
+    with_adapter.put_adapter(1, fitted(adapter, base))
+    prompt = [5, 300, 7, 12]
+    plain = generate_greedy(with_adapter, prompt, 1)[1]
+    before = generate_greedy(with_adapter, prompt, 1, lambda batch: all_rows(batch, 1, scale))[1]
+    after = generate_greedy(alone, prompt, 1)[1]
+    change = np.abs(before - plain).max()
+    assert change > 0.5
+    np.testing.assert_allclose(after, before, rtol=0, atol=0.05 * change)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [{"model__embed_tokens": (256, 2048)}, {"lm_head": (2048, 256)}],
+    ids=["embedding", "head"],
+)
+def test_a_matrix_that_embedding_and_head_share_becomes_two(run, tmp_path, changed):
+    base, out = model_path("llama3_bpe.q4_k_m"), tmp_path / "merged.gguf"
+    adapter = made_up(tmp_path / "adapter", **changed)
+    assert run("lora", "merge", str(base), str(adapter), str(out))[0] == 0
+    with open_gguf(base) as before, open_gguf(out) as after:
+        assert after.tensors.keys() - before.tensors.keys() == {"output.weight"}
+    same_answers(base, adapter, out)
+
+
+def test_biases_are_merged(run, tmp_path):
+    """Into those there are, as in qwen2's q, k and v, and into layers without."""
+    base, out = model_path("qwen2.q4_k_m"), tmp_path / "merged.gguf"
+    names = ("model.layers.0.self_attn.v_proj", "model.layers.1.self_attn.o_proj")
+    shapes = [(64, 256), (256, 256)]
+    fields = {name.replace(".", "__"): shape for name, shape in zip(names, shapes, strict=True)}
+    adapter = made_up(tmp_path / "adapter", **fields)
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    for name, (rows, _) in zip(names, shapes, strict=True):
+        tensors[f"base_model.model.{name}.lora_B.bias"] = np.full(rows, 0.25, np.float32)
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    code, _, err = run("lora", "merge", str(base), str(adapter), str(out), "--scale", "0.5")
+    assert code == 0, err
+    same_answers(base, adapter, out, scale=0.5)
+
+
+def test_a_folder_that_is_not_there(run, tmp_path):
+    out = tmp_path / "nowhere" / "merged.gguf"
+    for way in (["convert", str(QK), str(out), "--base", str(BASE)], ["merge", str(BASE), str(QK), str(out)]):
+        code, _, err = run("lora", *way)
+        assert code == 2
+        assert f"there is no folder {str(out.parent)!r}" in err

@@ -196,6 +196,15 @@ def test_the_variables_name_another_base(plugins: Plugins) -> None:
         found.default()
 
 
+def test_a_named_base_that_is_at_hand_need_not_be_got(plugins: Plugins) -> None:
+    """It is the right one by name, so it is the adapter that is another one's, or broken."""
+    path = model_path("llama_spm.f16")
+    found = catalog(plugins, base_gguf=path, lora_gguf=LORA / "invalid" / "layer_out_of_range")
+    with pytest.raises(ModelError, match="does not fit 'llama_spm'.*Is it the same model") as caught:
+        found.default()
+    assert "Get a GGUF file" not in str(caught.value)
+
+
 def test_an_adapter_that_is_not_there(tmp_path: Path, plugins: Plugins) -> None:
     with pytest.raises(ConfigError, match="lora_gguf is '.*missing' .*there is no such file or folder"):
         catalog(plugins, lora_gguf=tmp_path / "missing").default()

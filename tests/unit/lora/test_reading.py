@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from shimmy.errors import AdapterError
+from shimmy.gguf.reader import open_gguf
+from shimmy.gguf.weights import Weights
 from shimmy.lora.adapter import Adapter
 from shimmy.lora.read import read_adapter
 from tests.lora import PLUGINS, fitted
@@ -141,6 +143,18 @@ def test_a_whole_head_and_a_copy_of_the_embedding(tmp_path: Path) -> None:
     assert set(terms) == {"blk.0.attn_q", "output"}
     assert terms["output"].b is not None
     assert terms["output"].b.shape == head.shape
+
+
+@pytest.mark.parametrize("name", ["base_layer.bias", "bias"])
+def test_trained_biases(tmp_path: Path, name: str) -> None:
+    """With bias="all" or "lora_only"; those of adapted layers are saved as ``base_layer``'s."""
+    base = model_path("qwen2.q4_k_m")
+    trained = {f"base_model.model.{Q}.{name}": np.full(256, 0.5, np.float32)}
+    terms = fitted(write(tmp_path, (pair() if "layer" in name else {}) | trained), base)
+    with open_gguf(base) as file:
+        own = Weights(file, PLUGINS.quant_types).dequantize("blk.0.attn_q.bias").ravel()
+        assert own.any()
+        assert np.array_equal(terms["blk.0.attn_q"].offset, 0.5 - own)
 
 
 def test_mlx(tmp_path: Path) -> None:

@@ -92,6 +92,8 @@ def merge(ctx: typer.Context, base: Base, adapter: Input, out: Output, scale: Sc
 def _check_new(path: Path) -> None:
     if path.exists():
         raise ConfigError(f"{path} is there already.", hint="Name a file that is not.")
+    if not path.absolute().parent.is_dir():
+        raise ConfigError(f"there is no folder {str(path.absolute().parent)!r}.", hint="Make it first.")
 
 
 def _shown(value: object) -> str:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from shimmy.errors import AdapterError
 from shimmy.files import written_whole
 from shimmy.gguf.encode import Encoder, writable_types
 from shimmy.gguf.types import types_by_id
 from shimmy.gguf.writer import LazyTensor, Tensor, write_gguf
+from shimmy.graph.builder import Node
 from shimmy.graph.lora import Term, target_labels
 from shimmy_plugins.commands.lora.fitted import Fitted, fit
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from shimmy.plugins import Plugins
     from shimmy.settings import Settings
     from shimmy.specs import QuantTypeSpec
+
+F32 = NDArray[np.float32]
 
 #: What a tensor becomes whose type cannot be written; floats where its rows are not whole blocks.
 _INSTEAD, _FLOATS = "Q8_0", "F16"
@@ -32,7 +34,7 @@ def merge(
     """Write ``out``; which tensors have another type now, with the types before and after.
 
     Raises:
-        AdapterError: the adapter does not fit the base, or adds biases to layers without.
+        AdapterError: the adapter does not fit the base.
     """
     fitted = fit(base, adapter, settings, plugins)
     merger = _Merger(fitted, scale, plugins)
@@ -56,51 +58,48 @@ class _Merger:
 
     def tensors(self) -> dict[str, Tensor]:
         """All tensors of the base, those that the adapter changes with it."""
-        terms = self._by_tensor()
-        tensors: dict[str, Tensor] = {}
-        for name, info in self._fitted.file.tensors.items():
-            spec = self._by_id[info.ggml_id]
-            if name in terms:
-                tensors[name] = self._merged(name, info.shape, spec, *terms[name])
-            else:
-                size = self._fitted.file.n_bytes(name, spec)
-                tensors[name] = LazyTensor(self._raw(name, spec), size, info.ggml_id, info.shape)
-        return tensors
-
-    def _by_tensor(self) -> dict[str, tuple[Term, bool]]:
-        """Terms by tensor, and whether the tensor is an embedding's."""
-        found: dict[str, tuple[Term, bool]] = {}
+        tensors: dict[str, Tensor] = {name: self._copied(name) for name in self._fitted.file.tensors}
         nodes = target_labels(self._fitted.base.graph)
         for label, term in self._fitted.terms.items():
             node = nodes[label]
-            name = node.weights["weight"]
-            shared = [each.label for each in nodes.values() if each.weights["weight"] == name]
-            if len(shared) > 1:
-                raise AdapterError(
-                    f"{label!r} shares its weights with {', '.join(x for x in shared if x != label)} in the "
-                    "base, so they cannot be changed for one alone."
-                )
+            if term.a is not None or term.b is not None:
+                source = node.weights["weight"]
+                for each in nodes.values():
+                    if each.weights["weight"] == source:
+                        # One that others share, as embedding and head may, becomes one for each.
+                        tensors.setdefault(_weight(each), self._copied(source))
+                tensors[_weight(node)] = self._merged(node, term)
             if term.offset is not None:
-                raise AdapterError(f"{label!r} gets a bias, which cannot be merged.")
-            found[name] = (term, node.op == "embed")
-        return found
+                tensors[f"{label}.bias"] = self._bias(node, term.offset)
+        return tensors
 
-    def _raw(self, name: str, spec: QuantTypeSpec) -> Callable[[], Iterator[bytes | memoryview]]:
-        def make() -> Iterator[bytes | memoryview]:
-            yield self._fitted.file.raw(name, spec).data
-
-        return make
-
-    def _merged(
-        self, name: str, shape: tuple[int, ...], spec: QuantTypeSpec, term: Term, embedding: bool
-    ) -> LazyTensor:
-        encoder = self._encoder(name, shape, spec)
+    def _copied(self, name: str) -> LazyTensor:
+        file, info = self._fitted.file, self._fitted.file.tensors[name]
+        spec = self._by_id[info.ggml_id]
 
         def make() -> Iterator[bytes | memoryview]:
-            weights = self._fitted.weights.dequantize(name).reshape(shape)
-            yield encoder.encode(weights + self._scale * _change(term, embedding=embedding), name).data
+            yield file.raw(name, spec).data
 
-        return LazyTensor(make, encoder.n_bytes(shape), encoder.spec.ggml_id, shape)
+        return LazyTensor(make, file.n_bytes(name, spec), info.ggml_id, info.shape)
+
+    def _merged(self, node: Node, term: Term) -> LazyTensor:
+        name, source = _weight(node), node.weights["weight"]
+        info = self._fitted.file.tensors[source]
+        encoder = self._encoder(name, info.shape, self._by_id[info.ggml_id])
+
+        def make() -> Iterator[bytes | memoryview]:
+            weights = self._fitted.weights.dequantize(source).reshape(info.shape)
+            change = _change(term, embedding=node.op == "embed")
+            yield encoder.encode(weights + self._scale * change, name).data
+
+        return LazyTensor(make, encoder.n_bytes(info.shape), encoder.spec.ggml_id, info.shape)
+
+    def _bias(self, node: Node, offset: F32) -> F32:
+        """A layer's bias with what is added to its results; of a layer that has none, that alone."""
+        change = self._scale * offset
+        if "bias" not in node.weights:
+            return change
+        return self._fitted.weights.dequantize(node.weights["bias"]).ravel() + change
 
     def _encoder(self, name: str, shape: tuple[int, ...], spec: QuantTypeSpec) -> Encoder:
         if spec.name.lower() in self._writable:
@@ -112,7 +111,12 @@ class _Merger:
         return encoder
 
 
-def _change(term: Term, *, embedding: bool) -> NDArray[np.float32]:
+def _weight(node: Node) -> str:
+    """The name of a node's matrix where it is its own; architectures look for it first."""
+    return f"{node.label}.weight"
+
+
+def _change(term: Term, *, embedding: bool) -> F32:
     """scale * B A, as the weight is: (rows, columns)."""
     a, b = (None if x is None else x.astype(np.float32) for x in (term.a, term.b))
     if a is None or b is None:
