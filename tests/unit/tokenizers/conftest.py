@@ -1,6 +1,6 @@
 """Tokenizers of the fixture files, each made once per run."""
 
-import gzip
+import lzma
 import json
 from functools import cache
 from importlib.util import find_spec
@@ -39,7 +39,7 @@ def vocabulary_file(tmp_path_factory):
         if name.startswith("zoo/"):
             return FIXTURES / f"{name}.gguf"
         unpacked = tmp_path_factory.mktemp("vocabulary") / "vocabulary.gguf"
-        unpacked.write_bytes(gzip.decompress((FIXTURES / f"{name}.gguf.gz").read_bytes()))
+        unpacked.write_bytes(lzma.decompress((FIXTURES / f"{name}.gguf.xz").read_bytes()))
         return unpacked
 
     return find
