@@ -1,7 +1,7 @@
 """Tokenizers of the fixture files, each made once per run."""
 
-import lzma
 import json
+import lzma
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
