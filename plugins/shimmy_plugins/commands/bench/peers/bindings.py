@@ -12,6 +12,7 @@ from shimmy.errors import ConfigError, EngineError
 from shimmy_plugins.commands.bench.child import Child, python_child
 from shimmy_plugins.commands.bench.noise import Meter, Timed
 from shimmy_plugins.commands.bench.peers import Setup
+from shimmy_plugins.commands.bench.peers.llama_server import PROGRAM
 from shimmy_plugins.commands.bench.peers.programs import Locate, describe
 from shimmy_plugins.commands.bench.workload import Prompts
 
@@ -63,7 +64,8 @@ class LibraryPeer:
             )
         library = self._locate(_LIBRARY)
         assert library is not None
-        description = f"{describe(library)}, on the GPU; KV cache {setup.kv_type}"
+        # Its version is that of the program beside it.
+        description = f"{describe(library.with_name(PROGRAM))}, on the GPU; KV cache {setup.kv_type}"
         return _start(self.name, setup, {"folder": str(library.parent)}, description, meter)
 
 
