@@ -87,3 +87,15 @@ def test_without_it_the_model_is_refused_by_name(environment: dict[str, str], mo
     result = run(environment, "-c", ANSWER, str(model), "example-olmo2", stdin="[[1]]")
     assert result.returncode != 0
     assert "'Olmo2ForCausalLM'" in result.stderr
+
+
+def test_its_own_tests_pass(environment: dict[str, str]) -> None:
+    """And `shimmy verify` counts what docs/adding_an_architecture.md says."""
+    page = (EXAMPLE.parents[1] / "docs" / "adding_an_architecture.md").read_text("utf-8")
+    result = run(environment, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(EXAMPLE / "tests"))
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.splitlines()[-1].partition(" in ")[0] in page
+    options = ("--precision", "f32", "--references", str(EXAMPLE / "tests" / "olmo2.json"))
+    result = run(environment, "-m", "shimmy", "verify", str(EXAMPLE / "tests" / "olmo2.gguf"), *options)
+    assert result.returncode == 0, result.stdout
+    assert result.stdout.splitlines()[-1] in page
