@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Bytes8: TypeAlias = "NDArray[np.uint8] | NDArray[np.int8]"
-Units: TypeAlias = "NDArray[np.float16] | NDArray[np.float32]"
+Units: TypeAlias = "NDArray[np.float16] | NDArray[np.float32] | NDArray[np.uint8]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,23 +27,35 @@ class Scales:
     """A number for each group of columns: a float, or a float for several groups times a small integer."""
 
     units: Units
-    """(rows, columns / group), or with factors (rows, columns / span)."""
+    """(rows, columns / group), or with factors (rows, columns / span). Of uint8: 2**(unit - 128)."""
     factors: Bytes8 | None = None
     """(rows, columns / group) of uint8 or int8; unit * factor is exact in F32."""
+    factor_bits: int = 8
+    """4: factors are uint8 below 16, so that engines may store two in a byte."""
 
     def values(self) -> NDArray[np.float32]:
         """(rows, columns / group)."""
-        units = self.units.astype(np.float32, copy=False)
+        if self.units.dtype == np.uint8:
+            units = _powers(self.units)
+        else:
+            units = self.units.astype(np.float32, copy=False)
         if self.factors is None:
             return units
         return units.repeat(self.factors.shape[1] // units.shape[1], axis=1) * self.factors
 
 
+def _powers(exponents: Units) -> NDArray[np.float32]:
+    """2**(exponent - 128), exactly; the two smallest are below what F32 has in full precision."""
+    wide = exponents.astype(np.uint32)
+    return np.where(wide < 2, wide + 1 << 21, wide - 1 << 23).astype(np.uint32).view(np.float32)
+
+
 @dataclass(frozen=True, slots=True)
 class AffineRun:
-    """Weights of some rows as ``scale * code + offset``, lossless: equal to ``dequantize_blocks``.
+    """Weights of some rows as ``scale * number + offset``, lossless: equal to ``dequantize_blocks``.
 
-    One multiply and one add, the product exact in F32, so a fused multiply-add gives the same bits.
+    A number is a code itself, or what the codebook has for it. One multiply and one add, the product
+    exact in F32, so a fused multiply-add gives the same bits.
     All rows of a tensor have the same form: bits, group, and what scales and offsets consist of.
     """
 
@@ -55,7 +67,13 @@ class AffineRun:
     """16 or 32 consecutive columns share a scale and an offset."""
     scales: Scales
     offsets: Scales | int
-    """An integer is the code of weight 0: every offset is its scale * -zero, and none is stored."""
+    """An integer is the number of weight 0: every offset is its scale * -zero, and none is stored."""
+    codebook: tuple[int, ...] = ()
+    """For each code, of at most 4 bits, a number from 0 to 255; empty if codes are numbers themselves."""
+
+    def numbers(self) -> NDArray[np.uint8]:
+        """(rows, columns): what scales multiply."""
+        return np.array(self.codebook, np.uint8)[self.codes] if self.codebook else self.codes
 
     def offset_values(self) -> NDArray[np.float32]:
         """(rows, columns / group)."""
@@ -95,8 +113,8 @@ class Bytes(Protocol):
         """From each byte, ``bits`` bits from bit ``first`` on, as a number."""
         ...
 
-    def bits(self) -> Self:
-        """Eight bytes of 0 or 1 for each byte: its bits, the lowest first."""
+    def spread(self, bits: int) -> Self:
+        """Of each byte all fields of 1, 2 or 4 bits, a byte for each, the lowest first."""
         ...
 
     def __or__(self, other: Self) -> Self: ...
@@ -113,7 +131,7 @@ H_co = TypeVar("H_co", covariant=True)
 
 
 class Block(Protocol[B, H_co]):
-    """A block being taken apart: of bytes and half floats, whatever an engine makes of these."""
+    """A block being taken apart: of bytes and units of scales, whatever an engine makes of these."""
 
     def bytes(self, at: int, count: int) -> B:
         """``count`` bytes from byte ``at`` on."""
@@ -121,6 +139,10 @@ class Block(Protocol[B, H_co]):
 
     def half(self, at: int, *, negative: bool = False) -> H_co:
         """The float16 at byte ``at``, or minus it."""
+        ...
+
+    def power(self, at: int) -> H_co:
+        """2**(byte ``at`` - 128): half of what it is as a scale of OCP's microscaling formats (E8M0)."""
         ...
 
     def join(self, *parts: B) -> B:
@@ -137,6 +159,8 @@ class BlockScales(Generic[B, H_co]):
     """One byte per group; None if the block is a single group."""
     signed: bool = False
     """Whether the factors are int8."""
+    factor_bits: int = 8
+    """4: they are below 16."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +171,7 @@ class BlockParts(Generic[B, H_co]):
     bits: int
     scales: BlockScales[B, H_co]
     offsets: BlockScales[B, H_co] | int
+    codebook: tuple[int, ...] = ()
 
 
 @runtime_checkable

@@ -231,9 +231,15 @@ def _check_form(run: AffineRun, name: str) -> None:
     for scales in (run.scales, run.offsets):
         if isinstance(scales, Scales):
             units, factors = scales.units.dtype, scales.factors
-            assert units in (np.float16, np.float32), f"{name}: scales are {units}, expected half or float."
+            known = (np.float16, np.float32, np.uint8)
+            assert units in known, f"{name}: scales are {units}, expected half, float or exponents of uint8."
             assert factors is None or factors.dtype in (np.uint8, np.int8), f"{name}: factors are no bytes."
+    expected = 2**run.bits if run.codebook else 0
+    assert len(run.codebook) == expected, (
+        f"{name}: the codebook has {len(run.codebook)} numbers for codes of {run.bits} bits."
+    )
     values = run.scales.values().repeat(run.group, axis=1)
-    inexact = np.isfinite(values) & (values * run.codes != values.astype(np.float64) * run.codes)
+    products = values * run.numbers()
+    inexact = np.isfinite(products) & (products != values.astype(np.float64) * run.numbers())
     # What makes a fused multiply-add give the same bits.
-    assert not inexact.any(), f"{name}: scale * code is not exact in F32 for {inexact.sum()} weights."
+    assert not inexact.any(), f"{name}: scale * number is not exact in F32 for {inexact.sum()} weights."

@@ -73,14 +73,15 @@ def expand(run: AffineRun | FloatRun) -> F32:
     """(rows, columns): a run layout as an engine computes it, one multiply and one add, in float32."""
     if isinstance(run, AffineRun):
         scales, offsets = run.scales.values(), run.offset_values()
-        return scales.repeat(run.group, axis=1) * run.codes + offsets.repeat(run.group, axis=1)
+        return scales.repeat(run.group, axis=1) * run.numbers() + offsets.repeat(run.group, axis=1)
     if run.values.dtype == np.uint16:
         return (run.values.astype(np.uint32) << 16).view(np.float32)
     return run.values.astype(np.float32)
 
 
 def _rows(scales: Scales, rows: slice) -> Scales:
-    return Scales(scales.units[rows], None if scales.factors is None else scales.factors[rows])
+    factors = None if scales.factors is None else scales.factors[rows]
+    return replace(scales, units=scales.units[rows], factors=factors)
 
 
 @dataclass(frozen=True)
@@ -92,17 +93,31 @@ class Affine:
     unit: type = np.float16
     factor: type | None = None
     """Of scales for groups in units for 256 columns; None: a unit for each group."""
+    """Of so many bits."""
     centred: bool = False
+    codebook: tuple[int, ...] = ()
+    """What codes stand for, if not for themselves."""
+    factor_bits: int = 8
 
     def __str__(self) -> str:
-        factor = f" {self.factor.__name__}" if self.factor else ""
-        return f"{self.bits} bits/{self.group} {self.unit.__name__}{factor}{' centred' * self.centred}"
+        factor = f" {self.factor.__name__}/{self.factor_bits}" if self.factor else ""
+        most = f" codes to {max(self.codebook)}" if self.codebook else ""
+        return f"{self.bits} bits/{self.group} {self.unit.__name__}{factor}{' centred' * self.centred}{most}"
 
     @property
     def columns(self) -> int:
         """A row has a multiple of these."""
         return 256 if self.factor else self.group
 
+    @property
+    def zero(self) -> int:
+        """The number of weight 0 where offsets are not stored: it need not be one of the codebook's."""
+        return (max(self.codebook) + 1) // 2 if self.codebook else 2 ** (self.bits - 1)
+
+
+#: Codebooks: of numbers that fill a byte, and of small ones.
+_WIDE = (0, 23, 44, 62, 78, 92, 105, 117, 128, 140, 152, 165, 180, 196, 216, 240)
+_NARROW = (12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0)
 
 #: What the file formats have, and corners that others may have.
 AFFINE = [
@@ -120,6 +135,14 @@ AFFINE = [
     Affine(4, 16, np.float32),
     Affine(7, 16),
     Affine(8, 16, np.float32),
+    Affine(2, 16, factor=np.uint8, factor_bits=4),  # Q2_K
+    Affine(3, 16, factor=np.int8, centred=True),  # Q3_K
+    Affine(4, 32, centred=True, codebook=_WIDE),  # IQ4_NL
+    Affine(4, 32, factor=np.int8, centred=True, codebook=_WIDE),  # IQ4_XS
+    Affine(4, 32, np.uint8, centred=True, codebook=_NARROW),  # MXFP4
+    Affine(3, 16, factor=np.uint8, centred=True, codebook=_NARROW[:8]),
+    Affine(2, 32, np.uint8, codebook=(0, 200, 3, 255)),
+    Affine(4, 32, factor=np.uint8, factor_bits=4, centred=True),
 ]
 
 
@@ -128,6 +151,8 @@ def affine(rng: np.random.Generator, rows: int, columns: int, form: Affine) -> A
     shape = (rows, columns // (256 if form.factor else form.group))
 
     def scales(size: float) -> Scales:
+        if form.unit is np.uint8:
+            return Scales(rng.integers(122, 128, shape, np.uint8))
         units = rng.normal(0, size, shape).astype(np.float16)
         if form.unit is np.float32:
             # 11 bits times 5; with factors of 5 bits there is only room for what no 16 bits can hold.
@@ -135,12 +160,13 @@ def affine(rng: np.random.Generator, rows: int, columns: int, form: Affine) -> A
         if form.factor is None:
             return Scales(units)
         least = max(np.iinfo(form.factor).min, -16)
-        factors = rng.integers(least, 32, (rows, columns // form.group), np.int8)
-        return Scales(units, factors.astype(form.factor))
+        most = min(2**form.factor_bits, 32)
+        factors = rng.integers(least, most, (rows, columns // form.group), np.int8)
+        return Scales(units, factors.astype(form.factor), form.factor_bits)
 
     codes = rng.integers(0, 2**form.bits, (rows, columns), dtype=np.uint8)
-    offsets = 2 ** (form.bits - 1) if form.centred else scales(0.1 * 2**form.bits)
-    return AffineRun(codes, form.bits, form.group, scales(0.1), offsets)
+    offsets = form.zero if form.centred else scales(0.1 * 2**form.bits)
+    return AffineRun(codes, form.bits, form.group, scales(0.1), offsets, form.codebook)
 
 
 def floats(rng: np.random.Generator, rows: int, columns: int, kind: str = "f32") -> FloatRun:

@@ -53,6 +53,21 @@ __all__ = [
 
 PLUGINS = load_plugins()
 
+#: How much larger than in the file packed weights may be. Types that take weights from a grid, or five from a
+#: byte, have each weight by itself there.
+LARGER = {
+    "IQ1_S": 2.16,
+    "IQ1_M": 2.08,
+    "IQ2_XXS": 1.64,
+    "IQ2_XS": 1.57,
+    "IQ2_S": 1.42,
+    "IQ3_XXS": 1.43,
+    "IQ3_S": 1.26,
+    "TQ1_0": 1.38,
+    "TQ2_0": 1.13,
+}
+LARGER_OTHERS = 1.04
+
 
 def _gpu() -> str:
     """The best GPU's name, be it a software one; "auto" if there is none, or wgpu cannot be loaded."""

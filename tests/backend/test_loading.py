@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from shimmy.errors import PluginError
-from shimmy.gguf.quant import AffineRun, RunnableQuantType, Scales
+from shimmy.gguf.quant import AffineRun, RunnableQuantType, Scales, UnpackedQuantType
 from shimmy.gguf.reader import open_gguf
 from shimmy.gguf.weights import Weights
 from shimmy.gguf.writer import RawTensor, write_gguf
@@ -22,7 +22,17 @@ from shimmy_plugins.backends.cpu.jit import Jit, Target
 from shimmy_plugins.backends.cpu.layouts import Packed
 from shimmy_plugins.backends.cpu.loading import PackedWeights
 from shimmy_plugins.backends.cpu.object_cache import ObjectCache
-from tests.backend.harness import LIMITS, PLUGINS, Part, batch_of, graph_of, no_progress, rows_of
+from tests.backend.harness import (
+    LARGER,
+    LARGER_OTHERS,
+    LIMITS,
+    PLUGINS,
+    Part,
+    batch_of,
+    graph_of,
+    no_progress,
+    rows_of,
+)
 
 SPECS = {spec.name: spec for spec in PLUGINS.quant_types}
 #: Not a multiple of 16, and more than a slice of the rows.
@@ -73,7 +83,8 @@ def test_native_code_and_numpy_pack_the_same_bytes(tmp_path: Path, spec: QuantTy
     cache = ObjectCache(tmp_path)
     with weights_of(tmp_path, spec) as weights:
         native, kernels = pack(weights, cache)
-        assert [name.split("_")[0] for name in kernels] == ["pack", "unpack"][: 1 + (spec.block_elements > 1)]
+        says_how = isinstance(spec.load(), UnpackedQuantType)
+        assert [name.split("_")[0] for name in kernels] == ["pack", "unpack"][: 1 + says_how]
     with weights_of(tmp_path, replace(spec, load=lambda: NumpyOnly(spec.load()))) as weights:
         slow, kernels = pack(weights, cache, threads=1)
         assert [name.split("_")[0] for name in kernels] == ["pack"]
@@ -102,7 +113,7 @@ def test_packed_weights_are_hardly_larger_than_the_file(tmp_path: Path, spec: Qu
         packed = PackedWeights(weights)
         packed.lay_out(["a.weight"])
         file = weights.blocks("a.weight").nbytes * -(-ROWS // 16) * 16 / ROWS
-    assert packed.bytes <= 1.03 * file
+    assert packed.bytes <= LARGER.get(spec.name, LARGER_OTHERS) * file
 
 
 class Moody:

@@ -222,15 +222,17 @@ def made_up(form: Affine, rows: int = 32) -> AffineRun:
 
     def scales(step: int) -> Scales:
         units = counted(512 // (256 if form.factor else form.group), step, 1021, np.int16)
-        factors = None if form.factor is None else counted(512 // form.group, step, 31, form.factor)
-        return Scales((units / 64).astype(form.unit), factors)
+        most = min(31, 2**form.factor_bits)
+        factors = None if form.factor is None else counted(512 // form.group, step, most, form.factor)
+        return Scales((units / 64).astype(form.unit), factors, form.factor_bits)
 
-    offsets = 2 ** (form.bits - 1) if form.centred else scales(11)
-    return AffineRun(counted(512, 7, 2**form.bits, np.uint8), form.bits, form.group, scales(5), offsets)
+    offsets = form.zero if form.centred else scales(11)
+    codes = counted(512, 7, 2**form.bits, np.uint8)
+    return AffineRun(codes, form.bits, form.group, scales(5), offsets, form.codebook)
 
 
 #: What packing made of the runs above, by version. Whoever changes it raises ``LAYOUT_VERSION``.
-DIGESTS = {1: "6fe823a8840dd4be"}
+DIGESTS = {1: "b89d320b96ed5253"}
 
 
 def test_the_version_says_where_packing_puts_what(here: Here) -> None:

@@ -5,7 +5,7 @@ Every quant plugin imports this while plugins are collected, so nothing heavy is
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from shimmy.gguf.quant import B, Block, BlockScales, FloatRun, H_co
+    from shimmy.gguf.quant import AffineRun, B, Block, BlockScales, FloatRun, H_co
+
+#: What the codes of IQ4_NL and IQ4_XS stand for.
+IQ4_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 
 
 def nibbles(block: Block[B, H_co], at: int, count: int) -> B:
@@ -24,12 +27,31 @@ def nibbles(block: Block[B, H_co], at: int, count: int) -> B:
 
 def five_bits(block: Block[B, H_co], at: int) -> B:
     """The 32 codes of Q5_0 and Q5_1 from their 4 bytes of fifth bits, and 16 bytes of low nibbles."""
-    return nibbles(block, at + 4, 16) | block.bytes(at, 4).bits() << 4
+    return nibbles(block, at + 4, 16) | block.bytes(at, 4).spread(1) << 4
 
 
 def k_nibbles(block: Block[B, H_co], at: int) -> B:
     """256 codes from 128 bytes: run j of 32 has group 2j in the low nibbles, group 2j + 1 in the others."""
     return block.join(*(nibbles(block, at + run, 32) for run in range(0, 128, 32)))
+
+
+def two_bits(block: Block[B, H_co], at: int) -> B:
+    """256 codes from 64 bytes, 128 from each half of them: 32 in the bytes' lowest two bits, and so on."""
+    halves = [block.bytes(at + half, 32) for half in (0, 32)]
+    return block.join(*(bits.field(first, 2) for bits in halves for first in (0, 2, 4, 6)))
+
+
+def less_32(six_bits: B) -> B:
+    """From 0 to 63, the int8 that is less by 32: its sixth bit flipped is the sign, as are all above."""
+    signed = six_bits ^ 32
+    sign = signed.field(5, 1)
+    return signed | sign << 6 | sign << 7
+
+
+def codebook(values: Sequence[int]) -> tuple[int, tuple[int, ...]]:
+    """The zero and the codebook of codes that stand for these values."""
+    zero = -min(values)
+    return zero, tuple(value + zero for value in values)
 
 
 def k_scales(block: Block[B, H_co]) -> tuple[BlockScales[B, H_co], BlockScales[B, H_co]]:
@@ -46,6 +68,22 @@ def k_scales(block: Block[B, H_co]) -> tuple[BlockScales[B, H_co], BlockScales[B
     scales = block.join(first.field(0, 6), split.field(0, 4) | first.field(6, 2) << 4)
     minimums = block.join(second.field(0, 6), split.field(4, 4) | second.field(6, 2) << 4)
     return BlockScales(block.half(0), scales), BlockScales(block.half(2, negative=True), minimums)
+
+
+def ternary_run(codes: NDArray[np.uint8], scale: NDArray[np.uint8]) -> AffineRun:
+    """A run with a row for each block.
+
+    Args:
+        codes: (blocks, 256) of 0 to 2 for -1 to 1, or 3 for 2.
+        scale: (blocks, 2), the bytes of a float16.
+    """
+    import numpy as np
+
+    from shimmy.gguf.quant import AffineRun, Scales
+
+    # There is one scale for all groups: a unit of the block, once for each of them.
+    once = np.ones((len(codes), 8), np.uint8)
+    return AffineRun(codes, 2, 32, Scales(np.ascontiguousarray(scale).view("<f2"), once), 1)
 
 
 def quantize(weights: NDArray[np.float32], name: str) -> NDArray[np.uint8]:

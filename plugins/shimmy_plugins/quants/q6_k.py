@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from shimmy import hookimpl
 from shimmy.specs import QuantTypeSpec
-from shimmy_plugins.quants._blocks import nibbles
+from shimmy_plugins.quants._blocks import nibbles, two_bits
 
 if TYPE_CHECKING:
     from shimmy.gguf.blocks import BlockType
@@ -42,7 +42,5 @@ def unpack(block: Block[B, H_co]) -> BlockParts[B, H_co]:
     from shimmy.gguf.quant import BlockParts, BlockScales
 
     low = block.join(*(nibbles(block, half, 64) for half in (0, 64)))
-    top = [block.bytes(128 + half, 32) for half in (0, 32)]
-    high = block.join(*(bits.field(first, 2) << 4 for bits in top for first in (0, 2, 4, 6)))
     scales = BlockScales(block.half(208), block.bytes(192, 16), signed=True)
-    return BlockParts(low | high, 6, scales, 32)
+    return BlockParts(low | two_bits(block, 128) << 4, 6, scales, 32)

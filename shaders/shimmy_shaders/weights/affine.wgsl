@@ -1,5 +1,6 @@
-## Weights as scale * code + offset, a scale and an offset for 16 or 32 columns of a row. How they are stored,
-## plugins/shimmy_plugins/backends/wgpu/layouts.py says: planes of the codes' bits, streams of scales.
+## Weights as scale * number + offset, a scale and an offset for 16 or 32 columns of a row; a number is a code, or what a
+## codebook has for it. How they are stored, plugins/shimmy_plugins/backends/wgpu/layouts.py says: planes of the codes'
+## bits, streams of scales.
 
 # macro bindings(layout, prefix, first)
 # for part in layout.parts
@@ -43,33 +44,52 @@ fn ${prefix}_load_scale(row: u32, group: u32) -> ${prefix}_Scale {
     return ${prefix}_Scale(
 # for stream in layout.streams
 # set units = stream.units
-# set halves = 1 if stream.pairs or stream.layout.unit == "f4" else 2
-        ${prefix}_${units.name}[row * ${units.row_elements(columns)}u + group / ${stream.layout.span * halves}u],
+        ${prefix}_${units.name}[row * ${units.row_elements(columns)}u + group / ${stream.layout.span * stream.units_per_word}u],
 # if stream.layout.factor
 # set factors = stream.factors
-        ${prefix}_${factors.name}[row * ${factors.row_elements(columns)}u + group / ${2 if stream.pairs else 4}u],
+        ${prefix}_${factors.name}[row * ${factors.row_elements(columns)}u + group / ${stream.factors_per_word}u],
 # endif
 # endfor
     );
 }
 
-// Four neighbouring columns' codes to a word, as signed bytes.
+# if layout.codebook
+// The numbers of four codes: of two neighbours in the codebook one, by the codes' lowest bits; of those left one, by the
+// next bits.
+fn ${prefix}_look_up(codes: u32) -> u32 {
+# for word in layout.codebook_words
+    let left0_${loop.index0} = ${"0x%08xu" % word};
+# endfor
+# for bit in range(layout.bits)
+    let chosen${bit} = ((codes >> ${bit}u) & 0x01010101u) * 255u;
+# for i in range(2 ** (layout.bits - bit - 1))
+# set a, b = "left%d_%d" % (bit, 2 * i), "left%d_%d" % (bit, 2 * i + 1)
+    let left${bit + 1}_${i} = ${a} ^ ((${a} ^ ${b}) & chosen${bit});
+# endfor
+# endfor
+    return left${layout.bits}_0;
+}
+
+# endif
+// Four neighbouring columns' numbers to a word, as signed bytes.
 fn ${prefix}_words_of(stored: ${prefix}_Codes) -> array<u32, 8> {
     return array<u32, 8>(
 ## Word k of the codes is in word k % width of a plane, k // width * width bits up.
 # for word in range(8)
 # set low = namespace(bits=0)
+        ${prefix ~ "_look_up(" if layout.codebook}
 # for width in layout.planes
 # set component = {8: "[%d].%s" % (word // 4, "xyzw"[word % 4]), 4: "." ~ "xyzw"[word % 4], 2: "." ~ "xy"[word % 2], 1: ""}[width]
 # set mask = "0x%08xu" % ((2 ** width - 1) * 0x01010101)
-        ${"| " if low.bits}(((stored.plane${width}${component} >> ${word // width * width}u) & ${mask}) << ${low.bits}u)${"," if loop.last}
+        ${"| " if low.bits}(((stored.plane${width}${component} >> ${word // width * width}u) & ${mask}) << ${low.bits}u)
 # set low.bits = low.bits + width
 # endfor
+        ${")," if layout.codebook else ","}
 # endfor
     );
 }
 
-// Four codes of a word as numbers, exactly; ${centre} is taken off, the code of weight 0.
+// Four numbers of a word as floats, exactly; ${centre} is taken off, the number of weight 0.
 fn ${prefix}_numbers(word: u32) -> vec4<f32> {
 # if layout.bias
     let bytes = word ^ 0x80808080u;
@@ -87,6 +107,15 @@ fn ${prefix}_numbers(word: u32) -> vec4<f32> {
 fn ${prefix}_${stream.name}_of(stored: ${prefix}_Scale, group: u32) -> ${"vec2<f32>" if stream.pairs else "f32"} {
 # if stream.layout.unit == "f4"
     let unit = ${unit};
+# elif stream.layout.unit == "u1"
+# set units = stream.units_per_word
+    let first_unit = group / ${stream.layout.span}u % ${units}u * ${32 // units}u;
+# for i in range(2 if stream.pairs else 1)
+    let exponent${i} = extractBits(${unit}, first_unit + ${8 * i}u, 8u);
+    // 2^(exponent - 128), straight into the exponent bits; below 2^-126 they are 0.
+    let power${i} = bitcast<f32>(select((exponent${i} - 1u) << 23u, (exponent${i} + 1u) << 21u, exponent${i} < 2u));
+# endfor
+    let unit = ${"vec2<f32>(power0, power1)" if stream.pairs else "power0"};
 # elif stream.pairs
     let unit = unpack2x16float(${unit});
 # else
@@ -94,13 +123,15 @@ fn ${prefix}_${stream.name}_of(stored: ${prefix}_Scale, group: u32) -> ${"vec2<f
     let unit = select(two.x, two.y, (group / ${stream.layout.span}u & 1u) == 1u);
 # endif
 # if stream.layout.factor
-# set per_word = 2 if stream.pairs else 4
+# set per_word = stream.factors_per_word
+# set bits = stream.layout.factor_bits
     let bytes = bitcast<${"i32" if stream.layout.factor == "i1" else "u32"}>(stored.${stream.factors.name});
     let first = group % ${per_word}u * ${32 // per_word}u;
 # if stream.pairs
-    return unit * vec2<f32>(f32(extractBits(bytes, first, 8u)), f32(extractBits(bytes, first + 8u, 8u)));
+    let offset_factor = extractBits(bytes, first + ${bits}u, ${bits}u);
+    return unit * vec2<f32>(f32(extractBits(bytes, first, ${bits}u)), f32(offset_factor));
 # else
-    return unit * f32(extractBits(bytes, first, 8u));
+    return unit * f32(extractBits(bytes, first, ${bits}u));
 # endif
 # else
     return unit;

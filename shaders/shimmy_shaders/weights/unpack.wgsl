@@ -16,8 +16,16 @@ fn load(at: u32) -> u32 {
     let bits = at % 4u * 8u;
     return select((low >> bits) | (high << (32u - bits)), low, bits == 0u);
 }
-// Four bytes of 0 or 1, of the lowest four bits.
-fn spread(bits: u32) -> u32 { return ((bits & 0xfu) * 0x00204081u) & 0x01010101u; }
+// Four bytes, each of a field of the lowest 4, 8 or 16 bits: of 1, 2 or 4 bits.
+fn spread1(bits: u32) -> u32 { return ((bits & 0xfu) * 0x00204081u) & 0x01010101u; }
+fn spread2(bits: u32) -> u32 {
+    let halves = (bits & 0xfu) | ((bits << 12u) & 0xf0000u);
+    return (halves | (halves << 6u)) & 0x03030303u;
+}
+fn spread4(bits: u32) -> u32 {
+    let halves = (bits & 0xffu) | ((bits << 8u) & 0xff0000u);
+    return (halves | (halves << 4u)) & 0x0f0f0f0fu;
+}
 // Two bytes of `a` and of `b`, in turn.
 fn pairs(a: u32, b: u32) -> u32 {
     return (a & 0xffu) | ((b & 0xffu) << 8u) | ((a & 0xff00u) << 8u) | ((b & 0xff00u) << 16u);
@@ -40,7 +48,9 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
         "and": "%s & 0x%08xu" % (a, step.number),
         "xor": "%s ^ 0x%08xu" % (a, step.number),
         "or": "%s | %s" % (a, b),
-        "bits": "spread(%s >> %du)" % (a, step.number),
+        "spread1": "spread1(%s >> %du)" % (a, step.number),
+        "spread2": "spread2(%s >> %du)" % (a, step.number),
+        "spread4": "spread4(%s >> %du)" % (a, step.number),
         "pairs": "pairs(%s >> %du, %s >> %du)" % (a, step.number, b, step.number),
     }[step.kind]};
 # endfor
@@ -49,19 +59,23 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
 # for word in source.words
     ${name}[(row * row_blocks + block) * ${source.words | length}u + ${loop.index0}u] = v${word};
 # endfor
-# if source.halves
-# set signs = source.halves[0].sign + source.halves[-1].sign * 65536
-    let low_${name} = load(at + ${source.halves[0].at}u) & 0xffffu;
-# if source.halves | length == 2
-    ${name}[row * row_blocks + block] = (low_${name} | (load(at + ${source.halves[1].at}u) << 16u)) ^ ${signs}u;
-# else
-    // A word has the halves of two blocks; the first of them writes it.
-    if (block % 2u == 0u) {
-        let high = (load(at + ${block_bytes + source.halves[0].at}u) << 16u) ^ ${signs - signs % 65536}u;
-        ${name}[row * ((row_blocks + 1u) / 2u) + block / 2u] =
-            (low_${name} ^ ${signs % 65536}u) | select(0u, high, block + 1u < row_blocks);
+# if source.units
+# set blocks = source.blocks_per_word
+# set low = namespace(bits=0)
+    // A word has units of ${blocks} blocks; the first of them writes it.
+    if (block % ${blocks}u == 0u) {
+        var word = 0u;
+# for next in range(blocks)
+        if (block + ${next}u < row_blocks) {
+# for unit in source.units
+# set mask = 256 ** unit.bytes - 1
+            word |= ((load(at + ${next * block_bytes + unit.at}u) & ${mask}u) ^ ${unit.sign}u) << ${low.bits}u;
+# set low.bits = low.bits + 8 * unit.bytes
+# endfor
+        }
+# endfor
+        ${name}[row * ((row_blocks + ${blocks - 1}u) / ${blocks}u) + block / ${blocks}u] = word;
     }
-# endif
 # endif
 # endfor
 }

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from shimmy.gguf.blocks import BlockType
-from shimmy.gguf.quant import BlockParts, BlockScales, RunnableQuantType
+from shimmy.gguf.quant import BlockParts, BlockScales, RunnableQuantType, UnpackedQuantType
 from shimmy.gguf.reader import open_gguf
 from shimmy.gguf.weights import Weights
 from shimmy.gguf.writer import RawTensor, write_gguf
@@ -29,7 +29,7 @@ def thirds(block):
     """3 bits, of which the upper one is in bytes of its own; a signed scale for 16 columns; odd bytes."""
     low = block.bytes(9, 16)
     codes = block.join(*(low.field(first, 2) for first in (0, 2, 4, 6)))
-    high = block.bytes(1, 8).bits() << 2
+    high = block.bytes(1, 8).spread(1) << 2
     return BlockParts(codes | high, 3, BlockScales(block.half(25), block.bytes(27, 4), signed=True), 4)
 
 
@@ -49,7 +49,7 @@ ODD = [
     QuantTypeSpec("THIRDS", 90, 64, 31, lambda: BlockType(thirds)),
     QuantTypeSpec("INVERSE", 91, 32, 36, lambda: BlockType(offsets_of_another_kind)),
 ]
-TYPES = [spec for spec in PLUGINS.quant_types if spec.block_elements > 1] + ODD
+TYPES = [spec for spec in PLUGINS.quant_types if isinstance(spec.load(), UnpackedQuantType)] + ODD
 
 
 @contextmanager

@@ -24,7 +24,7 @@ KINDS = ["f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k_m",
 MODULES = sorted(
     path.stem for path in Path(shimmy_plugins.quants.__file__).parent.glob("*.py") if path.stem[0] != "_"
 )
-AFFINE = {  # bits, group, columns that share a unit, code of weight 0 where offsets are not stored
+AFFINE = {  # bits, group, columns that share a unit, number of weight 0 where offsets are not stored
     "Q4_0": (4, 32, 32, 8),
     "Q4_1": (4, 32, 32, None),
     "Q5_0": (5, 32, 32, 16),
@@ -33,7 +33,25 @@ AFFINE = {  # bits, group, columns that share a unit, code of weight 0 where off
     "Q4_K": (4, 32, 256, None),
     "Q5_K": (5, 32, 256, None),
     "Q6_K": (6, 16, 256, 32),
+    "Q2_K": (2, 16, 256, None),
+    "Q3_K": (3, 16, 256, 4),
+    "IQ4_NL": (4, 32, 32, 127),
+    "IQ4_XS": (4, 32, 256, 127),
+    "MXFP4": (4, 32, 32, 12),
+    "IQ1_S": (3, 32, 256, 9),
+    "IQ1_M": (3, 16, 256, 9),
+    "IQ2_XXS": (3, 32, 256, 43),
+    "IQ2_XS": (3, 16, 256, 43),
+    "IQ2_S": (3, 16, 256, 43),
+    "IQ3_XXS": (4, 32, 256, 62),
+    "IQ3_S": (4, 32, 256, 15),
+    "TQ1_0": (2, 32, 256, 1),
+    "TQ2_0": (2, 32, 256, 1),
 }
+#: What units are, if not float16: those of grids are parts of one, which it could not hold exactly.
+UNITS = {"MXFP4": np.uint8} | dict.fromkeys(
+    ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS"), np.float32
+)
 FLOATS = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16}
 
 
@@ -72,7 +90,7 @@ def test_run_layouts_are_as_compact_as_the_files(spec):
         span = run.codes.shape[1] // run.scales.units.shape[1]
         zero = run.offsets if isinstance(run.offsets, int) else None
         assert (run.bits, run.group, span, zero) == AFFINE[spec.name]
-        assert run.scales.units.dtype == np.float16
+        assert run.scales.units.dtype == UNITS.get(spec.name, np.float16)
     else:
         assert run.values.dtype == FLOATS[spec.name]
 

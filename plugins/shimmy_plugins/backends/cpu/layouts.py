@@ -28,18 +28,21 @@ class ScaleLayout:
     """How scales, or offsets, are stored: NumPy names of their types."""
 
     unit: str
-    """"f2" or "f4"."""
+    """"f2" or "f4"; "u1": 2**(unit - 128)."""
     factor: str = ""
     """"u1" or "i1": a group's scale is a unit times that; empty: a unit for each group."""
+    nibbles: bool = False
+    """Whether a byte has the factors of both groups of a strip, the first in the low nibble."""
 
     @property
     def name(self) -> str:
-        return self.unit + self.factor
+        return self.unit + self.factor + "half" * self.nibbles
 
 
 @dataclass(frozen=True, slots=True)
 class AffineLayout:
-    """``scale * code + offset``, with a scale and an offset for 16 or 32 columns.
+    """``scale * number + offset``, with a scale and an offset for 16 or 32 columns; numbers are codes, or
+    what a codebook has for them.
 
     Codes are stored as planes of their bits, of a width that divides a byte: 5 bits as a plane of 4
     and one of 1. In a plane of width w, each row has w words of 32 bits for a strip. Processors
@@ -53,14 +56,17 @@ class AffineLayout:
     """In a block: those that share a unit, or a strip."""
     scales: ScaleLayout
     offsets: ScaleLayout | int
-    """An integer is the code of weight 0: every offset is its scale * -zero."""
+    """An integer is the number of weight 0: every offset is its scale * -zero."""
+    codebook: tuple[int, ...] = ()
+    """For each code a number from 0 to 255; empty if codes are numbers themselves."""
 
     strip: ClassVar[int] = STRIP_COLUMNS
 
     @property
     def name(self) -> str:
         offsets = f"zero{self.offsets}" if isinstance(self.offsets, int) else self.offsets.name
-        return f"affine{self.bits}_{self.group}_{self.columns}_{self.scales.name}_{offsets}"
+        codebook = f"_{bytes(self.codebook).hex()}" if self.codebook else ""
+        return f"affine{self.bits}_{self.group}_{self.columns}_{self.scales.name}_{offsets}{codebook}"
 
     @property
     def strips(self) -> int:
@@ -71,6 +77,11 @@ class AffineLayout:
     def strip_groups(self) -> int:
         """Groups in a strip, 1 or 2."""
         return self.strip // self.group
+
+    @property
+    def number_bits(self) -> int:
+        """The width of numbers."""
+        return max(self.codebook).bit_length() if self.codebook else self.bits
 
     @property
     def planes(self) -> tuple[int, ...]:
@@ -85,11 +96,11 @@ class AffineLayout:
 
     @property
     def strip_record(self) -> np.dtype[np.void]:
-        """Planes are (words per row, 16 rows); factors, or units without them, (groups, 16 rows)."""
+        """Planes are (words per row, 16 rows); factors, or units without them, (groups or 1, 16 rows)."""
         fields: list[Any] = [(f"plane{width}", "<u4", (width, LANES)) for width in self.planes]
         for name, kind in self._stored:
             field = (f"{name}_factors", kind.factor) if kind.factor else (f"{name}_units", "<" + kind.unit)
-            fields.append((*field, (self.strip_groups, LANES)))
+            fields.append((*field, (1 if kind.nibbles else self.strip_groups, LANES)))
         return np.dtype(fields)
 
     @property
@@ -131,16 +142,19 @@ def layout_of(run: Run) -> Layout:
     if isinstance(run, FloatRun):
         names = {np.dtype(np.float32): "f32", np.dtype(np.float16): "f16", np.dtype(np.uint16): "bf16"}
         return FloatLayout(names[run.values.dtype])
-    offsets = run.offsets if isinstance(run.offsets, int) else _scale_layout(run.offsets)
+    scales = _scale_layout(run.scales, run.group)
+    offsets = run.offsets if isinstance(run.offsets, int) else _scale_layout(run.offsets, run.group)
     nested = [s for s in (run.scales, run.offsets) if isinstance(s, Scales) and s.factors is not None]
     spans = {run.codes.shape[1] // s.units.shape[1] for s in nested}
     assert len(spans) < 2, "scales and offsets have their units for the same columns"
     columns = max(spans, default=STRIP_COLUMNS)
     assert columns % STRIP_COLUMNS == 0, "a unit is for whole strips"
-    return AffineLayout(run.bits, run.group, columns, _scale_layout(run.scales), offsets)
+    assert not run.codebook or len(run.codebook) == 2**run.bits <= 16, "a codebook is for 4 bits at most"
+    return AffineLayout(run.bits, run.group, columns, scales, offsets, run.codebook)
 
 
-def _scale_layout(scales: Scales) -> ScaleLayout:
-    return ScaleLayout(
-        scales.units.dtype.str[1:], "" if scales.factors is None else scales.factors.dtype.str[1:]
-    )
+def _scale_layout(scales: Scales, group: int) -> ScaleLayout:
+    unit, factors = scales.units.dtype.str[1:], scales.factors
+    if factors is None:
+        return ScaleLayout(unit)
+    return ScaleLayout(unit, factors.dtype.str[1:], scales.factor_bits == 4 and 2 * group == STRIP_COLUMNS)

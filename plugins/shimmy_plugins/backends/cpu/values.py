@@ -127,9 +127,9 @@ class Value:
             target = vector(element, self.type.count * SIZES[self.element] // SIZES[element])
         return Value(self.emitter, self.emitter.builder.bitcast(self.raw, target))
 
-    def each_bit(self) -> Value:
-        """From a vector of bytes, a vector with a byte of 0 or 1 for each bit, the lowest first."""
-        lanes = vector(ir.IntType(1), 8 * self.type.count)
+    def each_field(self, bits: int) -> Value:
+        """From a vector of bytes, a vector with a byte for each field of so many bits, the lowest first."""
+        lanes = vector(ir.IntType(bits), 8 // bits * self.type.count)
         return Value(self.emitter, self.emitter.builder.bitcast(self.raw, lanes)).widen(I8)
 
     def lane(self, index: Operand) -> Value:

@@ -20,6 +20,10 @@ Run: TypeAlias = AffineRun | FloatRun
 BLOCK = 32
 #: Bytes of a word, the unit in which parts are stored.
 WORD = 4
+_MOST_INT8 = 127
+_HALF_BYTE = 4
+#: Codes that have a number in a codebook are of so many bits.
+_CODEBOOK_BITS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,15 +50,19 @@ class Part:
 class ScaleLayout:
     """How scales, or offsets, are stored: NumPy names of their types."""
 
-    unit: Literal["f2", "f4"]
+    unit: Literal["f2", "f4", "u1"]
+    """"u1": 2**(unit - 128)."""
     factor: Literal["", "u1", "i1"] = ""
     """A group's scale is a unit times that; empty: a unit for each group."""
     span: int = 1
     """Groups that share a unit."""
+    factor_bits: int = 8
+    """4: two factors to a byte."""
 
     @property
     def name(self) -> str:
-        return self.unit + (f"{self.factor}x{self.span}" if self.factor else "")
+        half = "half" * (self.factor_bits == _HALF_BYTE)
+        return self.unit + (f"{self.factor}{half}x{self.span}" if self.factor else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +79,28 @@ class Stream:
 
     @property
     def units(self) -> Part:
-        """Half floats are two to a word."""
+        """Half floats are two to a word, powers four."""
         columns = self.layout.span * self.group
         name = f"{self.name}_units"
-        if self.layout.unit == "f2":
-            return Part(name, "u32", columns if self.pairs else 2 * columns, 1)
-        return Part(name, "vec2<f32>", columns, 2) if self.pairs else Part(name, "f32", columns, 1)
+        if self.layout.unit == "f4":
+            return Part(name, "vec2<f32>", columns, 2) if self.pairs else Part(name, "f32", columns, 1)
+        return Part(name, "u32", columns * self.units_per_word, 1)
+
+    @property
+    def units_per_word(self) -> int:
+        """Groups, or with factors spans of them, whose units are in a word, or an element of the units."""
+        per_word = {"f2": 2, "f4": 1, "u1": 4}[self.layout.unit]
+        return max(per_word // 2, 1) if self.pairs else per_word
 
     @property
     def factors(self) -> Part:
-        """Bytes; only where the layout has factors."""
-        return Part(f"{self.name}_factors", "u32", self.group * (2 if self.pairs else 4), 1)
+        """Bytes or halves of them; only where the layout has factors."""
+        return Part(f"{self.name}_factors", "u32", self.group * self.factors_per_word, 1)
+
+    @property
+    def factors_per_word(self) -> int:
+        """Groups whose factors are in a word."""
+        return 32 // self.layout.factor_bits // (2 if self.pairs else 1)
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -90,26 +109,30 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class AffineLayout:
-    """``scale * code + offset``, with a scale and an offset for 16 or 32 columns.
+    """``scale * number + offset``, with a scale and an offset for 16 or 32 columns; numbers are codes, or
+    what a codebook has for them.
 
     Codes are stored as planes of their bits, of a width that divides a byte: 5 bits as a plane of 4 and one
     of 1. A block of a plane of width w is w words. With words of code for four columns each, 0 to 7, these
     are in word ``i % w`` of the block, in the bits of its bytes from ``i // w * w`` on.
-    Codes of 8 bits are stored less 128, as int8, since GPUs multiply signed bytes.
+    Numbers of 8 bits are read less 128, as int8, since GPUs multiply signed bytes; codes are stored so.
     """
 
     bits: int
     group: int
     scales: ScaleLayout
     offsets: ScaleLayout | int
-    """An integer is the code of weight 0: every offset is its scale * -zero."""
+    """An integer is the number of weight 0: every offset is its scale * -zero."""
+    codebook: tuple[int, ...] = ()
+    """For each code a number from 0 to 255; empty if codes are numbers themselves."""
 
     shader: ClassVar[str] = "shimmy/weights/affine.wgsl"
 
     @property
     def name(self) -> str:
         offsets = f"zero{self.offsets}" if isinstance(self.offsets, int) else self.offsets.name
-        return f"affine{self.bits}_{self.group}_{self.scales.name}_{offsets}"
+        codebook = f"_{bytes(self.codebook).hex()}" if self.codebook else ""
+        return f"affine{self.bits}_{self.group}_{self.scales.name}_{offsets}{codebook}"
 
     @property
     def planes(self) -> tuple[int, ...]:
@@ -118,8 +141,18 @@ class AffineLayout:
 
     @property
     def bias(self) -> int:
+        """What is taken off a number where it is read."""
+        return 128 if max(self.codebook, default=2**self.bits - 1) > _MOST_INT8 else 0
+
+    @property
+    def codebook_words(self) -> tuple[int, ...]:
+        """The codebook's numbers as they are read, each in the four bytes of a word."""
+        return tuple((number - self.bias) % 256 * 0x01010101 for number in self.codebook)
+
+    @property
+    def code_bias(self) -> int:
         """What is taken off a code where it is stored."""
-        return 128 if self.bits == 8 else 0
+        return 0 if self.codebook else self.bias
 
     @property
     def streams(self) -> tuple[Stream, ...]:
@@ -171,7 +204,8 @@ def layout_of(run: Run) -> GpuLayout:
     """The layout for a tensor with such rows.
 
     Raises:
-        PluginError: groups are of neither 16 nor 32 columns, or codes are not of 1 to 8 bits.
+        PluginError: groups are of neither 16 nor 32 columns, or codes are not of 1 to 8 bits, of 1 to 4
+            where a codebook has numbers for them.
     """
     if isinstance(run, FloatRun):
         names: dict[np.dtype[np.generic], Literal["f32", "f16", "bf16"]] = {
@@ -185,18 +219,27 @@ def layout_of(run: Run) -> GpuLayout:
             f"a run layout has codes of {run.bits} bits in groups of {run.group} columns; "
             "expected 1 to 8 bits, and groups of 16 or 32 columns."
         )
+    if run.codebook and (run.bits > _CODEBOOK_BITS or len(run.codebook) != 2**run.bits):
+        raise PluginError(
+            f"a run layout has a codebook of {len(run.codebook)} numbers for codes of {run.bits} bits; "
+            f"expected codes of at most {_CODEBOOK_BITS} bits, and a number for each."
+        )
     groups = run.codes.shape[1] // run.group
     offsets = run.offsets if isinstance(run.offsets, int) else _scale_layout(run.offsets, groups)
-    return AffineLayout(run.bits, run.group, _scale_layout(run.scales, groups), offsets)
+    return AffineLayout(run.bits, run.group, _scale_layout(run.scales, groups), offsets, run.codebook)
 
 
 def _scale_layout(scales: Scales, groups: int) -> ScaleLayout:
-    unit: Literal["f2", "f4"] = "f2" if scales.units.dtype == np.float16 else "f4"
+    units: dict[np.dtype[np.generic], Literal["f2", "f4", "u1"]] = {
+        np.dtype(np.float16): "f2",
+        np.dtype(np.float32): "f4",
+        np.dtype(np.uint8): "u1",
+    }
+    unit = units[scales.units.dtype]
     if scales.factors is None:
         return ScaleLayout(unit)
-    return ScaleLayout(
-        unit, "i1" if scales.factors.dtype == np.int8 else "u1", groups // scales.units.shape[1]
-    )
+    factor: Literal["i1", "u1"] = "i1" if scales.factors.dtype == np.int8 else "u1"
+    return ScaleLayout(unit, factor, groups // scales.units.shape[1], scales.factor_bits)
 
 
 def _bytes(parts: tuple[Part, ...], rows: int, columns: int) -> int:

@@ -39,7 +39,7 @@ def pack(layout: GpuLayout, run: Run) -> list[Words]:
 def _pack_codes(layout: AffineLayout, codes: NDArray[np.uint8]) -> list[Words]:
     rows, columns = codes.shape
     whole = np.zeros((rows, padded(columns)), np.uint8)
-    whole[:, :columns] = codes ^ np.uint8(layout.bias)  # flips the sign bit: less 128, as int8
+    whole[:, :columns] = codes ^ np.uint8(layout.code_bias)  # flips the sign bit: less 128, as int8
     planes, low = [], 0
     for width in layout.planes:
         fields = (whole >> low & (2**width - 1)).astype(np.uint8, copy=False)
@@ -60,9 +60,18 @@ def _pack_stream(stream: Stream, run: AffineRun) -> list[Words]:
         _widened(_interleaved([s.units for s in scales if isinstance(s, Scales)]), stream.units, columns)
     ]
     if stream.layout.factor:
+        halves = stream.layout.factor_bits < 8
         factors = [s.factors for s in scales if isinstance(s, Scales) and s.factors is not None]
-        parts.append(_widened(_interleaved(factors), stream.factors, columns))
+        together = _interleaved(factors)
+        parts.append(_widened(_in_nibbles(together) if halves else together, stream.factors, columns))
     return parts
+
+
+def _in_nibbles(factors: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Two neighbours in a byte, the first in the low nibble."""
+    packed = factors[:, ::2].copy()
+    packed[:, : factors.shape[1] // 2] |= factors[:, 1::2] << np.uint8(4)
+    return packed
 
 
 def _interleaved(arrays: list[Any]) -> NDArray[Any]:

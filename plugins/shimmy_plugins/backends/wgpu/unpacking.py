@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from shimmy.gguf.quant import BlockScales, UnpackedQuantType
+from shimmy.gguf.quant import BlockParts, BlockScales, UnpackedQuantType
 from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.device import Gpu, Pipeline, Slice
 from shimmy_plugins.backends.wgpu.layouts import BLOCK, WORD, AffineLayout, Part, Stream
@@ -39,22 +39,27 @@ class Step:
 
 
 @dataclass(frozen=True, slots=True)
-class Half:
-    """The float16 at a byte of a block; ``sign`` is flipped in it."""
+class Unit:
+    """The float16, or the exponent of a power, at a byte of a block; ``sign`` is flipped in it."""
 
     at: int
-    sign: int
+    bytes: int
+    sign: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What fills a part of a layout: the words of a block, or the half floats of a block's unit."""
+    """What fills a part of a layout: the words of a block, or its units of scales, offsets or both."""
 
     part: Part
     words: tuple[int, ...] = ()
     """Numbers of steps."""
-    halves: tuple[Half, ...] = ()
-    """Two make a word; of one, those of two blocks do."""
+    units: tuple[Unit, ...] = ()
+
+    @property
+    def blocks_per_word(self) -> int:
+        """Blocks whose units make a word."""
+        return WORD // sum(unit.bytes for unit in self.units)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,22 +84,32 @@ class _Recorder:
 
 @dataclass(frozen=True, slots=True)
 class _Words:
-    """Bytes in whole words, by the numbers of their steps."""
+    """Bytes in words, by the numbers of their steps; the last word may have more than there are."""
 
     recorder: _Recorder
     words: tuple[int, ...]
+    count: int
+    """Of bytes."""
+
+    def whole(self) -> tuple[int, ...]:
+        """The words, if that is all of them."""
+        if self.count % WORD:
+            raise CannotUnpackError
+        return self.words
 
     def field(self, first: int, bits: int) -> _Words:
         shifted = self._each(lambda w: self.recorder.word("right", w, number=first)) if first else self
         return shifted._each(lambda w: self.recorder.word("and", w, number=((1 << bits) - 1) * _ONES))
 
-    def bits(self) -> _Words:
-        nibbles = ((w, first) for w in self.words for first in range(0, 8 * WORD, 4))
-        return _Words(self.recorder, tuple(self.recorder.word("bits", w, number=n) for w, n in nibbles))
+    def spread(self, bits: int) -> _Words:
+        # A word of the result is made of so many bits of one of these.
+        places = (divmod(first, 8 * WORD) for first in range(0, 8 * self.count, WORD * bits))
+        words = (self.recorder.word(f"spread{bits}", self.words[i], number=first) for i, first in places)
+        return _Words(self.recorder, tuple(words), self.count * 8 // bits)
 
     def __or__(self, other: _Words) -> _Words:
         pairs = zip(self.words, other.words, strict=True)
-        return _Words(self.recorder, tuple(self.recorder.word("or", a, b) for a, b in pairs))
+        return _Words(self.recorder, tuple(self.recorder.word("or", a, b) for a, b in pairs), self.count)
 
     def __xor__(self, other: int) -> _Words:
         return self._each(lambda w: self.recorder.word("xor", w, number=other * _ONES))
@@ -104,11 +119,11 @@ class _Words:
 
     def pairs(self, other: _Words) -> _Words:
         """The bytes of both, in turn."""
-        both = [(a, b, n) for a, b in zip(self.words, other.words, strict=True) for n in (0, 16)]
-        return _Words(self.recorder, tuple(self.recorder.word("pairs", *of) for of in both))
+        both = [(a, b, n) for a, b in zip(self.whole(), other.whole(), strict=True) for n in (0, 16)]
+        return _Words(self.recorder, tuple(self.recorder.word("pairs", *of) for of in both), 2 * self.count)
 
     def _each(self, function: Callable[[int], int]) -> _Words:
-        return _Words(self.recorder, tuple(function(word) for word in self.words))
+        return _Words(self.recorder, tuple(function(word) for word in self.words), self.count)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,17 +131,18 @@ class _RecordedBlock:
     recorder: _Recorder
 
     def bytes(self, at: int, count: int) -> _Words:
-        if count % WORD:
-            raise CannotUnpackError
-        return _Words(
-            self.recorder, tuple(self.recorder.word("load", number=at + i) for i in range(0, count, WORD))
-        )
+        words = tuple(self.recorder.word("load", number=at + i) for i in range(0, count, WORD))
+        return _Words(self.recorder, words, count)
 
-    def half(self, at: int, *, negative: bool = False) -> Half:
-        return Half(at, 0x8000 if negative else 0)
+    def half(self, at: int, *, negative: bool = False) -> Unit:
+        return Unit(at, 2, 0x8000 if negative else 0)
+
+    def power(self, at: int) -> Unit:
+        return Unit(at, 1)
 
     def join(self, *parts: _Words) -> _Words:
-        return _Words(self.recorder, tuple(word for part in parts for word in part.words))
+        words = tuple(word for part in parts for word in part.whole())
+        return _Words(self.recorder, words, WORD * len(words))
 
 
 def unpacking(quant: UnpackedQuantType, layout: AffineLayout) -> Unpacking | None:
@@ -134,16 +150,21 @@ def unpacking(quant: UnpackedQuantType, layout: AffineLayout) -> Unpacking | Non
     recorder = _Recorder()
     try:
         parts = quant.unpack(_RecordedBlock(recorder))
+        sources = _sources(recorder, parts, layout)
     except CannotUnpackError:
         return None
-    codes = (parts.codes ^ layout.bias if layout.bias else parts.codes).words
-    columns = WORD * len(codes)
-    if columns % BLOCK:
-        return None
+    return Unpacking(tuple(recorder.steps), tuple(sources), parts.codes.count)
+
+
+def _sources(recorder: _Recorder, parts: BlockParts[_Words, Unit], layout: AffineLayout) -> list[Source]:
+    """What fills the layout's parts, in its order."""
+    codes = parts.codes ^ layout.code_bias if layout.code_bias else parts.codes
+    if codes.count % BLOCK:
+        raise CannotUnpackError
     sources = [Source(part, tuple(_plane(recorder, codes, part.words, low))) for part, low in _planes(layout)]
     for stream in layout.streams:
         sources += _scales(stream, parts.scales, parts.offsets)
-    return Unpacking(tuple(recorder.steps), tuple(sources), columns)
+    return sources
 
 
 def _planes(layout: AffineLayout) -> list[tuple[Part, int]]:
@@ -152,9 +173,9 @@ def _planes(layout: AffineLayout) -> list[tuple[Part, int]]:
     return list(zip(layout.parts, lows, strict=False))
 
 
-def _plane(recorder: _Recorder, codes: tuple[int, ...], width: int, low: int) -> list[int]:
+def _plane(recorder: _Recorder, codes: _Words, width: int, low: int) -> list[int]:
     """The words of a plane for the words of codes; see :class:`AffineLayout`."""
-    fields = _Words(recorder, codes).field(low, width).words
+    fields = codes.field(low, width).words
     per_block = BLOCK // WORD
     plane = []
     for block in range(0, len(fields), per_block):
@@ -167,16 +188,25 @@ def _plane(recorder: _Recorder, codes: tuple[int, ...], width: int, low: int) ->
 
 
 def _scales(
-    stream: Stream, scales: BlockScales[_Words, Half], offsets: BlockScales[_Words, Half] | int
+    stream: Stream, scales: BlockScales[_Words, Unit], offsets: BlockScales[_Words, Unit] | int
 ) -> list[Source]:
     both = [s for s in (scales, offsets) if isinstance(s, BlockScales)]
     of = {"scale": both[:1], "offset": both[1:], "both": both}[stream.name]
-    sources = [Source(stream.units, halves=tuple(one.unit for one in of))]
+    sources = [Source(stream.units, units=tuple(one.unit for one in of))]
     factors = [one.factors for one in of if one.factors is not None]
     if factors:
-        first, *second = factors
-        sources.append(Source(stream.factors, (first.pairs(*second) if second else first).words))
+        sources.append(Source(stream.factors, _factors(factors, stream.layout.factor_bits).whole()))
     return sources
+
+
+def _factors(factors: list[_Words], bits: int) -> _Words:
+    """Those of a stream as it stores them."""
+    first, *second = factors
+    if bits == 2 * WORD:
+        return first.pairs(*second) if second else first
+    if not second:
+        raise CannotUnpackError  # two neighbours would share a byte
+    return first | second[0] << bits
 
 
 class Unpacker:

@@ -35,7 +35,7 @@ def _vnni256(e: Emitter, start: Value, codes: Sequence[Value], x: Sequence[Value
     """AVX-VNNI: two of half the width."""
     del bits
     for c, a in zip(codes, x, strict=True):
-        start = _by_parts(e, "llvm.x86.avx512.vpdpbusd.256", vector(I32, 8), start, c, a)
+        start = by_parts(e, "llvm.x86.avx512.vpdpbusd.256", vector(I32, 8), start, c, a)
     return start
 
 
@@ -46,7 +46,7 @@ def _sdot(e: Emitter, start: Value, codes: Sequence[Value], x: Sequence[Value], 
         return _sdot(e, start + (high << 4), [c & _NIBBLES for c in codes], x, 4)
     for c, a in zip(codes, x, strict=True):
         c, a = c.bits(I8), a.bits(I8)
-        start = _by_parts(e, "llvm.aarch64.neon.sdot.v4i32.v16i8", vector(I32, 4), start, c, a)
+        start = by_parts(e, "llvm.aarch64.neon.sdot.v4i32.v16i8", vector(I32, 4), start, c, a)
     return start
 
 
@@ -71,12 +71,12 @@ def _in_pairs(
 
 
 def _multiply_avx2(e: Emitter, codes: Value, x: Value) -> Value:
-    return _by_parts(e, "llvm.x86.avx2.pmadd.ub.sw", vector(I16, 16), codes.bits(I8), x.bits(I8))
+    return by_parts(e, "llvm.x86.avx2.pmadd.ub.sw", vector(I16, 16), codes.bits(I8), x.bits(I8))
 
 
 def _join_avx2(e: Emitter, pairs: Value) -> Value:
     ones = e.coerce(1, pairs.type)
-    return _by_parts(e, "llvm.x86.avx2.pmadd.wd", vector(I32, 8), pairs, ones)
+    return by_parts(e, "llvm.x86.avx2.pmadd.wd", vector(I32, 8), pairs, ones)
 
 
 def _multiply_portable(e: Emitter, codes: Value, x: Value) -> Value:
@@ -92,7 +92,7 @@ def _join_portable(e: Emitter, pairs: Value) -> Value:
     return (both << 16).shift_signed(16) + both.shift_signed(16)
 
 
-def _by_parts(e: Emitter, name: str, result: Type, *operands: Value) -> Value:
+def by_parts(e: Emitter, name: str, result: Type, *operands: Value) -> Value:
     """An instruction on vectors that may be narrower than the operands: part by part."""
     whole = operands[0].type
     count = whole.count * SIZES[whole.element] // (result.count * SIZES[result.element])

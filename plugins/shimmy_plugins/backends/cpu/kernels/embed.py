@@ -16,8 +16,11 @@ _FIELDS = ("rows", "numbers", "weight", "blocks", "y", "y_stride")
 
 
 @cache
-def kernel(layout: Layout) -> Kernel:
-    """The kernel for a layout: unpacks 16 rows for the sake of one, with the code linear uses."""
+def kernel(layout: Layout, instructions: str) -> Kernel:
+    """The kernel for a layout: unpacks 16 rows for the sake of one, with the code linear uses.
+
+    ``instructions`` look up the numbers of a codebook.
+    """
 
     def body(e: Emitter, f: Fields, work: Work) -> None:
         with work.claim(f.count("rows")) as row:
@@ -25,13 +28,13 @@ def kernel(layout: Layout) -> Kernel:
             y = f.pointer("y") + row * f.size("y_stride")
             group = f.pointer("weight", BYTE) + number // LANES * f.size("blocks") * layout.block.itemsize
             with e.loop(0, f.size("blocks")) as b, e.loop(0, layout.strips) as s:
-                weights = strip(layout, group + b * layout.block.itemsize, s)
+                weights = strip(layout, group + b * layout.block.itemsize, s, instructions)
                 parts = range(layout.strip_groups)
-                columns = [weights.weight(part, code) for part in parts for code in weights.columns(part)]
+                columns = [weights.weight(part, number) for part in parts for number in weights.columns(part)]
                 for i, column in enumerate(columns):
                     y[(b * layout.strips + s) * layout.strip + i] = column.lane(number % LANES)
 
-    return Kernel(f"embed_{layout.name}", _FIELDS, body)
+    return Kernel(f"embed_{layout.name}_{instructions}", _FIELDS, body)
 
 
 def lower(low: Lowering, node: Node) -> None:
@@ -45,7 +48,7 @@ def lower(low: Lowering, node: Node) -> None:
         low.step.context = min(low.step.context, matrix.rows)
     y = low.output(node)
     low.call(
-        kernel(matrix.layout),
+        kernel(matrix.layout, low.target.dot),
         reads=[],
         writes=[y],
         rows=y.rows,

@@ -28,18 +28,19 @@ _OF_FLOATS = ("x_stride", "sums", "sums_stride")
 
 
 @cache
-def float_kernel(layout: Layout, accumulators: int) -> Kernel:
-    """In F32."""
+def float_kernel(layout: Layout, instructions: str, accumulators: int) -> Kernel:
+    """In F32; ``instructions`` look up the numbers of a codebook."""
 
     def body(e: Emitter, f: Fields, work: Work) -> None:
-        product = FloatProduct(e, f, layout, accumulators, work.thread)
+        product = FloatProduct(e, f, layout, instructions, accumulators, work.thread)
         with e.loop(0, f.count("count")) as segment:
             first, rows = (_word(f, segment, word) for word in (1, 2))
             product.sum_groups(first, rows)
         for group, first, rows in _items(e, f, work, layout):
             product.rows(group, first, rows)
 
-    return Kernel(f"expert_linear_{layout.name}_{accumulators}", (*_FIELDS, *_OF_FLOATS), body)
+    name = f"expert_linear_{layout.name}_{instructions}_{accumulators}"
+    return Kernel(name, (*_FIELDS, *_OF_FLOATS), body)
 
 
 @cache
@@ -91,7 +92,7 @@ def lower(low: Lowering, node: Node) -> None:
         low.rounds = True
         kernel = integer_kernel(layout, low.target.dot, low.target.accumulators)
     else:
-        kernel = float_kernel(layout, low.target.accumulators)
+        kernel = float_kernel(layout, low.target.dot, low.target.accumulators)
         sums, stride = low.scratch(order.most_places * blocks * layout.strips * layout.strip_groups)
         fields |= {"x_stride": x.array.shape[1], "sums": sums, "sums_stride": stride}
     low.call(kernel, reads=[x, order], writes=[y], **fields)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Protocol, TypeAlias
 
+from shimmy_plugins.backends.cpu.kernels.lookup import LOOKUPS
 from shimmy_plugins.backends.cpu.layouts import AffineLayout, FloatLayout, Layout, ScaleLayout, offset_of
 from shimmy_plugins.backends.cpu.values import F16, F32, I8, I16, I32, LANES, Operand, Pointer, Value
 
@@ -26,23 +27,25 @@ class Strip(Protocol):
         """The columns of a group in order, as floats yet without scale and offset."""
         ...
 
-    def weight(self, part: int, code: Value) -> Value:
+    def weight(self, part: int, number: Value) -> Value:
         """The weights of a column that ``columns`` gave."""
         ...
 
     def add(self, part: int, y: Value, dot: Value, x_sum: Value) -> Value:
-        """``y`` plus the group's share: ``dot`` is the sum of code times x, ``x_sum`` that of x."""
+        """``y`` plus the group's share: ``dot`` is the sum of number times x, ``x_sum`` that of x."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class AffineStrip:
-    """weight = scale * code + offset"""
+    """weight = scale * number + offset"""
 
     layout: AffineLayout
     block: Pointer
     index: Operand
     """Which strip of the block."""
+    instructions: str
+    """Those with which numbers are looked up: a key of ``lookup.LOOKUPS``."""
     first: Operand = 0
     lanes: int = LANES
     """Vectors hold so many of the 16 rows, from ``first`` on."""
@@ -54,12 +57,16 @@ class AffineStrip:
                 yield (quad >> 8 * byte & 0xFF).to_float()
 
     def quads(self, part: int) -> Iterator[Value]:
-        """The columns of a group, four in the bytes of a 32-bit lane."""
-        quads = self.layout.group // QUAD
-        return (self._quad(i) for i in range(part * quads, (part + 1) * quads))
+        """The columns of a group as numbers, four in the bytes of a 32-bit lane."""
+        quads, codebook = self.layout.group // QUAD, self.layout.codebook
+        codes = (self._quad(i) for i in range(part * quads, (part + 1) * quads))
+        if not codebook:
+            return codes
+        look_up = LOOKUPS[self.instructions]
+        return (look_up(self.block.emitter, four, codebook) for four in codes)
 
-    def weight(self, part: int, code: Value) -> Value:
-        return self.block.emitter.fma(code, self.scale(part), self.offset(part))
+    def weight(self, part: int, number: Value) -> Value:
+        return self.block.emitter.fma(number, self.scale(part), self.offset(part))
 
     def add(self, part: int, y: Value, dot: Value, x_sum: Value) -> Value:
         e = self.block.emitter
@@ -76,7 +83,7 @@ class AffineStrip:
         return self._scale("offset", self.layout.offsets, part)
 
     def _quad(self, index: int) -> Value:
-        """Columns 4 * index to 4 * index + 3, each plane's bits moved to where they are in the code."""
+        """The codes of columns 4 * index to 4 * index + 3: each plane's bits moved to their places."""
         low, pieces = 0, []
         for width in self.layout.planes:
             word, bit = divmod(index * width, 8)
@@ -94,14 +101,21 @@ class AffineStrip:
         if not stored.factor:
             return self._units(self._in_strip(f"{name}_units"), stored, part)
         unit = self._units(self.block + offset_of(self.layout.block, f"{name}_units"), stored, 0)
-        factors = self._rows(self._in_strip(f"{name}_factors"), part)
-        return unit * factors.widen(I32, signed=stored.factor == "i1").to_float(signed=True)
+        factors = self._rows(self._in_strip(f"{name}_factors"), 0 if stored.nibbles else part)
+        factors = factors.widen(I32, signed=stored.factor == "i1")
+        if stored.nibbles:
+            factors = factors >> 4 * part & 0xF
+        return unit * factors.to_float(signed=True)
 
     def _units(self, at: Pointer, stored: ScaleLayout, index: int) -> Value:
         """Units as floats."""
-        if stored.unit == "f2":
-            return self._rows(at.cast(F16), index).widen(F32)
-        return self._rows(at.cast(F32), index)
+        match stored.unit:
+            case "f2":
+                return self._rows(at.cast(F16), index).widen(F32)
+            case "u1":
+                return _power(self._rows(at, index).widen(I32))
+            case _:
+                return self._rows(at.cast(F32), index)
 
     def _rows(self, at: Pointer, index: int) -> Value:
         """From vectors of 16 rows, the rows wanted of the one with a number."""
@@ -110,6 +124,12 @@ class AffineStrip:
     def _in_strip(self, name: str) -> Pointer:
         """A field of the strip."""
         return strip_at(self.layout, self.block, self.index) + offset_of(self.layout.strip_record, name)
+
+
+def _power(exponent: Value) -> Value:
+    """2**(exponent - 128), straight into the exponent bits; below 2**-126 they are 0."""
+    e = exponent.emitter
+    return e.select(exponent < 2, (exponent + 1) << 21, (exponent - 1) << 23).bits(F32)
 
 
 def strip_at(layout: AffineLayout, block: Pointer, index: Operand) -> Pointer:
@@ -129,9 +149,9 @@ class FloatStrip:
         del part
         return (self._column(column * LANES) for column in range(self.layout.columns))
 
-    def weight(self, part: int, code: Value) -> Value:
+    def weight(self, part: int, number: Value) -> Value:
         del part
-        return code
+        return number
 
     def add(self, part: int, y: Value, dot: Value, x_sum: Value) -> Value:
         del part, x_sum
@@ -158,8 +178,8 @@ def move_field(words: Value, width: int, bit: int, to: int) -> Value:
 AnyStrip: TypeAlias = AffineStrip | FloatStrip
 
 
-def strip(layout: Layout, block: Pointer, index: Operand) -> AnyStrip:
+def strip(layout: Layout, block: Pointer, index: Operand, instructions: str) -> AnyStrip:
     """The reading of a strip; ``block`` is the address of the block's bytes."""
-    return (
-        AffineStrip(layout, block, index) if isinstance(layout, AffineLayout) else FloatStrip(layout, block)
-    )
+    if isinstance(layout, AffineLayout):
+        return AffineStrip(layout, block, index, instructions)
+    return FloatStrip(layout, block)

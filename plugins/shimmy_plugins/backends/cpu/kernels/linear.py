@@ -2,9 +2,9 @@
 
 One skeleton: for 16 rows of the weight at a time, for a tile of up to 8 rows of x at a time, walk
 the blocks of columns. A fragment of weights is unpacked once and used by the whole tile. With
-weight = scale * code + offset in a group of columns,
+weight = scale * number + offset in a group of columns,
 
-    y = sum over groups of (scale * sum(code * x) + offset * sum(x))
+    y = sum over groups of (scale * sum(number * x) + offset * sum(x))
 
 where the sums of x over a group are computed first. The order of additions is fixed by the layout
 alone: even and odd columns of a group in one chain each, added; then group after group. So a row's
@@ -37,24 +37,35 @@ _ACCUMULATORS = 3
 
 
 @cache
-def kernel(layout: Layout, accumulators: int) -> Kernel:
-    """The kernel for a layout, where so many accumulators fit the registers."""
+def kernel(layout: Layout, instructions: str, accumulators: int) -> Kernel:
+    """The kernel for a layout, where so many accumulators fit the registers.
+
+    ``instructions`` look up the numbers of a codebook.
+    """
 
     def body(e: Emitter, f: Fields, work: Work) -> None:
-        product = FloatProduct(e, f, layout, accumulators, work.thread)
+        product = FloatProduct(e, f, layout, instructions, accumulators, work.thread)
         rows = f.count("rows")
         product.sum_groups(e.int(0), rows)
         with work.claim(f.size("groups")) as group:
             product.rows(RowGroup.of(f, layout, group, Rows(f)), e.int(0), rows)
 
-    return Kernel(f"linear_{layout.name}_{accumulators}", _FIELDS, body)
+    return Kernel(f"linear_{layout.name}_{instructions}_{accumulators}", _FIELDS, body)
 
 
 class FloatProduct:
     """Emits the products of some rows of x with 16 rows of a weight."""
 
-    def __init__(self, e: Emitter, f: Fields, layout: Layout, accumulators: int, thread: Value) -> None:
-        self._e, self._f, self._layout = e, f, layout
+    def __init__(
+        self,
+        e: Emitter,
+        f: Fields,
+        layout: Layout,
+        instructions: str,
+        accumulators: int,
+        thread: Value,
+    ) -> None:
+        self._e, self._f, self._layout, self._instructions = e, f, layout, instructions
         self._sizes = [size for size in (8, 4, 2, 1) if size * _ACCUMULATORS <= accumulators]
         # Each thread sums for itself: that is quick, and saves the threads a meeting.
         self._sums = f.pointer("sums") + thread * f.size("sums_stride")
@@ -84,7 +95,8 @@ class FloatProduct:
         start = group.output.start(first, LANES)
         totals = [e.variable(start) for _ in rows]
         with e.loop(0, blocks) as b, e.loop(0, layout.strips) as s:
-            weights, at = strip(layout, group.weight + b * layout.block.itemsize, s), b * layout.strips + s
+            block, at = group.weight + b * layout.block.itemsize, b * layout.strips + s
+            weights = strip(layout, block, s, self._instructions)
             for part in range(layout.strip_groups):
                 column = at * layout.strip + part * (layout.strip // layout.strip_groups)
                 dots = _dot_group(e, weights.columns(part), [p + column for p in x])
@@ -97,11 +109,11 @@ class FloatProduct:
 
 
 def _dot_group(e: Emitter, columns: Iterator[Value], x: list[Pointer]) -> list[Value]:
-    """sum(code * x) over a group of columns, for each x: even and odd columns apart, then together."""
+    """sum(number * x) over a group of columns, for each x: even and odd columns apart, then together."""
     even, odd = ([e.floats(0.0)] * len(x) for _ in range(2))
-    for i, code in enumerate(columns):
+    for i, number in enumerate(columns):
         sums = odd if i % 2 else even
-        sums[:] = [e.fma(code, at[i].splat(), total) for at, total in zip(x, sums, strict=True)]
+        sums[:] = [e.fma(number, at[i].splat(), total) for at, total in zip(x, sums, strict=True)]
     return [a + b for a, b in zip(even, odd, strict=True)]
 
 
@@ -116,7 +128,7 @@ def lower(low: Lowering, node: Node) -> None:
     layout = matrix.layout
     sums, sums_stride = low.scratch(low.limits.step_tokens * blocks * layout.strips * layout.strip_groups)
     low.call(
-        kernel(layout, low.target.accumulators),
+        kernel(layout, low.target.dot, low.target.accumulators),
         reads=[x],
         writes=[y],
         rows=y.rows,

@@ -1,11 +1,11 @@
 """linear with activations of 8 bits: products and sums of a group of columns are exact integers.
 
 The skeleton is that of ``linear``: 16 rows of the weight, a tile of rows of x, block after block.
-With weight = scale * code + offset and x = x_scale * x_code in a group of columns,
+With weight = scale * number + offset and x = x_scale * x_code in a group of columns,
 
-    y = sum over groups of (scale * x_scale * sum(code * x_code) + offset * x_scale * sum(x_code))
+    y = sum over groups of (scale * x_scale * sum(number * x_code) + offset * x_scale * sum(x_code))
 
-and where offset = scale * -zero, the integers take that in: sum((code - zero) * x_code). Groups are
+and where offset = scale * -zero, the integers take that in: sum((number - zero) * x_code). Groups are
 added in F32, always one after the other, so a row's bits depend neither on the tile it is in nor on
 the instructions that multiply its integers.
 """
@@ -53,7 +53,7 @@ class IntegerProduct:
     """Emits the products of some rows of x with 16 rows of a weight."""
 
     def __init__(self, e: Emitter, f: Fields, layout: AffineLayout, dot: str, accumulators: int) -> None:
-        self._e, self._f, self._layout, self._dot = e, f, layout, DOTS[dot]
+        self._e, self._f, self._layout, self._dot = e, f, layout, dot
         self._wide = accumulators >= 2 * PANEL
 
     def rows(self, group: RowGroup, first: Value, rows: Value) -> None:
@@ -82,7 +82,7 @@ class IntegerProduct:
                     (block + s * strip_bytes).prefetch(_AHEAD + line)
             first = x + (b * layout.strips + s) * (PANEL * RECORD.itemsize)
             records = [Record(first + r * RECORD.itemsize, lanes) for r in range(len(rows))]
-            self._add_strip(AffineStrip(layout, block, s, lane, lanes), records, totals)
+            self._add_strip(AffineStrip(layout, block, s, self._dot, lane, lanes), records, totals)
         for row, total in zip(rows, totals, strict=True):
             group.output.put(row, column, total.value)
 
@@ -91,13 +91,13 @@ class IntegerProduct:
         e, layout = self._e, weights.layout
         groups, zero = layout.strip_groups, layout.offsets
         for part in range(groups):
-            codes = list(weights.quads(part))
+            numbers = list(weights.quads(part))
             scale = weights.scale(part)
             for record, total in zip(records, totals, strict=True):
-                x = [record.quad(part * len(codes) + i) for i in range(len(codes))]
+                x = [record.quad(part * len(numbers) + i) for i in range(len(numbers))]
                 start = record.minus_sum(part, groups)
                 start = start * (zero if isinstance(zero, int) else 0)
-                dot = self._dot(e, start, codes, x, layout.bits).to_float(signed=True)
+                dot = DOTS[self._dot](e, start, numbers, x, layout.number_bits).to_float(signed=True)
                 total.value = e.fma(dot, scale * record.scale, total.value)
                 if not isinstance(zero, int):
                     total.value = e.fma(weights.offset(part), record.sum(part, groups), total.value)

@@ -8,11 +8,11 @@ from functools import cache, reduce
 import numpy as np
 from numpy.typing import NDArray
 
-from shimmy.gguf.quant import FloatRun, Scales
+from shimmy.gguf.quant import Bytes8, FloatRun, Scales
 from shimmy_plugins.backends.cpu.emitter import Emitter
 from shimmy_plugins.backends.cpu.kernel import Fields, FieldValue, Kernel, Work
 from shimmy_plugins.backends.cpu.kernels.fragments import BYTE, QUAD, move_field, strip_at
-from shimmy_plugins.backends.cpu.layouts import AffineLayout, Layout, Packed, Run, offset_of
+from shimmy_plugins.backends.cpu.layouts import AffineLayout, Layout, Packed, Run, ScaleLayout, offset_of
 from shimmy_plugins.backends.cpu.values import I8, I16, I32, LANES, Pointer, Value
 
 Array = NDArray[np.generic]
@@ -46,7 +46,7 @@ def fields(layout: Layout, packed: Packed, run: Run) -> Mapping[str, FieldValue]
     """The kernel's arguments to pack the rows of ``run`` into the row groups ``packed``."""
     groups, blocks = packed.shape
     values: dict[str, FieldValue] = {"groups": groups, "blocks": blocks, "packed": packed}
-    for name, array in _arrays(run).items():
+    for name, array in _arrays(layout, run).items():
         per_block = layout.columns if name == "codes" else _per_block(layout)[name]
         values[name] = array = _padded(array, (groups * LANES, blocks * per_block))
         if name == "codes":
@@ -68,17 +68,23 @@ def _numbers(record: np.dtype[np.void]) -> list[str]:
     return [name for name in record.names or () if not name.startswith(("plane", "strips"))]
 
 
-def _arrays(run: Run) -> dict[str, Array]:
+def _arrays(layout: Layout, run: Run) -> dict[str, Array]:
     """The arrays of a run, by the names of the fields they fill."""
     if isinstance(run, FloatRun):
         return {"values": run.values}
+    assert isinstance(layout, AffineLayout)
     arrays: dict[str, Array] = {"codes": run.codes}
-    for name, scales in (("scale", run.scales), ("offset", run.offsets)):
-        if isinstance(scales, Scales):
+    for name, kind, scales in (("scale", layout.scales, run.scales), ("offset", layout.offsets, run.offsets)):
+        if isinstance(scales, Scales) and isinstance(kind, ScaleLayout):
             arrays[f"{name}_units"] = scales.units
             if scales.factors is not None:
-                arrays[f"{name}_factors"] = scales.factors
+                arrays[f"{name}_factors"] = _in_nibbles(scales.factors) if kind.nibbles else scales.factors
     return arrays
+
+
+def _in_nibbles(factors: Bytes8) -> Array:
+    """Two neighbours in a byte, the first in the low nibble."""
+    return factors[:, ::2] | factors[:, 1::2] << 4
 
 
 def _padded(array: Array, shape: tuple[int, int]) -> Array:

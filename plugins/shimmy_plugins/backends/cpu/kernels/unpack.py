@@ -34,8 +34,8 @@ class _NativeBytes:
     def field(self, first: int, bits: int) -> _NativeBytes:
         return self._each(lambda v: v >> first & (1 << bits) - 1)
 
-    def bits(self) -> _NativeBytes:
-        wide = [v.each_bit() for v in self.vectors]
+    def spread(self, bits: int) -> _NativeBytes:
+        wide = [v.each_field(bits) for v in self.vectors]
         return _NativeBytes(tuple(part for v in wide for part in v.split(min(LANES, v.type.count))))
 
     def __or__(self, other: _NativeBytes) -> _NativeBytes:
@@ -64,7 +64,7 @@ class _NativeBytes:
 
 @dataclass(frozen=True, slots=True)
 class _NativeBlock:
-    """The block at an address; a half float is its bits."""
+    """The block at an address; a half float is its bits, a power its exponent."""
 
     at: Pointer
 
@@ -77,8 +77,17 @@ class _NativeBlock:
         bits = self.at.vector(at, 2).bits(I16).lane(0)
         return bits ^ 0x8000 if negative else bits
 
+    def power(self, at: int) -> Value:
+        return self.at[at]
+
     def join(self, *parts: _NativeBytes) -> _NativeBytes:
-        return _NativeBytes(tuple(v for part in parts for v in part.vectors))
+        vectors: list[Value] = []
+        for v in (v for part in parts for v in part.vectors):
+            # The same bytes are always in the same vectors, whatever they were joined from.
+            while vectors and vectors[-1].type.count == v.type.count < LANES:
+                v = vectors.pop().joined(v)
+            vectors.append(v)
+        return _NativeBytes(tuple(vectors))
 
 
 class Unpacker:
@@ -95,7 +104,7 @@ class Unpacker:
                 parts.codes.store(f.pointer("codes", I8) + column)
                 for name, scales in (("scale", parts.scales), ("offset", parts.offsets)):
                     if isinstance(scales, BlockScales):
-                        f.pointer(f"{name}_units", I16)[block] = scales.unit
+                        f.pointer(f"{name}_units", scales.unit.type)[block] = scales.unit
                         if scales.factors is not None:
                             at = block * scales.factors.count
                             scales.factors.store(f.pointer(f"{name}_factors", I8) + at)
@@ -125,4 +134,4 @@ class Unpacker:
 def _empty(form: Scales, rows: int) -> Scales:
     """Room for the scales of some rows."""
     units, factors = form.units[:1].repeat(rows, axis=0), form.factors
-    return Scales(units, None if factors is None else factors[:1].repeat(rows, axis=0))
+    return Scales(units, None if factors is None else factors[:1].repeat(rows, axis=0), form.factor_bits)
