@@ -49,7 +49,7 @@ class Case:
 VOCABULARY = 19
 TOKENS = (1, 2, 3, 8, 9)
 #: Rows and columns of matrices; floats have rows of any length.
-SHAPES = ((1, 32), (15, 96), (16, 256), (17, 32), (48, 96), (17, 512))
+SHAPES = ((3, 32), (15, 96), (16, 256), (17, 32), (48, 96), (17, 512))
 ODD_SHAPES = ((16, 7), (17, 33))
 LAYOUTS: tuple[Layout, ...] = (*AFFINE, "f32", "f16", "bf16")
 #: Layouts of experts: codes with and without offsets, with scales in units, floats.
