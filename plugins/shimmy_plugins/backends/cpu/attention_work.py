@@ -21,9 +21,9 @@ I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 
 #: Positions in a piece of context. It decides on the order of additions, so nothing else may change it.
-PIECE_TOKENS = 256
+PIECE_TOKENS = 128
 #: Tiles per thread at least, where there are rows enough: so that all threads finish together.
-_TILES_PER_THREAD = 4
+_TILES_PER_THREAD = 8
 
 
 @dataclass(frozen=True, slots=True)

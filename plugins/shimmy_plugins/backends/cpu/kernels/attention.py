@@ -80,7 +80,8 @@ def pieces_kernel(variant: Variant) -> Kernel:
         with work.claim(f.count("count") * thread.kv_heads) as item:
             number, kv_head = item // thread.kv_heads, item % thread.kv_heads
             row, piece = (thread.item(number, 2, word) for word in range(2))
-            _piece(thread, row, piece, kv_head, thread.results(number, kv_head))
+            with e.when(_first_piece(thread, row) < piece + 1):
+                _piece(thread, row, piece, kv_head, thread.results(number, kv_head))
 
     return Kernel(variant.name("pieces"), FIELDS, body)
 
@@ -117,11 +118,16 @@ def sums_kernel(variant: Variant) -> Kernel:
             number, head = item // heads, item % heads
             row, first, pieces = (thread.item(number, 3, word) for word in range(3))
             total.reset()
-            with e.loop(first, first + pieces) as piece:
+            with e.loop(first + _first_piece(thread, row), first + pieces) as piece:
                 total.add(thread.results(piece, head // variant.sharing) + head % variant.sharing)
             thread.finish(total, row, head)
 
     return Kernel(variant.name("sums"), FIELDS, body)
+
+
+def _first_piece(thread: Thread, row: Value) -> Value:
+    """The number of the first piece that a row sees."""
+    return thread.begin(Sequence(thread.e, thread.f, row).position + 1) // PIECE_TOKENS
 
 
 def _blocks(e: Emitter, piece: Value, begin: Value, end: Value) -> AbstractContextManager[Value]:
