@@ -54,13 +54,14 @@ def register_architectures(register: Callable[[ArchitectureSpec], None]) -> None
             "attention.head_count": "n_head",
             "attention.layer_norm_epsilon": "layer_norm_epsilon",
         },
-        defaults={"n_inner": None, "layer_norm_epsilon": 1e-5},
+        defaults={"layer_norm_epsilon": 1e-5},
         expected={
             "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
             "scale_attn_weights": (True,),
             "scale_attn_by_inverse_layer_idx": (False,),
             "add_cross_attention": (False,),
         },
+        derive=lambda config: {"n_inner": config.get("n_inner") or 4 * config["n_embd"]},
         rotary=False,
         # The causal mask, which older versions stored.
         ignored=(".attn.bias",),
