@@ -10,15 +10,12 @@ from shimmy.graph.builder import Graph, Value
 from shimmy.huggingface.keys import DECODER_DEFAULTS, DECODER_KEYS
 from shimmy.huggingface.names import RotaryPairs, Transform
 from shimmy.specs import ArchitectureSpec, HuggingFaceSpec
-from shimmy_plugins.architectures.parts import DecoderParams, experts, heads, swiglu
+from shimmy_plugins.architectures.parts import DecoderParams, ExpertParams, experts, heads, swiglu
 
 
 @dataclass(frozen=True, kw_only=True)
-class LlamaParams(DecoderParams):
+class LlamaParams(DecoderParams, ExpertParams):
     attention__layer_norm_rms_epsilon: float
-    expert_used_count: int = 0
-    expert_weights_norm: bool = True
-    expert_weights_scale: float = 1.0
 
 
 class Llama:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from shimmy.graph.builder import Graph, Value
 
@@ -38,17 +37,13 @@ class DecoderParams:
         return self.rope__dimension_count or self.head_dim
 
 
-class ExpertParams(Protocol):
+@dataclass(frozen=True, kw_only=True)
+class ExpertParams:
     """Keys of a mixture of experts."""
 
-    @property
-    def expert_used_count(self) -> int: ...
-
-    @property
-    def expert_weights_norm(self) -> bool: ...
-
-    @property
-    def expert_weights_scale(self) -> float: ...
+    expert_used_count: int = 0
+    expert_weights_norm: bool = True
+    expert_weights_scale: float = 1.0
 
 
 def heads(g: Graph, x: Value, p: DecoderParams, *, fused: bool = False) -> tuple[Value, Value, Value]:
