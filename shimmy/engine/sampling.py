@@ -45,6 +45,7 @@ _BIN_BITS = 10
 _MASK = 0xFFFFFFFF
 F32 = NDArray[np.float32]
 U32 = NDArray[np.uint32]
+I64 = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +170,15 @@ def _penalised(logits: F32, row: RowSampling) -> F32:
 
 
 def _draw(scores: F32, best: np.float32, cuts: Cuts) -> int:
-    ids = np.sort(_largest(scores, cuts.top_k)) if 0 < cuts.top_k < len(scores) else None
-    kept = scores if ids is None else scores[ids]
-    weights = _weights(kept, best, cuts.scale)
+    ids = None  # all; an array of them would take as long as their weights
+    if 0 < cuts.top_k < len(scores):
+        ids = np.sort(_largest(scores, cuts.top_k))
+        scores = scores[ids]
+    weights = _weights(scores, best, cuts.scale)
     if cuts.top_p < 2**32:
-        _keep_top(_steps(kept, best, cuts.scale), weights, cuts.top_p)
+        near, target = _near_top(weights, cuts.top_p)
+        ids, weights = near if ids is None else ids[near], weights[near]
+        weights[~_top(_steps(scores[near], best, cuts.scale), weights, target)] = 0
     if cuts.min_weight:
         weights[weights < cuts.min_weight] = 0
     position = _drawn(weights, cuts.word)
@@ -200,21 +205,31 @@ def _weights(scores: F32, best: np.float32, scale: np.float32) -> U32:
     return weights
 
 
-def _keep_top(steps: U32, weights: U32, share: int) -> None:
-    """Make all weights 0 but those of the fewest steps, as few as reach ``share`` / 2^32 of the sum, or one.
+def _near_top(weights: U32, share: int) -> tuple[I64, int]:
+    """Places among which are those of the fewest steps that reach a share of the sum, and that part of it.
+
+    All the others together weigh no more than what need not be reached.
+    """
+    total = int(weights.sum(dtype=np.int64))
+    target = max(-(-total * share >> 32), 1)
+    return np.flatnonzero(weights > (total - target) // len(weights)), target
+
+
+def _top(steps: U32, weights: U32, target: int) -> NDArray[np.bool_]:
+    """Which are the fewest steps, as few as have a sum of weights of ``target``.
 
     Only the last of those are sorted: steps fall into bins. Sums in F64 are exact up to 2^53.
     """
     bins = (steps >> _BIN_BITS).astype(np.intp)
     running = np.cumsum(np.bincount(bins, weights))
-    target = max(-(-int(running[-1]) * share >> 32), 1)
     last = int(np.searchsorted(running, target))
     missing = target - (int(running[last - 1]) if last else 0)
     members = np.flatnonzero(bins == last)
     order = members[np.argsort(steps[members], kind="stable")]
     count = int(np.searchsorted(np.cumsum(weights[order], dtype=np.int64), missing)) + 1
-    weights[bins > last] = 0
-    weights[order[count:]] = 0
+    kept: NDArray[np.bool_] = bins < last
+    kept[order[:count]] = True
+    return kept
 
 
 def _drawn(weights: U32, word: int) -> int:
@@ -228,12 +243,24 @@ def _drawn(weights: U32, word: int) -> int:
     return start + int(np.searchsorted(running, at, side="right"))
 
 
-def _largest(values: F32, count: int) -> NDArray[np.int64]:
+def _largest(values: F32, count: int) -> I64:
     """Indices of the ``count`` largest, best first, ties to the lower index."""
     count = min(count, len(values))
     if count == 0:
         return np.empty(0, np.int64)
-    threshold = np.partition(values, len(values) - count)[len(values) - count]
-    candidates = np.flatnonzero(values >= threshold)
+    candidates = np.flatnonzero(values >= _lower_bound(values, count))
+    near = values[candidates]
+    threshold = np.partition(near, len(near) - count)[len(near) - count]
+    candidates = candidates[near >= threshold]
     order = np.lexsort((candidates, -values[candidates]))
     return candidates[order[:count]].astype(np.int64)
+
+
+def _lower_bound(values: F32, count: int) -> np.float32:
+    """What at least ``count`` values reach, found quickly where they are many, and hardly any other does."""
+    parts = len(values) // _PART
+    if parts < count:
+        return np.float32(-np.inf)
+    # Each of the largest of a part is one of them.
+    most = values[: parts * _PART].reshape(_PART, parts).max(axis=0)
+    return np.float32(np.partition(most, parts - count)[parts - count])

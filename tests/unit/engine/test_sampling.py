@@ -117,6 +117,18 @@ def test_every_choice_is_that_of_the_definition() -> None:
     assert len(seen) > 100
 
 
+@pytest.mark.parametrize("spread", [0.01, 1, 6])
+def test_the_same_with_many_tokens(spread: float) -> None:
+    """What cannot be chosen is left out early there."""
+    rng = np.random.default_rng(4)
+    for n, (top_k, top_p) in enumerate([(0, 0.95), (0, 0.3), (40, 1.0), (78, 0.9), (79, 0.9999), (1, 0.5)]):
+        scores = rng.normal(0, spread, 20_123).astype(np.float32)
+        scores[rng.integers(0, len(scores), 500)] = scores[:500]  # ties
+        params = Sampling(top_k=top_k, top_p=top_p, seed=n)
+        token = choose(scores, RowSampling(params, n, {}, {})).token
+        assert token == by_definition(scores, Cuts.of(params, n)), params
+
+
 def test_weights_halve_in_65536_steps() -> None:
     """The table is exact: no entry depends on how a machine rounds powers."""
     assert powers().shape == (65536,)
