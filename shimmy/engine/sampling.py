@@ -253,7 +253,8 @@ def _largest(values: F32, count: int) -> I64:
     threshold = np.partition(near, len(near) - count)[len(near) - count]
     candidates = candidates[near >= threshold]
     order = np.lexsort((candidates, -values[candidates]))
-    return candidates[order[:count]].astype(np.int64)
+    best: I64 = candidates[order[:count]]
+    return best
 
 
 def _lower_bound(values: F32, count: int) -> np.float32:
