@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from shimmy.engine.engine import Engine
 from shimmy.engine.plan import Limits, Plan
 from shimmy.engine.protocol import Sampling, Submit
+from shimmy.errors import EngineError
 from shimmy.graph.lora import Term
 from shimmy.graph.offload import split
 from shimmy_plugins.backends.wgpu.adapters import list_adapters
@@ -166,3 +168,20 @@ def test_what_leaves_takes_no_memory_of_the_gpu(wishes: dict[str, int]) -> None:
         assert parts.what in plan.description
         assert plan.ahead == 1
     gpu.close()
+
+
+@pytest.mark.parametrize("kv_type", ["f16", "q8_0"])
+def test_both_sides_store_keys_and_values_alike(kv_type: str) -> None:
+    limits = replace(LIMITS, kv_type=kv_type)
+    plans = compile_graph("reference", GRAPH, WEIGHTS, limits), compile_split({"keep_layers": 2}, limits)
+    assert plans[1].kv_type == kv_type
+    for expected, found in zip(*map(steps, plans), strict=True):
+        assert_close(found, expected, 1e-4)
+    for plan in plans:
+        plan.close()
+
+
+def test_a_step_that_does_not_fit_is_refused(plan: Plan) -> None:
+    plan.reserve(1)
+    with pytest.raises(EngineError, match=r"KV block"):
+        rows_of(plan, batch_of([Part([1], 0, [1])]))

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
-from tests.backend.harness import BACKENDS, compile_with
+from tests.backend.harness import (
+    BACKENDS,
+    LIMITS,
+    assert_close,
+    backend_named,
+    compile_with,
+    generate_greedy,
+)
 from tests.backend.split import SplitBackend
 from tests.backend.test_zoo import answers, assert_answers
 from tests.zoo import model_path, reference
@@ -28,3 +37,19 @@ def test_greedy_tokens_and_logits(name: str, wishes: dict[str, int]) -> None:
     for prompt in reference(name.split(".")[0])["prompts"]:
         assert_answers(plan, prompt["ids"], answers(name)[prompt["id"]])
     plan.close()
+
+
+def test_both_sides_compute_in_the_precision_that_is_set() -> None:
+    ids = reference("llama_spm")["prompts"][0]["ids"]
+    logits = {}
+    for precision in ("f32", "int8"):
+        limits = replace(LIMITS, precision=precision)
+        for side, backend in (("cpu", backend_named("cpu")), ("both", SplitBackend(keep_layers=1))):
+            plan = compile_with(backend, model_path("llama_spm.q4_k_m"), limits)
+            assert plan.precision == precision
+            logits[side, precision] = generate_greedy(plan, ids, 1)[1][None]
+            plan.close()
+    assert_close(logits["both", "f32"], logits["cpu", "f32"])
+    assert_close(logits["both", "int8"], logits["cpu", "int8"], 1e-3)
+    with pytest.raises(AssertionError):
+        assert_close(logits["both", "int8"], logits["cpu", "f32"], 5e-3)

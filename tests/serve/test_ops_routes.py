@@ -15,7 +15,7 @@ from shimmy.errors import EngineError, GGUFError
 from shimmy.plugins import PluginChoice, load_plugins
 from shimmy.settings import Settings
 from shimmy.specs import MetricSpec
-from tests.serve.fake_engine import FakeServer, chat, eventually
+from tests.serve.fake_engine import FakeServer, chat, eventually, facts
 
 
 async def get(client: Client, path: str) -> tuple[int, Any]:
@@ -54,6 +54,7 @@ def test_health_tells_the_truth_while_loading() -> None:
             status, body = await get(client, "/health")
             assert (status, body["status"]) == (200, "ok")
             assert body["models"][0]["backend"] == "echo"
+            assert body["models"][0]["description"] == facts().description
             assert (await get(client, "/ready"))[0] == 200
 
     asyncio.run(scenario())

@@ -52,6 +52,7 @@ def _model(state: ModelState) -> dict[str, Any]:
         report |= {
             "backend": state.facts.backend,
             "precision": state.facts.precision,
+            "description": state.facts.description,
             "context": state.facts.context,
         }
     if state.error:
