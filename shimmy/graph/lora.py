@@ -11,7 +11,7 @@ Adapters come and go while a plan runs: nodes name their target by label, plans 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,6 +51,24 @@ class Term:
     def bytes(self) -> int:
         return sum(array.nbytes for array in (self.a, self.b, self.offset) if array is not None)
 
+    def added(self, x: F32) -> F32:
+        """scale * B(A x) + offset of a linear node, (out,), or (1,) if that is zero."""
+        added = np.zeros(1, np.float32) if self.offset is None else self.offset
+        if self.b is None:
+            return added
+        middle = x if self.a is None else self.a.astype(np.float32) @ x
+        product: F32 = np.dot(self.b.astype(np.float32), middle)
+        return np.float32(self.scale) * product + added
+
+    def added_to_embedding(self, token: int) -> F32:
+        """The same of an embedding, where A x is a row of A."""
+        assert self.a is not None
+        row: F32 = self.a[token].astype(np.float32)
+        if self.b is None:
+            added = np.zeros(1, np.float32) if self.offset is None else self.offset
+            return np.float32(self.scale) * row + added
+        return replace(self, a=None).added(row)
+
 
 #: An adapter, by the labels of the nodes it changes.
 Terms = Mapping[str, Term]
@@ -88,20 +106,6 @@ def lora(
         at = int(np.searchsorted(batch.outputs, row)) if late else int(row)
         if term is None or (late and not (at < len(batch.outputs) and batch.outputs[at] == row)):
             continue
-        y[at] += scale * _added(term, batch.tokens[row], None if x is None else x[at])
+        added = term.added_to_embedding(batch.tokens[row]) if x is None else term.added(x[at])
+        y[at] += scale * added
     return y
-
-
-def _added(term: Term, token: int, x: F32 | None) -> F32:
-    """scale * B(A x) + offset, (out,)."""
-    if x is None:
-        assert term.a is not None
-        middle = term.a[token].astype(np.float32)
-    else:
-        middle = x if term.a is None else term.a.astype(np.float32) @ x
-    added: F32 = np.zeros(1, np.float32) if term.offset is None else term.offset
-    if term.b is not None:
-        added = np.float32(term.scale) * (term.b.astype(np.float32) @ middle) + added
-    elif x is None:
-        added = np.float32(term.scale) * middle + added
-    return added

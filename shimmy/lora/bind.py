@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -78,18 +78,29 @@ class _Binding:
     def __init__(self, adapter: Adapter, base: Base) -> None:
         self._adapter, self._base = adapter, base
         self._targets = target_labels(base.graph)
+        self._shifting = {
+            node.label: node
+            for node in base.graph.nodes
+            if "bias" in node.weights and node.label not in self._targets
+        }
+        """Norms that add a bias."""
         self._experts = {node.label for node in base.graph.nodes if node.op == "expert_linear"}
         self._label = self._labels()
         self._transforms = self._declared()
 
     def terms(self) -> dict[str, Term]:
         terms: dict[str, Term] = {}
+        modules = self._adapter.modules
         # Names and shapes of all modules first: reading takes longer.
-        nodes = {name: self._node(name, module) for name, module in self._adapter.modules.items()}
-        for name, module in self._adapter.modules.items():
-            term = self._term(nodes[name], module)
-            if term.a is not None or term.b is not None or term.offset is not None:
-                terms[nodes[name].label] = term
+        nodes = {name: self._node(name, module) for name, module in modules.items()}
+        for name, node in nodes.items():
+            if node.label in self._targets:
+                term = self._term(node, modules[name])
+                if term.a is not None or term.b is not None or term.offset is not None:
+                    terms[node.label] = term
+        for name, node in nodes.items():
+            if node.label in self._shifting:
+                terms |= self._shifted(node, modules[name], terms)
         return terms
 
     def _labels(self) -> Callable[[str], str]:
@@ -124,11 +135,12 @@ class _Binding:
                 f"{name!r} ({label}) is part of an expert of a mixture, which adapters cannot change.",
                 "Train one for attention, shared networks, embedding or head.",
             )
+        if label in self._shifting and module.parts == [module.bias]:
+            node = self._shifting[label]
+            self._check_shapes(node, {module.bias: self._base.weights.shape(node.weights["bias"])})
+            return node
         if label not in self._targets:
-            raise self._error(
-                f"{name!r} ({label}) is no matrix or embedding of the base, so it cannot be adapted.",
-                did_you_mean(label, self._targets),
-            )
+            raise self._unknown(name, label)
         node = self._targets[label]
         rows, columns = matrix(self._base.weights.shape(node.weights["weight"]))
         inner, outer = (rows, columns) if node.op == "embed" else (columns, rows)
@@ -140,14 +152,28 @@ class _Binding:
             module.weight: weight,
             module.bias: (outer,),
         }
+        self._check_shapes(node, expected)
+        return node
+
+    def _check_shapes(self, node: Node, expected: Mapping[Part | None, tuple[int, ...]]) -> None:
         for part, shape in expected.items():
             if part is not None and part.shape != shape:
+                own = " x ".join(map(str, self._base.weights.shape(node.weights["weight"])))
                 raise self._error(
-                    f"tensor {part.name!r} has shape {part.shape}, but for {label} of the base "
-                    f"({rows} x {columns}) it must be {shape}.",
+                    f"tensor {part.name!r} has shape {part.shape}, but for {node.label} of the base "
+                    f"({own}) it must be {shape}.",
                     self._hint(),
                 )
-        return node
+
+    def _unknown(self, name: str, label: str) -> AdapterError:
+        """Nothing of the base that can be adapted has this name."""
+        if any(node.label == label for node in self._base.graph.nodes):
+            hint = "Merge the adapter into its base (merge_and_unload) and convert the result to GGUF."
+        else:
+            hint = did_you_mean(label, self._targets)
+        return self._error(
+            f"{name!r} ({label}) is no matrix or embedding of the base, so it cannot be adapted.", hint
+        )
 
     def _hint(self) -> str:
         trained = f" It was trained on {self._adapter.base!r}." if self._adapter.base else ""
@@ -188,6 +214,22 @@ class _Binding:
                 change = change - self._base.weights.dequantize(node.weights["bias"]).ravel()
             offset = change if offset is None else offset + change
         return offset if offset is not None and offset.any() else None
+
+    def _shifted(self, norm: Node, module: Module, terms: Mapping[str, Term]) -> dict[str, Term]:
+        """The terms of layers behind a norm whose bias is another one: W(x + c) = Wx + Wc."""
+        assert module.bias is not None
+        own = self._base.weights.dequantize(norm.weights["bias"]).ravel()
+        change = self._read(module.bias).astype(np.float32) - own
+        shifted = {}
+        for node in self._base.graph.nodes:
+            if norm.index not in node.inputs:
+                continue
+            if node.label not in self._targets:
+                raise self._unknown(norm.label, norm.label)
+            term = terms.get(node.label, Term())
+            weight = self._base.weights.dequantize(node.weights["weight"])
+            shifted[node.label] = replace(term, offset=weight @ change + term.added(change))
+        return shifted
 
     def _read(self, part: Part) -> Floats:
         with adapter_errors():
