@@ -12,8 +12,8 @@ var<private> tile_end: u32;
 // The first row of a tile.
 fn tile_begin(number: u32) -> u32 {
     let tile = tiles[number];
-    tile_expert = tile.x;
-    tile_end = tile.z;
+    tile_expert = tile.x - ${slots.here.start}u;
+    tile_end = ${"tile.z" if slots.whole else "select(0u, tile.z, tile.x >= %du && tile.x < %du)" % (slots.here.start, slots.here.stop)};
     return tile.y;
 }
 fn tile_rows() -> u32 { return tile_end; }
@@ -36,7 +36,7 @@ fn tile_matrix_row(column: u32, place: u32) -> u32 {
 # if gated
 # set half = tile.columns // 2
     // Half of the tile is of gate's rows, half of up's.
-    let row = min(column + place % ${half}u, ${width - 1}u) + place / ${half}u * ${width * (slots.experts if slots else 1)}u;
+    let row = min(column + place % ${half}u, ${width - 1}u) + place / ${half}u * ${width * (slots.here | length if slots else 1)}u;
 # else
     let row = min(column + place, ${width - 1}u);
 # endif
@@ -44,11 +44,11 @@ fn tile_matrix_row(column: u32, place: u32) -> u32 {
 }
 fn tile_store(index: u32, column: u32, ${"gate: f32, up: f32" if gated else "sum: f32"}) {
     if (index >= tile_rows() || column >= ${width}u) { return; }
-    let at = ${"order[index]" if slots else "(step_first_output() + index)" if late else "index"} * ${width}u + column;
+    let at = ${"order[index]" if slots else "(step_first_output() + index)" if late else "index"} * ${y.stride}u + ${y.offset}u + column;
 # if gated
-    y[at] = gated(gate${" + bias[column]" if bias}, up${" + bias[%du + column]" % width if bias});
+    y[at] = gated(gate${" + bias[%du + column]" % y.offset if bias}, up${" + bias[%du + column]" % (y.offset + width) if bias});
 # else
-    let product = sum${" + bias[column]" if bias};
+    let product = sum${" + bias[%du + column]" % y.offset if bias};
     y[at] = ${{"store": "product", "add": "y[at] + product", "gelu": "gelu(product)"}[ending]};
 # endif
 }

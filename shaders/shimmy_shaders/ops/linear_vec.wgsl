@@ -104,21 +104,21 @@ fn top_of(turn: u32, at: vec3<u32>, owner: u32) -> u32 {
 }
 fn rows_of(top: u32, slot: u32) -> array<u32, ${weight_rows}> {
 # if slots
-    let first = expert_of(min(slot, count() - 1u)) * ${outputs}u;
+    let first = expert_here(min(slot, count() - 1u)) * ${outputs}u;
 # endif
     return array<u32, ${weight_rows}>(
 # for e in range(shape.each)
 # for h in range(halves)
-        min(top + ${e * shape.owners}u, ${outputs - 1}u) + ${h * outputs * (slots.experts if slots else 1)}u${" + first" if slots},
+        min(top + ${e * shape.owners}u, ${outputs - 1}u) + ${h * outputs * (slots.here | length if slots else 1)}u${" + first" if slots},
 # endfor
 # endfor
     );
 }
 
 # if lora
-// The row of the weight for the totals of number r of an invocation.
+// The row of all of the weight for the totals of number r of an invocation.
 fn row_of_total(top: u32, r: u32) -> u32 {
-    return min(top + r / ${halves}u * ${shape.owners}u, ${outputs - 1}u) + r % ${halves}u * ${outputs}u;
+    return ${y.offset}u + min(top + r / ${halves}u * ${shape.owners}u, ${outputs - 1}u) + r % ${halves}u * ${outputs}u;
 }
 # endif
 
@@ -151,6 +151,9 @@ fn main(
     var held = load(rows_of(top_of(0u, at, owner), at.y), first_chunk);
     let first = at.y * ${shape.batch}u;
     if (first >= count()) { return; }
+# if slots and not slots.whole
+    if (!is_here(first)) { return; }
+# endif
 # if place == "workgroup"
     prepare(first, li);
 # if meet
@@ -220,13 +223,13 @@ fn main(
             let b = k % ${shape.batch}u;
             let row = top + e * ${shape.owners}u;
             if (row < ${outputs}u && first + b < count()) {
-                let i = (${"step_first_output() + " if late}first + b) * ${outputs}u + row;
+                let i = (${"step_first_output() + " if late}first + b) * ${y.stride}u + ${y.offset}u + row;
 # if gated
-                let gate = sum_of_parts(owner, e * ${2 * shape.batch}u + b)${" + bias[row]" if bias};
-                let up = sum_of_parts(owner, e * ${2 * shape.batch}u + ${shape.batch}u + b)${" + bias[%du + row]" % outputs if bias};
+                let gate = sum_of_parts(owner, e * ${2 * shape.batch}u + b)${" + bias[%du + row]" % y.offset if bias};
+                let up = sum_of_parts(owner, e * ${2 * shape.batch}u + ${shape.batch}u + b)${" + bias[%du + row]" % (y.offset + outputs) if bias};
                 y[i] = gated(gate, up);
 # else
-                let product = sum_of_parts(owner, k)${" + bias[row]" if bias};
+                let product = sum_of_parts(owner, k)${" + bias[%du + row]" % y.offset if bias};
                 y[i] = ${{"store": "product", "add": "y[i] + product", "gelu": "gelu(product)"}[ending]};
 # endif
             }

@@ -58,7 +58,7 @@ def test_top_experts(gpu: Gpu, count: int, used: int, normalize: bool) -> None:
 
 @pytest.mark.parametrize(("count", "used", "rows"), [(4, 2, 1), (4, 2, 50), (300, 8, 70), (1, 1, 33)])
 def test_groups_have_each_slot_once(gpu: Gpu, count: int, used: int, rows: int) -> None:
-    rng, tile, slots = np.random.default_rng(3), 16, Slots(count, used, own=False)
+    rng, tile, slots = np.random.default_rng(3), 16, Slots(count, used, False, range(count))
     # Some experts have many rows, some none.
     logits = rng.normal(size=(rows, count)) + np.where(np.arange(count) < 2, 2, 0)
     chosen = experts.top_experts(logits.astype(np.float32), used=used, normalize=True, scale=1.0)

@@ -6,13 +6,14 @@ so that tiles of them read a matrix together.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from shimmy.errors import GraphError
 from shimmy_plugins.backends.wgpu.device import Slice
 from shimmy_plugins.backends.wgpu.fused import Experts
 from shimmy_plugins.backends.wgpu.kernel import Cost, Size, Work
-from shimmy_plugins.backends.wgpu.memory import FLOAT
+from shimmy_plugins.backends.wgpu.memory import FLOAT, Rows
 from shimmy_plugins.backends.wgpu.ops.experts import Slots, expert_groups, group_bytes
 from shimmy_plugins.backends.wgpu.ops.linear_tile import linear_tile, tile_for_slots
 from shimmy_plugins.backends.wgpu.ops.linear_vec import expert_vec
@@ -26,46 +27,47 @@ if TYPE_CHECKING:
 
 def generated(low: Generated, item: Experts) -> None:
     """Append the products of generated rows."""
-    matrix, slots = _matrix(low, item), _slots(low, item)
     how, norm = low.norm(item)
-    kernel = expert_vec(
-        low.shared.composer,
-        low.shared.gpu,
-        matrix.layout,
-        matrix.rows // slots.experts,
-        matrix.columns,
-        slots,
-        precision=low.shared.computes(matrix),
-        norm=how,
-        ending=item.ending,
-    )
     x, chosen = (low.value(i).memory for i in item.inputs)
     y = low.new(low.graph.nodes[item.result], behind=item.inputs)
-    bound = [*matrix.slices, *norm, x, y.memory, low.step, chosen]
-    low.call(item.label, [kernel], bound, cost=_cost(matrix, slots))
+    for matrix, slots in _matrices(low, item):
+        kernel = expert_vec(
+            low.shared.composer,
+            low.shared.gpu,
+            matrix.layout,
+            matrix.rows // len(slots.here),
+            matrix.columns,
+            slots,
+            precision=low.shared.computes(matrix),
+            norm=how,
+            ending=item.ending,
+        )
+        bound = [*matrix.slices, *norm, x, y.memory, low.step, chosen]
+        low.call(item.label, [kernel], bound, cost=_cost(matrix, slots))
 
 
 def prompts(low: Prompts, item: Experts) -> None:
     """Append the products of rows of prompts, and before the first of them what groups their slots."""
-    matrix, slots = _matrix(low, item), _slots(low, item)
-    precision = low.shared.computes(matrix)
-    tile = tile_for_slots(slots, int8=precision == "int8")
-    groups = _groups(low, item, slots, tile.rows)
-    x = low.multiplied(item, precision)
-    kernel = linear_tile(
-        low.shared.composer,
-        low.shared.gpu,
-        matrix.layout,
-        matrix.rows // slots.experts,
-        matrix.columns,
-        precision=precision,
-        ending=item.ending,
-        slots=slots,
-        tile=tile,
-    )
-    y = low.new(low.graph.nodes[item.result], behind=item.inputs)
-    bound = [*matrix.slices, *x, y.memory, *groups]
-    low.call(item.label, [kernel], bound, cost=_cost(matrix, slots))
+    y: Rows | None = None
+    for matrix, slots in _matrices(low, item):
+        precision = low.shared.computes(matrix)
+        tile = tile_for_slots(slots, int8=precision == "int8")
+        groups = _groups(low, item, slots, tile.rows)
+        x = low.multiplied(item, precision)
+        y = y or low.new(low.graph.nodes[item.result], behind=item.inputs)
+        kernel = linear_tile(
+            low.shared.composer,
+            low.shared.gpu,
+            matrix.layout,
+            matrix.rows // len(slots.here),
+            matrix.columns,
+            precision=precision,
+            ending=item.ending,
+            slots=slots,
+            tile=tile,
+        )
+        bound = [*matrix.slices, *x, y.memory, *groups]
+        low.call(item.label, [kernel], bound, cost=_cost(matrix, slots))
 
 
 def _groups(low: Prompts, item: Experts, slots: Slots, tile_rows: int) -> list[Slice]:
@@ -80,19 +82,22 @@ def _groups(low: Prompts, item: Experts, slots: Slots, tile_rows: int) -> list[S
     return made[tile_rows]
 
 
-def _matrix(low: Lowering, item: Experts) -> GpuMatrix:
-    return low.shared.weights.matrix([node.weights["weight"] for node in item.nodes])
-
-
-def _slots(low: Lowering, item: Experts) -> Slots:
+def _matrices(low: Lowering, item: Experts) -> Iterator[tuple[GpuMatrix, Slots]]:
+    """The matrices of all experts, or pieces with some of them each."""
     if low.late(*item.inputs):
         raise GraphError(
             f"{item.label}: the wgpu backend computes no experts behind 'last'.",
             hint="Choose another backend, for example engine_backend = 'cpu'.",
         )
-    experts = low.graph.tensors.shape(item.nodes[0].weights["weight"])[0]
+    names = [node.weights["weight"] for node in item.nodes]
+    experts, rows, _ = low.graph.tensors.shape(names[0])
     used = low.graph.nodes[item.chosen].shape[1]
-    return Slots(experts, used, own=len(low.graph.nodes[item.x].shape) == 2)
+    own = len(low.graph.nodes[item.x].shape) == 2
+    weights = low.shared.weights
+    for matrix in [weights.matrix(names)] if len(names) > 1 else weights.pieces(names[0], rows):
+        first = matrix.first // rows
+        here = range(first, first + matrix.rows // (rows * len(names)))
+        yield matrix, Slots(experts, used, own, here)
 
 
 def _cost(matrix: GpuMatrix, slots: Slots) -> Cost:
@@ -100,8 +105,8 @@ def _cost(matrix: GpuMatrix, slots: Slots) -> Cost:
 
     def cost(size: Size) -> Work:
         count = size.rows * slots.used
-        rows = matrix.rows // slots.experts
-        read = matrix.layout.bytes(rows * min(count, slots.experts), matrix.columns)
+        rows = matrix.rows // len(slots.here)
+        read = matrix.layout.bytes(rows * min(count, len(slots.here)), matrix.columns)
         values = count * rows + size.rows * matrix.columns
         return Work(read + FLOAT * values, 2 * count * rows * matrix.columns)
 

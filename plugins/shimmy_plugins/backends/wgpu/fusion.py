@@ -175,7 +175,8 @@ class _Rewriter:
         if end is None or end is not readers[1] or end.op not in GATED:
             return None
         in_order = self._inputs[end.index] == tuple(half.index for half in halves)
-        return _Ended((node,), end, tuple(halves)) if in_order and 2 * size == node.shape[0] else None
+        whole = 2 * size == node.shape[0] and self._mergeable([node.weights["weight"]])
+        return _Ended((node,), end, tuple(halves)) if in_order and whole else None
 
     def _group(self, node: Node) -> list[Node]:
         """The products computed with this one, in order."""

@@ -8,12 +8,16 @@ from shimmy.graph.builder import Graph
 from shimmy_plugins.backends.wgpu import experts
 from shimmy_plugins.backends.wgpu.costs import attention_cost, product_cost
 from shimmy_plugins.backends.wgpu.fused import Attention, Experts, Fused, Linear
+from shimmy_plugins.backends.wgpu.kernel import Columns
 from shimmy_plugins.backends.wgpu.lora import LoraState
 from shimmy_plugins.backends.wgpu.lora_calls import Published, added
 from shimmy_plugins.backends.wgpu.lowering import Lowering
+from shimmy_plugins.backends.wgpu.memory import Rows
 from shimmy_plugins.backends.wgpu.ops.attention_vec import attention_vec, partials_bytes
+from shimmy_plugins.backends.wgpu.ops.ending import width_of
 from shimmy_plugins.backends.wgpu.ops.linear_vec import linear_vec
 from shimmy_plugins.backends.wgpu.shared import Shared
+from shimmy_plugins.backends.wgpu.weights import GpuMatrix
 
 
 class Generated(Lowering):
@@ -31,7 +35,12 @@ class Generated(Lowering):
             self.program.insert(0, self._published.clear())
 
     def linear(self, item: Linear) -> None:
-        matrix, bias = self.matrix(item), self.bias(item)
+        y = self.result(item)
+        for matrix in self.matrices(item):
+            self._product(item, matrix, y)
+
+    def _product(self, item: Linear, matrix: GpuMatrix, y: Rows) -> None:
+        bias = self.bias(item)
         x, late, picked = self.value(item.x), self.late(item.x), self.picked(item.x)
         adds = added(self, self.adapters, item, self._published) if self.adapters else None
         how, norm = self.norm(item)
@@ -45,12 +54,12 @@ class Generated(Lowering):
             norm=how,
             ending=item.ending,
             bias=bool(bias),
+            y=Columns(width_of(matrix.rows, item.ending), y.width, matrix.first),
             late=late,
             picked=picked,
             lora=adds.beside if adds else None,
         )
         one, several = (adds.one, adds.several) if adds else ((), ())
-        y = self.result(item)
         prepared = [self.memory.take(self.count(late=late) * row) for row in made.row_bytes]
         cost = product_cost(matrix, late=late)
         bound = [*matrix.slices, *norm, *bias, x.memory, y.memory, self.step, *one]

@@ -210,9 +210,11 @@ class Lowering(ABC):
                 self.shared.gpu.prepare(kernel.source, kernel.label)
         self.program.append(Dispatch(label, tuple(kernels), tuple(rows), tuple(bound), cost))
 
-    def matrix(self, item: Linear) -> GpuMatrix:
-        """Its matrices, one below the other."""
-        return self.shared.weights.matrix([node.weights["weight"] for node in item.nodes])
+    def matrices(self, item: Linear) -> tuple[GpuMatrix, ...]:
+        """What it multiplies with: its tensors, one below the other, or pieces of a large one."""
+        names = [node.weights["weight"] for node in item.nodes]
+        weights = self.shared.weights
+        return (weights.matrix(names),) if len(names) > 1 else weights.pieces(names[0])
 
     def bias(self, item: Linear) -> list[Slice]:
         """What is added to a product: nothing, or one vector for all of its nodes."""

@@ -9,13 +9,14 @@ from shimmy_plugins.backends.wgpu import experts, singles
 from shimmy_plugins.backends.wgpu.costs import attention_cost, product_cost
 from shimmy_plugins.backends.wgpu.device import Slice
 from shimmy_plugins.backends.wgpu.fused import Attention, Experts, Linear
+from shimmy_plugins.backends.wgpu.kernel import Columns
 from shimmy_plugins.backends.wgpu.lora import LoraState
 from shimmy_plugins.backends.wgpu.lora_calls import expand, shrink
 from shimmy_plugins.backends.wgpu.lowering import Lowering
 from shimmy_plugins.backends.wgpu.memory import FLOAT, Rows
 from shimmy_plugins.backends.wgpu.ops.attention_tile import attention_tile, kv_write
 from shimmy_plugins.backends.wgpu.ops.elementwise import elementwise
-from shimmy_plugins.backends.wgpu.ops.ending import Ending
+from shimmy_plugins.backends.wgpu.ops.ending import Ending, width_of
 from shimmy_plugins.backends.wgpu.ops.linear_tile import linear_tile
 from shimmy_plugins.backends.wgpu.ops.quantize import code_bytes, quantize, scale_bytes
 from shimmy_plugins.backends.wgpu.shared import Precision, Shared
@@ -34,7 +35,7 @@ class Prompts(Lowering):
         if self.adapters:
             self._adapted(item, self.adapters)
         else:
-            self._product(item, item.ending, self.result(item).memory)
+            self._products(item, item.ending, self.result(item))
 
     def _adapted(self, item: Linear, adapters: LoraState) -> None:
         """A product to which adapters add; only then gates let through."""
@@ -42,12 +43,12 @@ class Prompts(Lowering):
         shrunk = shrink(self, adapters, item, x)
         y = self.result(item)
         if item.end is None:
-            self._product(item, item.ending, y.memory)
+            self._products(item, item.ending, y)
             expand(self, item, shrunk, x, y.memory)
             return
         width = 2 * y.width if item.gated else y.width
         product = Rows(self.memory.take(FLOAT * width * self.count(late=self.late(item.x))), width, 0, width)
-        self._product(item, "store", product.memory)
+        self._products(item, "store", product)
         if item.end == "swiglu":
             expand(self, item, shrunk, x, y.memory, gated=product.memory)
         else:
@@ -70,24 +71,26 @@ class Prompts(Lowering):
         label = f"{item.label}.{item.end}"
         self.call(label, [kernel], [*(part.memory for part in parts), y.memory, self.step])
 
-    def _product(self, item: Linear, ending: Ending, y: Slice) -> None:
-        matrix, bias, late = self.matrix(item), self.bias(item), self.late(item.x)
-        precision = self.shared.computes(matrix)
-        x = self.multiplied(item, precision)
-        kernel = linear_tile(
-            self.shared.composer,
-            self.shared.gpu,
-            matrix.layout,
-            matrix.rows,
-            matrix.columns,
-            precision=precision,
-            ending=ending,
-            bias=bool(bias),
-            late=late,
-            picked=self.picked(item.x),
-        )
-        bound = [*matrix.slices, *bias, *x, y, self.step]
-        self.call(item.label, [kernel], bound, cost=product_cost(matrix, late=late))
+    def _products(self, item: Linear, ending: Ending, y: Rows) -> None:
+        bias, late = self.bias(item), self.late(item.x)
+        for matrix in self.matrices(item):
+            precision = self.shared.computes(matrix)
+            x = self.multiplied(item, precision)
+            kernel = linear_tile(
+                self.shared.composer,
+                self.shared.gpu,
+                matrix.layout,
+                matrix.rows,
+                matrix.columns,
+                precision=precision,
+                ending=ending,
+                bias=bool(bias),
+                y=Columns(width_of(matrix.rows, ending), y.width, matrix.first),
+                late=late,
+                picked=self.picked(item.x),
+            )
+            bound = [*matrix.slices, *bias, *x, y.memory, self.step]
+            self.call(item.label, [kernel], bound, cost=product_cost(matrix, late=late))
 
     def experts(self, item: Experts) -> None:
         experts.prompts(self, item)

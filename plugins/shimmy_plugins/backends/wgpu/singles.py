@@ -38,10 +38,8 @@ def lower(low: Lowering, item: Single, *, picked: bool) -> None:
     """
     node = item.node
     match node.op:
-        case "embed":
+        case "embed" | "position_embed":
             _embed(low, node)
-        case "position_embed":
-            _position_embed(low, node)
         case "last" if picked:
             low.keep_picked(node.index, node.inputs[0])
         case "last":
@@ -61,19 +59,22 @@ def lower(low: Lowering, item: Single, *, picked: bool) -> None:
 
 
 def _embed(low: Lowering, node: Node) -> None:
-    matrix = low.shared.weights.matrix([node.weights["weight"]])
     y = low.new(node, behind=())
-    kernel = embed(low.shared.composer, low.shared.gpu, matrix.layout, matrix.columns)
-    low.call(node.label, [kernel], [*matrix.slices, low.shared.chosen, y.memory, low.step])
-    if low.adapters:
+    pieces = low.shared.weights.pieces(node.weights["weight"])
+    positions = node.op == "position_embed"
+    chosen = [] if positions else [low.shared.chosen]
+    for matrix in pieces:
+        kernel = embed(
+            low.shared.composer,
+            low.shared.gpu,
+            matrix.layout,
+            matrix.columns,
+            rows=range(matrix.first, matrix.first + matrix.rows) if len(pieces) > 1 else None,
+            positions=positions,
+        )
+        low.call(node.label, [kernel], [*matrix.slices, *chosen, y.memory, low.step])
+    if low.adapters and not positions:
         lora_calls.embed(low, low.adapters, node, y)
-
-
-def _position_embed(low: Lowering, node: Node) -> None:
-    matrix = low.shared.weights.matrix([node.weights["weight"]])
-    y = low.new(node, behind=())
-    kernel = embed(low.shared.composer, low.shared.gpu, matrix.layout, matrix.columns, positions=True)
-    low.call(node.label, [kernel], [*matrix.slices, y.memory, low.step])
 
 
 def _last(low: Lowering, node: Node) -> None:

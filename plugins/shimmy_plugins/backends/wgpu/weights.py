@@ -32,12 +32,14 @@ _RELEASE = 64
 
 @dataclass(frozen=True, slots=True)
 class GpuMatrix:
-    """One or more tensors, one below the other; a slice for each of the layout's parts."""
+    """One or more tensors, one below the other, or rows of one; a slice for each of the layout's parts."""
 
     layout: GpuLayout
     rows: int
     columns: int
     slices: tuple[Slice, ...]
+    first: int = 0
+    """The tensor's row that is the first one here."""
 
 
 class GpuWeights:
@@ -58,6 +60,7 @@ class GpuWeights:
         """By the identity of the quant type."""
         self._layouts: dict[str, GpuLayout] = {}
         self._matrices: dict[tuple[str, ...], GpuMatrix] = {}
+        self._pieces: dict[str, tuple[GpuMatrix, ...]] = {}
         self._vectors: dict[str, Slice] = {}
         self._arenas: list[_Arena] = []
         self.bytes = 0
@@ -72,8 +75,22 @@ class GpuWeights:
         """
         key = tuple(names)
         if key not in self._matrices:
-            self._matrices[key] = self._load(key)
+            self._matrices[key] = self._load([(name, range(self._shape(name)[0])) for name in key])
         return self._matrices[key]
+
+    def pieces(self, name: str, unit: int = 1) -> tuple[GpuMatrix, ...]:
+        """A tensor in as few matrices as a shader can bind, of whole ``unit`` rows each, in order.
+
+        Raises like :meth:`matrix`.
+        """
+        rows, most = self._shape(name)[0], self._most_rows(name) // unit * unit
+        if rows <= most or not most:
+            return (self.matrix([name]),)
+        if name not in self._pieces:
+            self._pieces[name] = tuple(
+                self._load([(name, range(first, min(first + most, rows)))]) for first in range(0, rows, most)
+            )
+        return self._pieces[name]
 
     def vector(self, name: str) -> Slice:
         """A tensor as F32. Raises OutOfMemoryError."""
@@ -97,40 +114,50 @@ class GpuWeights:
         return self._layout(name).bytes(rows, columns)
 
     def mergeable(self, names: Sequence[str]) -> bool:
-        """Whether these tensors may be one matrix: all of one layout and width."""
+        """Whether these tensors may be one matrix: all of one layout and width, small enough together."""
+        return self._alike(names) and sum(self._shape(n)[0] for n in names) <= self._most_rows(names[0])
+
+    def _alike(self, names: Sequence[str]) -> bool:
         return len({(self._layout(name), self._shape(name)[1]) for name in names}) == 1
+
+    def _most_rows(self, name: str) -> int:
+        """Rows like a tensor's that a shader can bind."""
+        row = max(part.row_words(self._shape(name)[1]) for part in self._layout(name).parts)
+        return self._gpu.limits.storage_binding // (row * WORD)
 
     def _placed(self, values: NDArray[np.float32], label: str) -> Slice:
         place = self._place(values.nbytes, label, _VECTORS_BYTES)
         self._gpu.upload(place, values)
         return place
 
-    def _load(self, names: tuple[str, ...]) -> GpuMatrix:
-        if not self.mergeable(names):
+    def _load(self, sources: Sequence[tuple[str, range]]) -> GpuMatrix:
+        """Tensors, or rows of one."""
+        names = [name for name, _ in sources]
+        if not self._alike(names):
             found = ", ".join(f"{n!r} {self._layout(n).name} x {self._shape(n)[1]}" for n in names)
             raise ValueError(f"{found}: expected tensors of one layout and width.")
         layout, columns = self._layout(names[0]), self._shape(names[0])[1]
-        rows = sum(self._shape(name)[0] for name in names)
+        count = sum(len(rows) for _, rows in sources)
         label = " + ".join(names)
-        sizes = [rows * part.row_words(columns) * WORD for part in layout.parts]
+        sizes = [count * part.row_words(columns) * WORD for part in layout.parts]
         # What is left of the model, if all of it were stored like these tensors.
-        rest = sum(sizes) * self._elements_left() // (rows * columns)
+        rest = sum(sizes) * self._elements_left() // (count * columns)
         slices = tuple(self._place(size, label, rest) for size in sizes)
-        matrix = GpuMatrix(layout, rows, columns, slices)
+        matrix = GpuMatrix(layout, count, columns, slices, sources[0][1].start)
         first = 0
-        for name in names:
-            self._fill(name, matrix, first)
-            first += self._shape(name)[0]
+        for name, rows in sources:
+            self._fill(name, rows, matrix, first)
+            first += len(rows)
         return matrix
 
-    def _fill(self, name: str, matrix: GpuMatrix, first: int) -> None:
-        """Fill the rows from ``first`` on with a tensor."""
+    def _fill(self, name: str, rows: range, matrix: GpuMatrix, first: int) -> None:
+        """Fill the rows from ``first`` on with some of a tensor's."""
         how = self._unpacking(name)
         if self._unpacker and how:
-            rows = self._shape(name)[0]
-            self._unpacker.fill(how, matrix.slices, first, rows, partial(self._blocks, name))
+            blocks = partial(self._blocks, name, rows.start)
+            self._unpacker.fill(how, matrix.slices, first, len(rows), blocks)
         else:
-            self._pack(name, matrix, first)
+            self._pack(name, rows, matrix, first)
         self._weights.release(name)
 
     def _unpacking(self, name: str) -> Unpacking | None:
@@ -143,16 +170,16 @@ class GpuWeights:
             self._unpackings[key] = unpacking(quant, layout)
         return self._unpackings[key]
 
-    def _blocks(self, name: str, rows: slice) -> NDArray[np.uint8]:
-        """(blocks, bytes of a block); those read before go back to the system."""
+    def _blocks(self, name: str, start: int, rows: slice) -> NDArray[np.uint8]:
+        """(blocks, bytes of a block), rows from ``start`` on; those read before go back to the system."""
         self._weights.release(name)
-        return self._weights.blocks(name, rows)
+        return self._weights.blocks(name, slice(start + rows.start, start + rows.stop))
 
-    def _pack(self, name: str, matrix: GpuMatrix, first: int) -> None:
+    def _pack(self, name: str, source: range, matrix: GpuMatrix, first: int) -> None:
         """Fill rows by NumPy."""
         parts = list(zip(matrix.layout.parts, matrix.slices, strict=True))
         step = max(SLICE_ELEMENTS // matrix.columns, 1)
-        for done, rows in enumerate(_slices(self._shape(name)[0], step)):
+        for done, rows in enumerate(_slices(source, step)):
             run = self._weights.run_layout(name, rows)
             if (found := layout_of(run)) != matrix.layout:
                 raise PluginError(
@@ -161,7 +188,7 @@ class GpuWeights:
                     hint="Report it to the plugin that provides the type: a tensor has one layout.",
                 )
             for words, (part, place) in zip(pack(matrix.layout, run), parts, strict=True):
-                at = (first + rows.start) * part.row_words(matrix.columns) * WORD
+                at = (first + rows.start - source.start) * part.row_words(matrix.columns) * WORD
                 self._gpu.upload(place, words, at)
             if done % _RELEASE == _RELEASE - 1:
                 self._weights.release(name)
@@ -196,7 +223,8 @@ class GpuWeights:
 
     def _elements_left(self) -> int:
         """Weights of the model that have no place yet."""
-        placed = {name for names in self._matrices for name in names} | self._vectors.keys()
+        placed = {name for names in self._matrices for name in names}
+        placed |= self._pieces.keys() | self._vectors.keys()
         return sum(prod(self._weights.shape(name)) for name in self._names - placed)
 
 
@@ -216,7 +244,7 @@ class _Arena:
         return place
 
 
-def _slices(rows: int, step: int) -> Iterator[slice]:
+def _slices(rows: range, step: int) -> Iterator[slice]:
     """All rows, so many at a time."""
-    for start in range(0, rows, step):
-        yield slice(start, min(start + step, rows))
+    for start in range(rows.start, rows.stop, step):
+        yield slice(start, min(start + step, rows.stop))

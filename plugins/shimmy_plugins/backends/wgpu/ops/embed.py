@@ -16,16 +16,28 @@ WORKGROUP = 64
 
 
 def embed(
-    composer: Composer, gpu: Gpu, layout: GpuLayout, columns: int, *, positions: bool = False
+    composer: Composer,
+    gpu: Gpu,
+    layout: GpuLayout,
+    columns: int,
+    *,
+    rows: range | None = None,
+    positions: bool = False,
 ) -> Kernel:
     """Bindings: the weight's parts, [chosen], y, step.
 
     ``chosen``: array<i32>, the tokens that step.py's negative ones stand for. ``y``: F32 (rows, columns).
-    ``positions``: rows are those of positions, and nothing is chosen.
+    ``rows``: those of the matrix that are there, if not all; y gets no others. ``positions``: rows are those
+    of positions, and nothing is chosen.
     """
     blocks = -(-columns // BLOCK)
     workgroup = min(1 << (blocks - 1).bit_length(), WORKGROUP, gpu.limits.invocations)
     source = composer.compose(
-        "shimmy/ops/embed.wgsl", layout=layout, columns=columns, workgroup=workgroup, positions=positions
+        "shimmy/ops/embed.wgsl",
+        layout=layout,
+        columns=columns,
+        workgroup=workgroup,
+        rows=rows,
+        positions=positions,
     )
     return Kernel(f"{'position_' * positions}embed {layout.name} {columns}", source, one_per_row)

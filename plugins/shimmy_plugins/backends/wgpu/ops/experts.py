@@ -24,6 +24,13 @@ class Slots:
     used: int
     own: bool
     """Whether each slot has a row of x, or all slots of a row have one."""
+    here: range
+    """The experts of a matrix; slots of others are left alone."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether all experts are here."""
+        return len(self.here) == self.experts
 
 
 def top_experts(

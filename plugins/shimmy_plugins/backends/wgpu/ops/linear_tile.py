@@ -12,7 +12,7 @@ from typing import Literal
 
 from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.device import Gpu
-from shimmy_plugins.backends.wgpu.kernel import Kernel, Size
+from shimmy_plugins.backends.wgpu.kernel import Columns, Kernel, Size
 from shimmy_plugins.backends.wgpu.layouts import AffineLayout, GpuLayout
 from shimmy_plugins.backends.wgpu.ops.ending import Ending, width_of
 from shimmy_plugins.backends.wgpu.ops.experts import Slots, most_tiles
@@ -96,6 +96,7 @@ def linear_tile(
     precision: Literal["f32", "int8"],
     ending: Ending = "store",
     bias: bool = False,
+    y: Columns | None = None,
     late: bool = False,
     picked: bool = True,
     slots: Slots | None = None,
@@ -105,7 +106,8 @@ def linear_tile(
 
     Bindings: the parts of the weights, [bias], x, y, step; in int8 instead of x what
     :func:`~shimmy_plugins.backends.wgpu.ops.quantize.quantize` makes of it: xq, xd. Matrices of floats
-    are multiplied in F32. ``late``: only rows whose logits are wanted, y has those of the whole step;
+    are multiplied in F32. ``y``: where its rows have the product, None: they are nothing else; a bias is
+    for all of a row. ``late``: only rows whose logits are wanted, y has those of the whole step;
     ``picked``: x has them among all rows, else as y has them. ``slots``: rows of y are those of slots,
     ``rows`` those of one expert's matrices, as in ``expert_vec``; bound are order and tiles, not the step.
     """
@@ -121,6 +123,7 @@ def linear_tile(
         columns=columns,
         ending=ending,
         bias=bias,
+        y=y or Columns(width, width),
         late=late,
         picked=picked,
         slots=slots,

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from shimmy_plugins.backends.wgpu.composer import Composer
-from shimmy_plugins.backends.wgpu.kernel import Kernel, Size
+from shimmy_plugins.backends.wgpu.kernel import Columns, Kernel, Size
 from shimmy_plugins.backends.wgpu.layouts import BLOCK, AffineLayout, GpuLayout, padded
 from shimmy_plugins.backends.wgpu.ops.ending import Ending, width_of
 from shimmy_plugins.backends.wgpu.ops.experts import Slots
@@ -105,6 +105,7 @@ def linear_vec(
     norm: Norm | None = None,
     ending: Ending = "store",
     bias: bool = False,
+    y: Columns | None = None,
     late: bool = False,
     picked: bool = True,
     lora: Beside | None = None,
@@ -115,6 +116,7 @@ def linear_vec(
         rows: of the weight.
         precision: "int8" rounds x to 8 bits by 32 columns, if the weight is stored as codes.
         norm: what is done to x first.
+        y: where its rows have the product; None: they are nothing else. A bias is for all of a row.
         late: x is the rows whose outputs are wanted, y those of all outputs of the step.
         picked: they lie among all rows then; else with those of all outputs, too.
         lora: what adapters add is added to the product. ``published`` has zeros before.
@@ -131,6 +133,7 @@ def linear_vec(
         norm=norm,
         ending=ending,
         bias=bias,
+        y=y or Columns(outputs, outputs),
         late=late,
         picked=picked,
         slots=None,
@@ -197,6 +200,7 @@ def expert_vec(
         norm=norm,
         ending=ending,
         bias=False,
+        y=Columns(outputs, outputs),
         late=False,
         picked=False,
         lora=None,
