@@ -74,8 +74,8 @@ def lower(low: Lowering, node: Node) -> None:
     layout, (groups, blocks) = matrix.layout, matrix.data.shape
     used, size = node.shape
     order = routing(low, low.input(node, 1), node.inputs[1], used, matrix.count)
-    quantized = low.precision == "int8" and isinstance(layout, AffineLayout)
-    x, y = gathered(low, node, order, matrix.columns, quantized=quantized), low.output(node)
+    rounded = low.precision == "int8" and isinstance(layout, AffineLayout)
+    x, y = gathered(low, node, order, matrix.columns, rounded=rounded), low.output(node)
     fields: dict[str, FieldValue] = {
         "segments": order.segments,
         "count": order.count,
@@ -88,7 +88,7 @@ def lower(low: Lowering, node: Node) -> None:
         "groups": groups // matrix.count,
         "blocks": blocks,
     }
-    if isinstance(layout, AffineLayout) and quantized:
+    if isinstance(layout, AffineLayout) and rounded:
         low.rounds = True
         kernel = integer_kernel(layout, low.target.dot, low.target.accumulators)
     else:
