@@ -85,6 +85,7 @@ class Report:
             ("model", f"{self.model.stem}, {readable_size(self.model.stat().st_size)}"),
             ("machine", f"{machine['processor']}, {machine['physical_cores']} cores, {machine['system']}"),
             ("engine", f"{ready.backend}, {ready.precision}, KV {ready.kv_type}: {ready.description}"),
+            ("memory", memory_text(ready)),
             ("loaded in", f"{self.load_seconds:.2f} s"),
             ("ceilings", ", ".join(_ceilings(self.ceilings))),
         ]
@@ -150,6 +151,16 @@ class Report:
 
 
 _HEADERS = ("test", "batch", "depth", "tok/s", "iqr", "ttft ms", "GB/s", "Gop/s", "samples", "dropped")
+
+
+def memory_text(ready: Ready) -> str:
+    """Where the weights lie, and what the model takes of a GPU."""
+    text = f"{readable_size(ready.weight_bytes)} of weights"
+    if ready.host_weight_bytes:
+        text += f", {readable_size(ready.host_weight_bytes)} of them in the machine's memory"
+    if ready.device_bytes is not None:
+        text += f"; {readable_size(ready.device_bytes)} of the GPU taken before the KV cache grows"
+    return text
 
 
 def _ceilings(found: Ceilings) -> list[str]:
