@@ -112,10 +112,15 @@ def fit_context(plan: Plan, context: Context, kv_memory: int) -> int:
         return fits
     plan.close()
     per_token = plan.block_bytes / plan.block_tokens
+    hint = (
+        f"It holds a context of {fits}: lower max_ctx or raise kv_memory."
+        if fits >= least
+        else f"Raise kv_memory to {-(-int(least * per_token) // MIB)} MiB, for a context of {least}."
+    )
+    if plan.device_memory is not None:
+        hint += " If the GPU has no more, lower gpu_layers: others have theirs in the machine's memory."
     raise OutOfMemoryError(
         f"a context of {context.positions} needs {context.positions * per_token / MIB:.0f} MiB of KV cache "
         f"({per_token / 1024:.1f} KiB per token), kv_memory is {kv_memory / MIB:.0f} MiB.",
-        hint=f"It holds a context of {fits}: lower max_ctx or raise kv_memory."
-        if fits >= least
-        else f"Raise kv_memory to {-(-int(least * per_token) // MIB)} MiB, for a context of {least}.",
+        hint=hint,
     )

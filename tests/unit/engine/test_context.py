@@ -171,6 +171,14 @@ def test_too_little_memory_shows_the_arithmetic(kv_memory: int, explicit: bool, 
         fit_context(Plan(), replace(choose(), explicit=explicit), kv_memory)
 
 
+def test_on_a_gpu_too_little_memory_may_be_helped_by_the_machine_s() -> None:
+    plan = Plan()
+    plan.device_memory = 1 << 20
+    with pytest.raises(OutOfMemoryError) as caught:
+        fit_context(plan, choose(), 100 << 10)
+    assert "lower gpu_layers" in (caught.value.hint or "")
+
+
 def ready(context: int, scaling: RopeScaling = PLAIN) -> Ready:
     return Ready(
         version=PROTOCOL_VERSION,
