@@ -1,4 +1,4 @@
-"""On the CPU a row's bits never depend on the batch it is in."""
+"""A row's bits never depend on the batch it is in, on the CPU and by the definitions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ def limits(request: pytest.FixtureRequest) -> Limits:
     return replace(LIMITS, precision=precision, kv_type=kv_type)
 
 
-@pytest.fixture(params=["llama_spm.q4_k_m", "llama_spm.q4_0", "llama_spm.f16"])
+#: Each kind of op is in one of them.
+MODELS = [
+    *("llama_spm.q4_k_m", "llama_spm.q4_0", "llama_spm.f16"),
+    *(f"{name}.q4_k_m" for name in ("gemma2", "gpt2", "phi2", "phi3", "qwen3moe")),
+]
+
+
+@pytest.fixture(params=MODELS)
 def plan(request: pytest.FixtureRequest, limits: Limits) -> Iterator[Plan]:
     plan = compile_model("cpu", model_path(request.param), limits)
     plan.reserve(8)
@@ -74,6 +81,14 @@ def test_alone_or_beside_seven(plan: Plan) -> None:
         others = [Part(list(range(9 + i, 18 + i)), 0, [i]) for i in range(7)]
         parts = [*others[:place], Part(tokens("c"), 0, [7]), *others[place:]]
         np.testing.assert_array_equal(rows_of(plan, batch_of(parts))[place], expected[-1])
+
+
+@pytest.mark.parametrize("model", [name for name in MODELS if name.endswith("q4_k_m")])
+def test_so_it_is_with_the_definitions(model: str) -> None:
+    plan = compile_model("reference", model_path(model))
+    whole = rows_of(plan, batch_of([Part(tokens("b"), 0, BLOCKS["b"])], every_row=True))
+    np.testing.assert_array_equal(one_by_one(plan, "b"), whole)
+    plan.close()
 
 
 def test_any_number_of_threads(limits: Limits) -> None:
