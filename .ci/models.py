@@ -1,8 +1,9 @@
 """Writes docs/models.md: how near engines come to the definitions, and these to other people's programs.
 
-    python .ci/models.py [--gpu NAME] > docs/models.md
+    python .ci/models.py [--gpu NAME] [PART] > docs/models.md
 
-Models are those of tests/fixtures and of the folder SHIMMY_ZOO, if it is set (`models` and `ref` below it).
+Models are those of tests/fixtures and of the folder SHIMMY_ZOO, if it is set (`models` and `ref` below it);
+with PART only those that have it in their names, to try.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ Row: TypeAlias = tuple[str, ...]
 
 #: Of the held-out text.
 TOKENS = 512
+#: Whose products are computed in F32 in any precision.
+FLOATS = {"F32", "F16", "BF16"}
 TEMPLATE = Path(__file__).parent / "models.template.md"
 
 
@@ -49,7 +52,9 @@ class Engine(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--gpu", help="also measure the engine `wgpu`, on this GPU")
-    gpu = parser.parse_args().gpu
+    parser.add_argument("part", nargs="?", default="", help="of the names of models")
+    arguments = parser.parse_args()
+    gpu = arguments.gpu
     engines = [
         Engine(f"{name} {precision}", load_engine(installed_plugins(), name), limits)
         for name in ("cpu", *(["wgpu"] if gpu else []))
@@ -59,6 +64,8 @@ def main() -> None:
     definitions, others = [], []
     with TemporaryDirectory() as folder:
         for path in (*files(), *made(Path(folder))):
+            if arguments.part not in path.name:
+                continue
             print(path.name, file=sys.stderr)
             first, rest = measured(read_model(path, installed_plugins()), engines)
             definitions.append(first)
@@ -101,6 +108,8 @@ def measured(model: Model, engines: Iterable[Engine]) -> tuple[Row, list[Row]]:
         definition = definition_row(model, plan, perplexity(expected, ids, piece))
     rows = []
     for engine in engines:
+        if engine.limits.precision == "int8" and FLOATS.issuperset(types(model)):
+            continue  # floats are multiplied in F32 all the same
         with closing(compiled(model, engine.backend, engine.limits)) as plan:
             found = read_text(plan, ids, piece)
         rows.append(engine_row(model, engine.name, differences(found, expected, ids, piece)))
@@ -120,7 +129,7 @@ def text(model: Model) -> list[int]:
 def answers(model: Model) -> list[Answer]:
     """Those of another program in F32; none where none are on record."""
     name, _, kind = model.path.stem.partition(".")
-    if model.path.parent.name == name:
+    if is_made(model):
         return architectures.answers(name)
     for folder in (zoo.FOLDER / "ref", model.path.parents[1] / "ref"):
         if (path := folder / f"{name}.json").exists():
@@ -132,23 +141,44 @@ def answers(model: Model) -> list[Answer]:
     return []
 
 
+def is_made(model: Model) -> bool:
+    return model.path.stem.startswith(f"{model.path.parent.name}.")
+
+
+def label(model: Model) -> str:
+    return f"tiny {model.path.stem}" if is_made(model) else model.path.stem
+
+
+def types(model: Model) -> list[str]:
+    """Those of its tensors, of the most ones first."""
+    found = Counter(model.weights.info(name).type for name in model.weights.names())
+    return [name for name, _ in found.most_common()]
+
+
 def definition_row(model: Model, plan: Plan, surprise: float) -> Row:
     """The definitions beside another program."""
     outcomes = [outcome for answer in answers(model) for outcome in compare(plan, answer)]
     tokens = [outcome for outcome in outcomes if outcome.kind == "tokens"]
     errors = [outcome.error for outcome in outcomes if outcome.kind == "logits"]
     agreed = f"{sum(o.agreed for o in tokens)} of {sum(o.count for o in tokens)}" if tokens else "-"
-    kinds = Counter(model.weights.info(name).type for name in model.weights.names())
-    types = ", ".join(kind for kind, _ in kinds.most_common() if kind != "F32") or "F32"
+    kinds = ", ".join(kind for kind in types(model) if kind != "F32") or "F32"
     worst = f"{max(errors):.0e}" if errors else "-"
-    return (model.architecture, model.path.stem, types, agreed, worst, f"{surprise:.3f}")
+    # Of random weights it says nothing.
+    return (
+        model.architecture,
+        label(model),
+        kinds,
+        agreed,
+        worst,
+        "-" if is_made(model) else f"{surprise:.3f}",
+    )
 
 
 def engine_row(model: Model, engine: str, found: TextFigures) -> Row:
     """An engine beside the definitions."""
     return (
         model.architecture,
-        model.path.stem,
+        label(model),
         engine,
         f"{found.largest:.1e}",
         f"{found.divergence:.1e}",
