@@ -92,6 +92,17 @@ def test_a_table_for_people(shimmy: Shimmy, adapter: Adapter):
     assert re.search(r"^linear_vec .*  3 +[\d.]+ +[\d.]+ +\d+% +[\d.]+ \(\d+%\) +[\d.]+$", out, re.MULTILINE)
 
 
+def test_what_the_processor_computes_is_timed_too(shimmy: Shimmy, adapter: Adapter):
+    arguments = ("--gpu", adapter.facts.name, "--gpu-layers", "1", "--generate", "2", "--prompt-tokens", "9")
+    code, out, _ = shimmy("bench", ZOO, "--profile", *arguments, "--json")
+    assert code == 0
+    for step in json.loads(out)["steps"]:
+        first, *others = step["kernels"]
+        assert (first["node"], first["kernel"]) == ("layers.2", "the processor: segment")
+        assert first["seconds"] > 0
+        assert not any("processor" in kernel["kernel"] for kernel in others)
+
+
 def test_an_engine_without_times_is_told(shimmy: Shimmy):
     code, _, err = shimmy("bench", ZOO, "--profile", "--engine-backend", "cpu")
     assert code == 2
