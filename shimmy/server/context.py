@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from shimmy.discovery.places import HERE
-from shimmy.errors import AdapterError, ModelNotFoundError, RequestError
+from shimmy.errors import AdapterError, ModelError, ModelNotFoundError, RequestError
 from shimmy.server.generation import GenerationRequest, Piece, generate
 from shimmy.server.mixed import Lora, check_mixture
 from shimmy.server.preload import DefaultModel
@@ -77,6 +77,10 @@ class ServerContext:
         cards |= {card.name: card for card in (*self.models.cards(), *self.adapters.cards())}
         return sorted(cards.values(), key=lambda card: card.name)
 
+    async def aliases(self, models: Iterable[ModelCard]) -> dict[str, list[str]]:
+        """What else each of these models answers to, by its name."""
+        return await asyncio.to_thread(self._aliases, list(models))
+
     async def own_names(self) -> dict[str, ModelCard]:
         """The names of the user's own making for models, each with the model's card."""
         return await asyncio.to_thread(self.catalog.own_names)
@@ -129,6 +133,15 @@ class ServerContext:
         if wanted.id not in cards:
             raise no_such_adapter(wanted.id, "lora")
         return cards[wanted.id]
+
+    def _aliases(self, models: list[ModelCard]) -> dict[str, list[str]]:
+        aliases: dict[str, list[str]] = {}
+        for card in models:
+            aliases[card.name] = []
+            if self.adapters.find(card.name) is None:
+                with suppress(ModelError, ModelNotFoundError):  # its files are gone
+                    aliases[card.name] = self.catalog.aliases(card.name)
+        return aliases
 
     def _find_model(self, name: str | None) -> ModelCard:
         if name is not None and (registered := self.adapters.find(name)):

@@ -174,12 +174,16 @@ class FakeCatalog:
     def __init__(self, *names: str) -> None:
         self.cards = {name: card(name) for name in names}
         self.own: dict[str, ModelCard] = {}
+        self.further: dict[str, list[str]] = {}
 
     def models(self) -> list[ModelCard]:
         return list(self.cards.values())
 
     def own_names(self) -> dict[str, ModelCard]:
         return self.own
+
+    def aliases(self, name: str) -> list[str]:
+        return self.further.get(name, [])
 
     def target(self, name: str | None) -> str | None:
         return name

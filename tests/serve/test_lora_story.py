@@ -43,7 +43,10 @@ def test_from_a_training_folder_to_an_api(tmp_path: Path, empty_home: Path) -> N
         assert "my-pirate-lora (llama, Q4_1)" in server.banner
         # Named after the architecture, as the variables' pair has always been.
         assert post(server, "/api/generate", model="llama-lora", **ask)["response"].strip().startswith("Arr")
-        plain = post(server, "/api/generate", model=SMOLLM2.name.partition(".")[0], **ask)
+        listed = {model["id"]: model["aliases"] for model in server.get("/v1/models")[1]["data"]}
+        base = SMOLLM2.name.partition(".")[0]
+        assert {f"{base}:my-pirate-lora", "llama-lora", f"{base}-lora"} <= {*listed["my-pirate-lora"]}
+        plain = post(server, "/api/generate", model=base, **ask)
         assert not plain["response"].strip().startswith("Arr")
         assert len(server.workers()) == 1
         loaded = post(server, "/v1/load_lora_adapter", lora_name="second", lora_path="smol_pirate")

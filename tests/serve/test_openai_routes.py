@@ -259,6 +259,7 @@ def test_models(tmp_path: Path) -> None:
     server = FakeServer("echo", "org/two")
     server.catalog.cards["echo"] = replace(server.catalog.cards["echo"], path=tmp_path)
     server.catalog.own["gpt-4"] = server.catalog.cards["echo"]
+    server.catalog.further["org/two"] = ["two"]
 
     async def get(client: Client) -> tuple[Any, Any]:
         listed = await (await client.get("/v1/models")).get_json()
@@ -267,6 +268,7 @@ def test_models(tmp_path: Path) -> None:
     listed, one = asyncio.run(with_client(server, get))
     assert [model["id"] for model in listed["data"]] == ["echo", "org/two", "gpt-4"]
     assert listed["data"][2] == listed["data"][0] | {"id": "gpt-4"}
+    assert [model["aliases"] for model in listed["data"]] == [[], ["two"], []]
     assert listed["data"][0]["created"] == int(tmp_path.stat().st_mtime)
     assert listed["data"][1].items() <= one.items()
     assert one["object"] == "model"

@@ -50,12 +50,14 @@ class OpenAIFrontend:
         @routes.get("/v1/models")
         async def models() -> Response:
             cards, own = await context.list_models(), await context.own_names()
-            return json_response(await asyncio.to_thread(model_list, cards, own))
+            aliases = await context.aliases(cards)
+            return json_response(await asyncio.to_thread(model_list, cards, own, aliases))
 
         @routes.get("/v1/models/<path:name>")
         async def model(name: str) -> Response:
             card = await context.find_model(name)
-            known = await asyncio.to_thread(model_object, card)
+            aliases = await context.aliases([card])
+            known = await asyncio.to_thread(model_object, card, aliases[card.name])
             return json_response(known | loaded_facts(context.models.loaded(card.name)))
 
         return routes

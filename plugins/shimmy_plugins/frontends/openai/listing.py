@@ -9,13 +9,20 @@ from shimmy.discovery.catalog import ModelCard
 from shimmy.server.served import ServedModel
 
 
-def model_list(cards: Iterable[ModelCard], own: Mapping[str, ModelCard]) -> dict[str, Any]:
-    """The answer of GET /v1/models; ``own`` are further names. Looks at each file: call it in a thread."""
-    named = [model_object(card) | {"id": name} for name, card in own.items()]
-    return {"object": "list", "data": [model_object(card) for card in cards] + named}
+def model_list(
+    cards: Iterable[ModelCard], own: Mapping[str, ModelCard], aliases: Mapping[str, list[str]]
+) -> dict[str, Any]:
+    """The answer of GET /v1/models. Looks at each file: call it in a thread.
+
+    Args:
+        own: models by further names that the user has given them.
+        aliases: what else models answer to.
+    """
+    rows = [model_object(card, aliases[card.name]) for card in cards]
+    return {"object": "list", "data": rows + [model_object(c, []) | {"id": name} for name, c in own.items()]}
 
 
-def model_object(card: ModelCard) -> dict[str, Any]:
+def model_object(card: ModelCard, aliases: list[str]) -> dict[str, Any]:
     """A model; ``created`` is when its file was written."""
     return {
         "id": card.name,
@@ -24,6 +31,7 @@ def model_object(card: ModelCard) -> dict[str, Any]:
         "owned_by": card.source,
         # As vLLM tells of adapters.
         "parent": card.base.name if card.base else None,
+        "aliases": aliases,
         "architecture": card.architecture,
         "quantization": card.quantization,
         "parameters": card.parameters,
