@@ -16,6 +16,7 @@ MODELS = [name.partition(".")[0] for name in FILES if name.endswith(f".{KIND}")]
 MADE = [name for name in architectures.NAMES if name != "olmo2"]
 
 
+@pytest.mark.full  # test_zoo.py has their answers
 class TestTrained(ArchitectureConformance):
     @pytest.fixture(scope="class", params=MODELS)
     @classmethod
