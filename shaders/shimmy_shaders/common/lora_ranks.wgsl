@@ -7,10 +7,10 @@
 // Of each rank's ${parts} parts: their products, and the squares of x.
 var<workgroup> rank_sums: array<vec2<f32>, ${ranks * parts}>;
 
-## A norm that takes a mean off is done before, by `prepare`; another is a factor of the sums.
-# set factored = norm is not none and not norm.centred
+## A norm that takes a mean off, or of a sum, is done before, by `prepare`; another is a factor of the sums.
+# set factored = norm is not none and not norm.centred and not total
 fn lora_x(row: u32, quad: u32) -> vec4<f32> {
-# if norm is not none and norm.centred
+# if norm is not none and not factored
     return prepared(0u, row, quad);
 # else
     return quad_of_x(row, quad)${" * quad_of_norm(quad)" if factored};

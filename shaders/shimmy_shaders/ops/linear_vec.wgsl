@@ -44,6 +44,12 @@ ${weights.bindings(layout, "w", 0)}
 @group(0) @binding(${y_at + 3}) var<storage, read> middle: array<vec4<f32>>;
 # endif
 # endif
+# set total_at = y_at + (4 if lora else 2)
+# if total and place == "workgroup"
+@group(0) @binding(${total_at}) var<storage, read> base: array<vec4<f32>>;
+@group(0) @binding(${total_at + 1}) var<storage, read> term_weight: array<vec4<f32>>;
+@group(0) @binding(${total_at + 2}) var<storage, read_write> kept: array<vec4<f32>>;
+# endif
 # if slots
 @group(0) @binding(${y_at + 2}) var<storage, read> chosen: array<f32>;
 # include "shimmy/common/experts.wgsl"
@@ -134,7 +140,7 @@ fn main(
     let helpers = grid.x - ${shape.grid_x}u;
     let only_row = source(0u);
     if (id.x < helpers) {
-# if norm is not none and norm.centred
+# if norm is not none and (norm.centred or total)
         prepare(0u, li);
 # endif
         if (id.z == 0u) { lora_share(only_row, id.x, li); }
@@ -156,6 +162,9 @@ fn main(
 # endif
 # if place == "workgroup"
     prepare(first, li);
+# if total
+    if (at.x == 0u && at.z == 0u) { keep_total(first, li); }
+# endif
 # if meet
     let number = lora_next(entries, 0u);
 # endif

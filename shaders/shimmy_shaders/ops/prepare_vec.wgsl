@@ -22,6 +22,12 @@
 @group(0) @binding(${step_at + 1}) var<storage, read> lora: array<vec4<u32>>;
 @group(0) @binding(${step_at + 2}) var<storage, read_write> middle: array<f32>;
 # endif
+# if total
+# set total_at = step_at + (3 if lora else 1)
+@group(0) @binding(${total_at}) var<storage, read> base: array<vec4<f32>>;
+@group(0) @binding(${total_at + 1}) var<storage, read> term_weight: array<vec4<f32>>;
+@group(0) @binding(${total_at + 2}) var<storage, read_write> kept: array<vec4<f32>>;
+# endif
 
 # include "shimmy/vec/rows.wgsl"
 # include "shimmy/vec/int8.wgsl" if int8 else "shimmy/vec/f32.wgsl"
@@ -37,7 +43,7 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
 # if lora
     if (at.x > 0u) {
         let row = source(at.y);
-# if norm is not none and norm.centred
+# if norm is not none and (norm.centred or total)
         prepare(at.y, li);
 # endif
         lora_ranks(row, row, (at.x - 1u) % ${lora.starts | length}u, (at.x - 1u) / ${lora.starts | length}u, li);
@@ -45,5 +51,8 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
     }
 # endif
     prepare(at.y, li);
+# if total
+    keep_total(at.y, li);
+# endif
     stage(at.y, 0u, li);
 }

@@ -37,6 +37,21 @@ fn prepare(first: u32, li: u32) {}
 fn prepared(b: u32, row: u32, quad: u32) -> vec4<f32> { return quad_of_x(row, quad); }
 # else
 # include "shimmy/common/reduce.wgsl"
+# if total
+// x, normed, is added to base: of each row, 1 / sqrt(mean of squares + eps) of x, and the sum.
+var<workgroup> term_factors: array<f32, ${shape.batch}>;
+fn quad_of_total(b: u32, row: u32, quad: u32) -> vec4<f32> {
+    let at = row * ${row_quads}u + quad;
+    return fma(x[at] * term_factors[b], term_weight[quad], base[at]);
+}
+// The sum of the row of number `first` goes to memory.
+fn keep_total(first: u32, li: u32) {
+    let row = source(first);
+    for (var quad = li; quad < ${row_quads}u; quad += ${workgroup}u) {
+        kept[row * ${row_quads}u + quad] = quad_of_total(0u, row, quad);
+    }
+}
+# endif
 // Of each row: 1 / sqrt(variance + eps), or of the mean of squares${", and the mean" if norm.centred}.
 var<workgroup> factors: array<f32, ${shape.batch}>;
 # if norm.centred
@@ -47,6 +62,16 @@ fn sum_of_four(v: vec4<f32>) -> f32 { return (v.x + v.y) + (v.z + v.w); }
 fn prepare(first: u32, li: u32) {
     for (var b = 0u; b < ${shape.batch}u; b++) {
         let row = source(first + b);
+# if total
+        var terms = vec4<f32>();
+        for (var quad = li; quad < ${row_quads}u; quad += ${workgroup}u) {
+            let v = quad_of_x(row, quad);
+            terms = fma(v, v, terms);
+        }
+        let mean_square = workgroup_sum(sum_of_four(terms), li) / ${columns}.0;
+        if (li == 0u) { term_factors[b] = 1.0 / sqrt(mean_square + ${total.eps}); }
+        workgroupBarrier();
+# endif
 # if norm.centred
         var numbers = vec4<f32>();
         for (var quad = li; quad < ${row_quads}u; quad += ${workgroup}u) { numbers += quad_of_x(row, quad); }
@@ -59,6 +84,8 @@ fn prepare(first: u32, li: u32) {
 # if not aligned
             v = select(vec4<f32>(), v, vec4<u32>(4u * quad) + vec4<u32>(0u, 1u, 2u, 3u) < vec4<u32>(${columns}u));
 # endif
+# elif total
+            let v = quad_of_total(b, row, quad);
 # else
             let v = quad_of_x(row, quad);
 # endif
@@ -78,6 +105,9 @@ fn prepare(first: u32, li: u32) {
 fn prepared(b: u32, row: u32, quad: u32) -> vec4<f32> {
 # if norm.centred
     let normed = (quad_of_x(row, quad) - means[b]) * factors[b] * quad_of_norm(quad);
+# elif total
+    if (quad >= ${row_quads}u) { return vec4<f32>(); }
+    let normed = quad_of_total(b, row, quad) * factors[b] * quad_of_norm(quad);
 # else
     let normed = quad_of_x(row, quad) * factors[b] * quad_of_norm(quad);
 # endif

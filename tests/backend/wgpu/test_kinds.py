@@ -19,7 +19,7 @@ DISPATCHES = {
     "phi3": 5,
     "starcoder2": 5,
     "qwen2": 5,
-    "gemma2": 7,
+    "gemma2": 5,
     "qwen3moe": 8 + 1,
 }
 #: Layer norms, GELU and positions; norms behind products, caps and windows; experts and norms of heads.

@@ -33,10 +33,13 @@ class Linear:
     """What becomes of the product; a gate is its first half, what it lets through the second."""
     add: int | None = None
     """A value nobody reads afterwards; the product is added to it in place."""
+    total: Single | None = None
+    """A normed value and what it is added to, if the product computes x itself; x is kept for others."""
 
     @property
     def inputs(self) -> tuple[int, ...]:
-        return (self.x,) if self.add is None else (self.x, self.add)
+        x = self.total.inputs if self.total else (self.x,)
+        return x if self.add is None else (*x, self.add)
 
     @property
     def ending(self) -> Ending:

@@ -11,6 +11,8 @@ from shimmy_plugins.backends.wgpu.ops.norm import NORMS
 
 #: Ops whose kernels can add a value to their result.
 ADDING = NORMS | {"expert_sum"}
+#: Columns that kernels read at once.
+_QUAD = 4
 
 
 def with_sums(items: list[Fused], shown: int) -> list[Fused]:
@@ -54,6 +56,27 @@ def with_sums(items: list[Fused], shown: int) -> list[Fused]:
             made[item.result] = (at, new)
             break
     return [item for at, item in enumerate(items) if at not in dropped]
+
+
+def with_totals(items: Sequence[Fused]) -> list[Fused]:
+    """Let a product that follows upon a sum with a normed value, and norms it, compute it, too.
+
+    For few rows: each of its workgroups does so, which takes less time than a dispatch of its own.
+    """
+    result: list[Fused] = []
+    for item in items:
+        before = result[-1] if result else None
+        if isinstance(item, Linear) and isinstance(before, Single) and _computes(item, before):
+            result[-1] = replace(item, total=before)
+        else:
+            result.append(item)
+    return result
+
+
+def _computes(item: Linear, total: Single) -> bool:
+    rms = (total.node.op, item.norm.op if item.norm else None) == ("rms_norm", "rms_norm")
+    whole = len(total.node.shape) == 1 and total.node.shape[0] % _QUAD == 0
+    return rms and whole and total.add is not None and item.x == total.result and item.add is None
 
 
 def _delayed(items: Iterable[Fused]) -> list[Fused]:

@@ -103,6 +103,7 @@ def linear_vec(
     *,
     precision: str,
     norm: Norm | None = None,
+    total: Norm | None = None,
     ending: Ending = "store",
     bias: bool = False,
     y: Columns | None = None,
@@ -116,6 +117,8 @@ def linear_vec(
         rows: of the weight.
         precision: "int8" rounds x to 8 bits by 32 columns, if the weight is stored as codes.
         norm: what is done to x first.
+        total: before that, x is normed so and added to something. Three more bindings, the last ones, of the
+            kernels with x: what is added to, the weight, and the sum, which is kept. Columns are whole quads.
         y: where its rows have the product; None: they are nothing else. A bias is for all of a row.
         late: x is the rows whose outputs are wanted, y those of all outputs of the step.
         picked: they lie among all rows then; else with those of all outputs, too.
@@ -131,6 +134,7 @@ def linear_vec(
         columns=columns,
         int8=int8,
         norm=norm,
+        total=total,
         ending=ending,
         bias=bias,
         y=y or Columns(outputs, outputs),
@@ -198,6 +202,7 @@ def expert_vec(
         columns=columns,
         int8=int8,
         norm=norm,
+        total=None,
         ending=ending,
         bias=False,
         y=Columns(outputs, outputs),

@@ -182,5 +182,6 @@ def _compose(composer: Composer, gpu: Gpu, op: str, targets: Targets, **paramete
         norm=None,
         picked=True,
         slots=None,
+        total=None,
         **parameters,
     )
