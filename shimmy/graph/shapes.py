@@ -70,6 +70,8 @@ def rope(inputs: Sequence[Shape], weights: Mapping[str, Shape], attrs: Mapping[s
 def attention(inputs: Sequence[Shape], _w: Mapping[str, Shape], attrs: Mapping[str, Any]) -> Shape:
     q, k, v = inputs
     window, softcap = attrs["window"], attrs["softcap"]
+    if not math.isfinite(attrs["scale"]):
+        raise GraphError(f"scores are scaled by {attrs['scale']}, expected a finite number.")
     if window is not None and window < 1:
         raise GraphError(f"the window is {window} tokens, expected at least 1.")
     if softcap is not None and not 0.0 < softcap < math.inf:

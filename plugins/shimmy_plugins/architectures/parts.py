@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shimmy.errors import GGUFError
 from shimmy.graph.builder import Graph, Value
 
 
@@ -19,6 +20,20 @@ class DecoderParams:
     rope__dimension_count: int | None = None
     rope__freq_base: float = 10000.0
 
+    def __post_init__(self) -> None:
+        sizes = {
+            "embedding_length": self.embedding_length,
+            "attention.head_count": self.heads,
+            "attention.head_count_kv": self.kv_heads,
+            "attention.key_length": self.attention__key_length or 1,
+        }
+        for key, size in sizes.items():
+            if size < 1:
+                raise GGUFError(
+                    f"metadata {key!r} of the architecture is {size}, expected a number above 0.",
+                    hint="Convert the model anew with a current converter.",
+                )
+
     @property
     def heads(self) -> int:
         return self.attention__head_count
@@ -29,7 +44,7 @@ class DecoderParams:
 
     @property
     def head_dim(self) -> int:
-        return self.attention__key_length or self.embedding_length // max(self.heads, 1)
+        return self.attention__key_length or self.embedding_length // self.heads
 
     @property
     def rope_dims(self) -> int:

@@ -79,3 +79,12 @@ def test_heads_that_differ_from_layer_to_layer_are_refused(plugins: Plugins, nam
     assert params(plugins, name, 3, attention__head_count_kv=[4, 4, 4]).kv_heads == 4
     with pytest.raises(GGUFError, match=rf"'{name}\.attention\.head_count_kv' differs from layer to layer"):
         params(plugins, name, 3, attention__head_count_kv=[4, 8, 4])
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2", "phi3", "gpt2"])
+@pytest.mark.parametrize(
+    "key", ["embedding_length", "attention__head_count", "attention__head_count_kv", "attention__key_length"]
+)
+def test_sizes_are_above_zero(plugins: Plugins, name: str, key: str) -> None:
+    with pytest.raises(GGUFError, match=rf"'{key.replace('__', '.')}' of the architecture is -2, expected"):
+        params(plugins, name, 2, **{key: -2})

@@ -151,6 +151,10 @@ WRONG: dict[str, tuple[Callable[[Graph, Value], Value], str]] = {
     "empty": (lambda g, x: g.slice(x, 8, 0), "slice: shape (12,) has no 0 numbers from 8 on"),
     "heads": (lambda g, x: g.heads(x, 0), "heads: shape (12,) cannot be split into 0 heads"),
     "scale": (lambda g, x: g.scale(x, math.nan), "scale: cannot scale by nan"),
+    "scores": (
+        lambda g, x: g.attention(*[g.heads(x, 3)] * 3, layer=0, scale=math.inf),
+        "attention: scores are scaled by inf",
+    ),
     "softcap": (lambda g, x: g.softcap(x, 0.0), "softcap: values are capped at 0.0"),
     "geglu": (lambda g, x: g.geglu(x, g.slice(x, 0, 3)), "geglu: inputs differ in shape: (12,), (3,)"),
     "gate": (lambda g, x: g.sigmoid_gate(x, x), "sigmoid_gate: one gate for a row is needed, found (12,)"),
