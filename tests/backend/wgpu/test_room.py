@@ -103,7 +103,7 @@ def test_a_model_that_is_larger_than_the_gpu(adapter: Adapter) -> None:
     """With the number of layers that its refusal names it loads, and answers."""
     del adapter  # there is one
     settings = EngineSettings(
-        gpu=GPU, gpu_memory=6 << 20, max_ctx=512, kv_memory=2 << 20, max_sequences=2, step_tokens=16
+        gpu=GPU, gpu_memory=5 << 20, max_ctx=512, kv_memory=2 << 20, max_sequences=2, step_tokens=16
     )
     path = model_path("llama_spm.f16")
 

@@ -72,6 +72,15 @@ def test_slices_share_buffers(gpu: Gpu, made_up: MadeUpWeights) -> None:
     assert all(s.offset % 256 == 0 and s.offset + s.size <= s.buffer.size for s in slices)
 
 
+def test_buffers_have_no_more_room_than_is_needed(gpu: Gpu, made_up: MadeUpWeights) -> None:
+    names = {"q.weight", "up.weight", "head.weight"}
+    loaded = GpuWeights(gpu, made_up, names=names)
+    before = gpu.used
+    matrices = [loaded.matrix([name]) for name in sorted(names)]
+    assert gpu.used - before == sum(map(loaded.size_of, names))
+    assert loaded.bytes <= gpu.used - before < loaded.bytes + 256 * sum(len(m.slices) for m in matrices)
+
+
 def test_large_models_fill_several_buffers(
     gpu: Gpu, tmp_path: Path, made_up: MadeUpWeights, monkeypatch: pytest.MonkeyPatch
 ) -> None:

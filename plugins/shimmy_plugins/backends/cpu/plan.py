@@ -123,6 +123,7 @@ class CpuSegments(Compiled):
 
     def __init__(self, plain: Executable, with_lora: WithLora, jit: Jit, pool: Pool) -> None:
         super().__init__(plain, with_lora, jit, pool)
+        self.description = f"cpu, {self.description}"
         self._step: tuple[Batch, Executable] | None = None
         """The step that other segments were run for, and what has taken it over."""
 

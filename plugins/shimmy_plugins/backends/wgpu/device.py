@@ -245,7 +245,7 @@ class Gpu:
         return OutOfMemoryError(
             f"no memory for {label}, {_size(size)}, on {self.facts.name}: "
             f"{why}, {_size(self.used)} are in use.",
-            hint="Take a smaller model, lower max_ctx or kv_memory, or set engine_backend to 'cpu'.",
+            hint="Lower max_ctx, leave layers to the CPU with gpu_layers, or take a smaller model.",
         )
 
     def _compile(self, source: str, label: str) -> Pipeline:

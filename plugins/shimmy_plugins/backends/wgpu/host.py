@@ -31,7 +31,7 @@ class HostPart:
 
     @property
     def description(self) -> str:
-        """``layers 0 to 10: 2 threads, AVX-512``."""
+        """``layers 0 to 10: cpu, 2 threads, AVX-512``."""
         return f"{self.split.what}: {self.segments.description}"
 
     def reserve(self, blocks: int, own: Callable[[int], None]) -> None:

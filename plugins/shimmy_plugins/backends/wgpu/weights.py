@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from math import prod
 
 import numpy as np
@@ -20,8 +20,6 @@ from shimmy_plugins.backends.wgpu.unpacking import Unpacker, Unpacking, unpackin
 
 #: Largest buffer that weights share: large enough for few of them, small enough to waste little in the last.
 ARENA_BYTES = 512 << 20
-#: Of a buffer for vectors, if there is no room beside matrices.
-_VECTORS_BYTES = 256 << 10
 #: Where slices begin.
 ALIGNMENT = 256
 #: Weights packed at a time: small enough for the processor's cache, large beside the cost of a call.
@@ -65,6 +63,8 @@ class GpuWeights:
         self._arenas: list[_Arena] = []
         self.bytes = 0
         """Of matrices and vectors loaded so far."""
+        self._placed_bytes = 0
+        """The same, with what lies between them."""
 
     def matrix(self, names: Sequence[str]) -> GpuMatrix:
         """Tensors of one layout and width, one below the other; the same object for the same names.
@@ -107,11 +107,12 @@ class GpuWeights:
         return self._vectors[key]
 
     def size_of(self, name: str) -> int:
-        """Bytes that a tensor takes on the GPU."""
+        """Bytes that a tensor takes on the GPU, with what lies between it and the next one."""
         rows, columns = self._shape(name)
         if len(self._weights.shape(name)) == 1:
-            return columns * WORD
-        return self._layout(name).bytes(rows, columns)
+            return _aligned(columns * WORD)
+        parts = self._layout(name).parts
+        return sum(_aligned(rows * part.row_words(columns) * WORD) for part in parts)
 
     def mergeable(self, names: Sequence[str]) -> bool:
         """Whether these tensors may be one matrix: all of one layout and width, small enough together."""
@@ -126,7 +127,7 @@ class GpuWeights:
         return self._gpu.limits.storage_binding // (row * WORD)
 
     def _placed(self, values: NDArray[np.float32], label: str) -> Slice:
-        place = self._place(values.nbytes, label, _VECTORS_BYTES)
+        place = self._place(values.nbytes, label)
         self._gpu.upload(place, values)
         return place
 
@@ -140,9 +141,7 @@ class GpuWeights:
         count = sum(len(rows) for _, rows in sources)
         label = " + ".join(names)
         sizes = [count * part.row_words(columns) * WORD for part in layout.parts]
-        # What is left of the model, if all of it were stored like these tensors.
-        rest = sum(sizes) * self._elements_left() // (count * columns)
-        slices = tuple(self._place(size, label, rest) for size in sizes)
+        slices = tuple(self._place(size, label) for size in sizes)
         matrix = GpuMatrix(layout, count, columns, slices, sources[0][1].start)
         first = 0
         for name, rows in sources:
@@ -203,29 +202,29 @@ class GpuWeights:
         shape = self._weights.shape(name)
         return prod(shape[:-1]), shape[-1]
 
-    def _place(self, size: int, label: str, rest: int) -> Slice:
-        """Room in an arena, if none has any left in a new one: for ``rest`` bytes, unless too many."""
+    def _place(self, size: int, label: str) -> Slice:
+        """Room in an arena, if none has any left in a new one: for all that is to come, unless too much."""
         if size > (most := self._gpu.limits.storage_binding):
             raise OutOfMemoryError(
                 f"{label}: takes {size:,} bytes on the GPU in one piece, "
                 f"of which {self._gpu.facts.name} can use {most:,}.",
                 hint="Use the cpu backend for this model, or a file of a smaller type.",
             )
+        left = self._all_bytes - self._placed_bytes
         self.bytes += size
+        self._placed_bytes += _aligned(size)
         for arena in self._arenas:
             if place := arena.take(size):
                 return place
-        buffer = self._gpu.buffer(max(size, min(rest, ARENA_BYTES, self._gpu.limits.buffer)), "weights")
+        buffer = self._gpu.buffer(max(size, min(left, ARENA_BYTES, self._gpu.limits.buffer)), "weights")
         self._arenas.append(_Arena(buffer))
         place = self._arenas[-1].take(size)
         assert place is not None
         return place
 
-    def _elements_left(self) -> int:
-        """Weights of the model that have no place yet."""
-        placed = {name for names in self._matrices for name in names}
-        placed |= self._pieces.keys() | self._vectors.keys()
-        return sum(prod(self._weights.shape(name)) for name in self._names - placed)
+    @cached_property
+    def _all_bytes(self) -> int:
+        return sum(map(self.size_of, self._names))
 
 
 @dataclass(slots=True)
@@ -240,8 +239,13 @@ class _Arena:
         if self.used + size > self.buffer.size:
             return None
         place = self.buffer.slice(self.used, size)
-        self.used = -(-(self.used + size) // ALIGNMENT) * ALIGNMENT
+        self.used = _aligned(self.used + size)
         return place
+
+
+def _aligned(size: int) -> int:
+    """Up to where the next slice may begin."""
+    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def _slices(rows: range, step: int) -> Iterator[slice]:
