@@ -21,7 +21,6 @@ from shimmy.testing.quants import QuantConformance
 from shimmy.testing.weights import expand
 from tests import zoo
 
-KINDS = ["f32", "f16", "bf16", "q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "q4_k_m", "q5_k_m", "q6_k"]
 MODULES = sorted(
     path.stem for path in Path(shimmy_plugins.quants.__file__).parent.glob("*.py") if path.stem[0] != "_"
 )
@@ -98,9 +97,9 @@ def test_run_layouts_are_as_compact_as_the_files(spec):
 
 
 def probes() -> list:
-    """Each tensor of each fixture file, with values ggml itself dequantised."""
+    """Each tensor of each file at hand, with values ggml itself dequantised."""
     params = []
-    for name in (*(f"llama_spm.{kind}" for kind in KINDS), "llama3_bpe.q4_k_m"):
+    for name in zoo.FILES:
         model, kind = name.split(".")
         params.append(pytest.param(name, zoo.reference(f"{model}.tensors")["files"][kind], id=name))
     return params

@@ -12,7 +12,14 @@ MIXTURES = {"Q4_K_M": ("Q4_K", "Q6_K", "Q5_K"), "Q5_K_M": ("Q5_K", "Q6_K", "Q6_K
 #: Matrices that are stored as floats in every file.
 FLOATS = ("ffn_gate_inp.weight", "position_embd.weight")
 #: Instead of a type whose blocks do not fit a matrix's rows.
-SUBSTITUTES = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
+SUBSTITUTES = {
+    "Q4_K": "Q5_0",
+    "Q5_K": "Q5_1",
+    "Q6_K": "Q8_0",
+    "TQ1_0": "Q4_0",
+    **dict.fromkeys(("Q2_K", "Q3_K", "IQ4_XS", "IQ3_S", "IQ3_XXS"), "IQ4_NL"),
+    **dict.fromkeys(("IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ1_S"), "IQ4_NL"),
+}
 
 
 def type_of(name: str, columns: int, quant: str, shape: Shape, types: Mapping[str, QuantTypeSpec]) -> str:

@@ -19,7 +19,20 @@ SCALES: dict[str, dict[int, float]] = {
     "Q4_K": {0: 1.0, 2: 7.5},
     "Q5_K": {0: 1.0, 2: 15.5},
     "Q6_K": {208: 1.0},
+    "Q2_K": {80: 1.0, 82: 1.5},
+    "Q3_K": {108: 1.0},
+    "IQ4_NL": {0: 1.0},
+    "IQ4_XS": {0: 1.0},
+    "IQ3_S": {0: 1.0},
+    "IQ3_XXS": {0: 1.0},
+    "IQ2_S": {0: 1.0},
+    "IQ2_XS": {0: 1.0},
+    "IQ2_XXS": {0: 1.0},
+    "IQ1_S": {0: 1.0},
+    "TQ1_0": {52: 1.0},
 }
+#: The byte of a block that holds its scale as an exponent of 2, less 128.
+EXPONENTS = {"MXFP4": 0}
 FLOATS = ("F32", "F16", "BF16")
 #: Enough blocks to know the spread of their weights.
 _CALIBRATION_BLOCKS = 512
@@ -27,10 +40,11 @@ _CALIBRATION_BLOCKS = 512
 
 def check_random_type(name: str) -> None:
     """Raise a ConfigError if no random blocks of this type can be made."""
-    if name not in SCALES and name not in FLOATS:
+    known = [*SCALES, *EXPONENTS, *FLOATS]
+    if name not in known:
         raise ConfigError(
             f"no random weights can be made of type {name!r}.",
-            hint=did_you_mean(name, [*SCALES, *FLOATS]),
+            hint=did_you_mean(name, known),
         )
 
 
@@ -49,6 +63,9 @@ def _blocks(
     spec: QuantTypeSpec, scales: NDArray[np.floating], random: np.random.Generator
 ) -> NDArray[np.uint8]:
     blocks = random.integers(0, 256, (len(scales), spec.block_bytes), dtype=np.uint8)
+    if spec.name in EXPONENTS:
+        blocks[:, EXPONENTS[spec.name]] = np.rint(np.log2(scales)) + 128
+        return blocks
     for offset, factor in SCALES[spec.name].items():
         field = (scales * factor).astype("<f2")
         blocks[:, offset : offset + 2] = field.view(np.uint8).reshape(-1, 2)
