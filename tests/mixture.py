@@ -33,19 +33,25 @@ def weights(seed: int = 11) -> MadeUpWeights:
     return MadeUpWeights(**runs).stacked(**stacked).with_vectors(**vectors)
 
 
-def graph(tensors: MadeUpWeights) -> Graph:
-    """The chosen experts' nodes have others between them, as an architecture may record them."""
+def graph(tensors: MadeUpWeights, *, early: bool = False) -> Graph:
+    """The chosen experts' nodes have others between them, as an architecture may record them.
+
+    ``early``: rows whose logits are not wanted end before the last layer's networks.
+    """
     g = Graph(tensors)
     x = g.embed("token_embd")
     for layer in range(LAYERS):
         with g.block(layer):
             x = x + _attention(g, g.rms_norm(x, "attn_norm", eps=1e-5), layer)
+            if early and layer == LAYERS - 1:
+                x = g.last(x)
             y = g.rms_norm(x, "ffn_norm", eps=1e-5)
             dense = g.gelu(g.linear(y, "ffn_up"))
             if layer:
                 x = x + _experts(g, y)
             x = x + g.linear(dense, "ffn_down")
-    g.output = g.linear(g.rms_norm(g.last(x), "output_norm", eps=1e-5), "output").index
+    x = x if early else g.last(x)
+    g.output = g.linear(g.rms_norm(x, "output_norm", eps=1e-5), "output").index
     return g
 
 

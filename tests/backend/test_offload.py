@@ -185,3 +185,13 @@ def test_a_step_that_does_not_fit_is_refused(plan: Plan) -> None:
     plan.reserve(1)
     with pytest.raises(EngineError, match=r"KV block"):
         rows_of(plan, batch_of([Part([1], 0, [1])]))
+
+
+def test_experts_of_the_rows_whose_logits_are_wanted() -> None:
+    graph = mixture.graph(WEIGHTS, early=True)
+    split_plan = SplitBackend(experts_of=9).compile(graph, WEIGHTS, LIMITS, no_progress)
+    plans = compile_graph("reference", GRAPH, WEIGHTS), split_plan
+    for expected, found in zip(*map(steps, plans), strict=True):
+        assert_close(found, expected)
+    for plan in plans:
+        plan.close()

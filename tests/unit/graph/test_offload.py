@@ -80,6 +80,19 @@ def test_both_parts_compute_what_the_whole_did(wishes: dict[str, int], what: str
     np.testing.assert_array_equal(logits(parts), logits(GRAPH))
 
 
+def test_rows_whose_logits_are_not_wanted_may_have_ended_before() -> None:
+    early = mixture.graph(WEIGHTS, early=True)
+    parts = split(early, experts_of=9)
+    assert parts is not None
+    assert [node.attrs["late"] for node in parts.host.nodes if node.op == "enter"] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+    np.testing.assert_array_equal(logits(parts), logits(early))
+
+
 @pytest.mark.parametrize("wishes", [{}, {"keep_layers": 3}, {"keep_layers": 99}, {"experts_of": 1}])
 def test_nothing_leaves(wishes: dict[str, int]) -> None:
     assert split(GRAPH, **wishes) is None
