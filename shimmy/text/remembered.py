@@ -41,12 +41,13 @@ def read_metadata(path: Path, memory: Path) -> Mapping[str, Any]:
         entry = memory / f"{_digest_of_head(file)}.msgpack"
         metadata = file.metadata
     worthwhile = sum(counts.values()) >= LEAST_ELEMENTS
-    if worthwhile and (arrays := _recall(entry, counts)) is not None:
+    arrays = recall(entry) if worthwhile else None
+    if arrays is not None and {key: len(array) for key, array in arrays.items()} == counts:
         return {**metadata, **arrays}
     with open_gguf(path) as file:
         metadata = file.metadata
     if worthwhile:
-        _remember(entry, {key: metadata[key] for key in counts})
+        remember(entry, {key: metadata[key] for key in counts})
     return metadata
 
 
@@ -59,8 +60,8 @@ def _digest_of_head(file: GGUFFile) -> str:
         ).hexdigest()
 
 
-def _recall(entry: Path, counts: Mapping[str, int]) -> dict[str, Any] | None:
-    """The arrays of an entry; None if it is missing or not what was written."""
+def recall(entry: Path) -> dict[str, Any] | None:
+    """What an entry was written with; None if it is missing or damaged."""
     try:
         content = entry.read_bytes()
     except OSError:
@@ -70,10 +71,11 @@ def _recall(entry: Path, counts: Mapping[str, int]) -> dict[str, Any] | None:
         _logger.debug("remembered vocabulary %s is damaged; read anew.", entry)
         return None
     arrays: dict[str, Any] = msgspec.msgpack.decode(body)
-    return arrays if {key: len(array) for key, array in arrays.items()} == counts else None
+    return arrays
 
 
-def _remember(entry: Path, arrays: Mapping[str, Any]) -> None:
+def remember(entry: Path, arrays: Mapping[str, Any]) -> None:
+    """Write an entry, ``.msgpack``, if that can be done; of others in its folder the oldest may go."""
     try:
         body = msgspec.msgpack.encode(arrays)
         replace_file(entry, _digest(body) + body)

@@ -12,6 +12,7 @@ from tokenizers.models import BPE
 from tokenizers.normalizers import Normalizer, Prepend, Replace
 from tokenizers.normalizers import Sequence as Steps
 
+from shimmy.caches import cache_folder
 from shimmy.text.tokenizer import Tokenizer
 from shimmy.text.vocabulary import (
     CONTROL_TYPES,
@@ -22,6 +23,7 @@ from shimmy.text.vocabulary import (
     read_vocabulary,
 )
 from shimmy_plugins.tokenizers.pipeline import Pipeline, PipelineTokenizer
+from shimmy_plugins.tokenizers.remembered_merges import remembered
 
 SPACE = "\u2581"
 
@@ -54,7 +56,8 @@ def _model(vocabulary: Vocabulary, scores: Collection[float]) -> BPE:
         if kind == TokenType.NORMAL
     }
     unknown = None if vocabulary.unknown_id is None else vocabulary.tokens[vocabulary.unknown_id]
-    return BPE(ids, merges_of(pieces), unk_token=unknown, byte_fallback=True)
+    merges = remembered(merges_of, pieces, cache_folder() / "merges")
+    return BPE(ids, merges, unk_token=unknown, byte_fallback=True)
 
 
 def merges_of(pieces: Mapping[str, float]) -> list[tuple[str, str]]:
