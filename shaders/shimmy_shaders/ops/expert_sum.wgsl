@@ -19,9 +19,9 @@ fn main(@builtin(workgroup_id) at: vec3<u32>, @builtin(local_invocation_index) l
     if (row >= rows()) { return; }
     for (var i = at.y * ${workgroup}u + li; i < ${width}u; i += ${parts * workgroup}u) {
         var sum = 0.0;
-        for (var k = 0u; k < ${used}u; k++) {
-            sum = fma(chosen[input1(row) + ${used}u + k], x[input0(row) + k * ${width}u + i], sum);
-        }
+# for k in range(used)
+        sum = fma(chosen[input1(row) + ${used + k}u], x[input0(row) + ${k * width}u + i], sum);
+# endfor
         y[result(row) + i] = ${"added[input2(row) + i] + sum" if added else "sum"};
     }
 }

@@ -25,7 +25,7 @@ from shimmy_plugins.commands.bench.random_blocks import check_random_type, rando
 from shimmy_plugins.commands.bench.shapes import Shape, matrices, metadata, vectors
 
 #: Part of the file names in the cache: a file of another version is not used.
-VERSION = 2
+VERSION = 3
 #: Matrices begin at different blocks of their pool, so no two of the same size are equal.
 _SLACK = 4096
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -63,7 +63,8 @@ def write_random_model(path: Path, shape: Shape, quant: str, quant_types: Regist
         start = int(random.integers(_SLACK))
         window = pools[spec.name][start : start + prod(size) // spec.block_elements]
         tensors[name] = RawTensor(window.reshape(-1).data, spec.ggml_id, size)
-    names = {"general.name": f"{shape.name} of random weights, {quant}"}
+    # Not the shape's name: by it llama.cpp would look for words that the vocabulary has not.
+    names = {"general.name": f"random weights, {quant}"}
     write_gguf(path, metadata(shape) | names | vocabulary(shape.vocabulary), tensors)
 
 

@@ -12,8 +12,9 @@ from shimmy_plugins.backends.wgpu.ops.row import WORKGROUP, columns, row_op
 
 #: The ops; their shaders share a row out among workgroups.
 ELEMENTWISE = frozenset(("add", "gelu", "geglu", "scale", "sigmoid_gate", "slice", "softcap", "swiglu"))
-#: Columns of an invocation.
+#: Columns of an invocation; it has much to read for one of ``expert_sum``.
 _EACH = 4
+_EACH_OF_EXPERTS = 1
 
 
 def elementwise(
@@ -27,6 +28,7 @@ def elementwise(
     late: bool = False,
 ) -> Kernel:
     """An op of :data:`ELEMENTWISE`, or ``expert_sum``. Bindings: the inputs, y, step."""
+    each = _EACH_OF_EXPERTS if op == "expert_sum" else _EACH
     return row_op(
         composer,
         gpu,
@@ -34,7 +36,7 @@ def elementwise(
         inputs=inputs,
         width=width,
         attrs=attrs,
-        parts=-(-width // (_EACH * WORKGROUP)),
+        parts=-(-width // (each * WORKGROUP)),
         late=late,
     )
 
