@@ -22,7 +22,8 @@ class Phi3Params(DecoderParams):
 class Phi3:
     """Llama with one matrix for q, k and v, and one for gate and up (Abdin et al. 2024, arXiv:2404.14219).
 
-    LongRoPE's factors need no line here: ``Graph.rope`` applies what the file says of scaling.
+    LongRoPE's factors need no line here: ``Graph.rope`` applies what the file says of scaling. The window is
+    that of the file, as transformers computes it.
     """
 
     params = Phi3Params
@@ -41,7 +42,7 @@ class Phi3:
     def feed_forward(self, g: Graph, x: Value) -> Value:
         both = g.linear(x, "ffn_up")
         half = both.shape[0] // 2
-        gate, up = g.slice(both, 0, half), g.slice(both, half, half)
+        gate, up = g.slice(both, 0, half), g.slice(both, half, both.shape[0] - half)
         return g.linear(g.swiglu(gate, up), "ffn_down")
 
     def hf_transforms(self, _p: Phi3Params) -> Mapping[str, Transform]:

@@ -52,12 +52,12 @@ def test_generate_by_name(run: Run):
 
 
 def test_the_list_says_what_becomes_of_folders(run: Run):
-    code, out, _ = run("list", "--models-dir", str(FOLDER), "--all", "--quantize", "q4_0")
+    folders = ("--models-dir", str(FOLDER), "--all", "--quantize", "q4_0")
+    code, out, _ = run("--without", "arch-qwen2", "list", *folders)
     assert code == 0
     rows = {line.split()[0]: line for line in out.splitlines() if line}
     assert "Q4_0 (converted)" in rows["llama3"]
     assert str(FOLDER / "mistral") in rows["mistral"]
-    # The example architecture is not installed here.
     assert "no plugin converts the architecture 'Qwen2ForCausalLM'" in out
 
 

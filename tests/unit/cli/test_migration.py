@@ -12,7 +12,7 @@ from shimmy.cli.migration import GONE_COMMANDS, GONE_FLAGS, GONE_VARIABLES, OLD_
 from shimmy.settings import settings_table
 from tests import zoo
 
-MODELS = zoo.model_path("llama_spm.q4_0").parent
+MODELS = zoo.FOLDER / "models"
 
 
 def test_old_flags_set_what_they_always_set(run):
@@ -25,7 +25,7 @@ def test_old_flags_may_come_before_the_command(run):
     code, out, _ = run("--model-dirs", str(MODELS), "--ctx", "4096", "config", "--json")
     assert code == 0
     assert json.loads(out)["settings"]["max_ctx"]["value"] == 4096
-    assert "llama_spm.q4_0" in run("--model-dirs", str(MODELS), "list")[1]
+    assert "llama_spm.q4_k_m" in run("--model-dirs", str(MODELS), "list")[1]
     settings = json.loads(run("--ctx", "4096", "config", "--max-ctx", "512", "--json")[1])["settings"]
     assert settings["max_ctx"]["value"] == 512
 
@@ -49,7 +49,7 @@ def test_names_only_and_language_models_only(run):
     arguments = ("--without", "source-python-packages", "--model-dirs", str(MODELS))
     names = run(*arguments, "list", "--short")[1].split()
     assert names == run(*arguments, "list", "-s")[1].split() == sorted(names)
-    assert "llama_spm.q4_0" in names
+    assert "llama_spm.q4_k_m" in names
     assert run(*arguments, "discover", "--llm-only") == run(*arguments, "discover")
 
 

@@ -40,7 +40,7 @@ def test_the_report_as_json(run, model):
     assert set(report["engine"]) == {"backend", "reason", "precision", "description", "fallbacks"}
     assert report["trial"]["tokens"] == 8
     assert report["load_seconds"] > 0
-    assert report["load_phases"] == {}
+    assert report["load_phases"].keys() >= {"kernels", "weights"}
     assert report["plugins"][:3] == [
         "source-directories (shimmy-llm)",
         "arch-llama (shimmy-llm)",
