@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -16,7 +17,8 @@ from tests.backend.harness import (
 )
 from tests.backend.split import SplitBackend
 from tests.backend.test_zoo import answers, assert_answers
-from tests.zoo import model_path, reference
+from tests.lora import all_rows, fitted
+from tests.zoo import LORA, adapter_reference, model_path, reference
 
 pytestmark = pytest.mark.skipif("wgpu" not in BACKENDS, reason="no GPU adapter, not even a software one")
 
@@ -53,3 +55,16 @@ def test_both_sides_compute_in_the_precision_that_is_set() -> None:
     assert_close(logits["both", "int8"], logits["cpu", "int8"], 1e-3)
     with pytest.raises(AssertionError):
         assert_close(logits["both", "int8"], logits["cpu", "f32"], 5e-3)
+
+
+@pytest.mark.full
+def test_an_adapter_trained_by_peft() -> None:
+    base, name = model_path("llama_spm.f16"), "llama_spm_qk"
+    expected = adapter_reference(name)
+    plan = compile_with(SplitBackend(keep_layers=1), base)
+    plan.put_adapter(1, fitted(LORA / name, base))
+    for prompt in expected["prompts"]:
+        tokens = expected["transformers_peft_f32"][prompt["id"]]["greedy_ids"]
+        found, _ = generate_greedy(plan, prompt["ids"], len(tokens), partial(all_rows, place=1))
+        assert found == tokens
+    plan.close()
