@@ -10,7 +10,7 @@ import pytest
 
 from shimmy.engine.plan import Limits, Plan
 from tests.backend.harness import F32, LIMITS, Part, batch_of, compile_model, rows_of
-from tests.zoo import model_path
+from tests.zoo import FILES, model_path
 
 SEQUENCES = {"a": 70, "b": 33, "c": 9}
 BLOCKS = {"a": [6, 1, 4], "b": [0, 5], "c": [3]}
@@ -22,8 +22,9 @@ def limits(request: pytest.FixtureRequest) -> Limits:
     return replace(LIMITS, precision=precision, kv_type=kv_type)
 
 
-#: Each kind of op is in one of them.
+#: Each kind of op is in one of them, and of what weights are stored as.
 MODELS = [
+    *(name for name in ("llama_spm.iq4_xs", "llama_spm.q2_k") if name in FILES),
     *("llama_spm.q4_k_m", "llama_spm.q4_0", "llama_spm.f16"),
     *(f"{name}.q4_k_m" for name in ("gemma2", "gpt2", "phi2", "phi3", "qwen3moe")),
 ]

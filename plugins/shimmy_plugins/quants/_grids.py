@@ -29,14 +29,24 @@ _COLUMNS = 256
 
 @cache
 def grid(name: str) -> tuple[Integers, tuple[int, ...]]:
-    """(entries, weights of an entry) of codes without signs, and the values they stand for, ascending."""
+    """For each entry an integer, whose bytes are codes of 8 or 4 weights without signs; their values."""
     import numpy as np
     from gguf import quants
 
     kind: Any = getattr(quants, name)
     kind.init_grid()
-    places = np.searchsorted(kind.grid_map, kind.grid.reshape(kind.grid_shape))
-    return places.astype(np.uint8), tuple(kind.grid_map)
+    entries, weights = kind.grid_shape
+    places = np.searchsorted(kind.grid_map, kind.grid.reshape(entries, weights))
+    return places.astype(np.uint8).view(f"<u{weights}").ravel(), tuple(kind.grid_map)
+
+
+@cache
+def _sign_codes(bit: int) -> Integers:
+    """For each byte of 8 signs an integer of 8 bytes, which have them at this bit."""
+    import numpy as np
+
+    signs = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1, bitorder="little")
+    return (signs << np.uint8(bit)).view("<u8").ravel()
 
 
 def either_sign(values: Sequence[int]) -> tuple[int, ...]:
@@ -79,15 +89,15 @@ def bits_of(bytes_: Integers) -> Integers:
     """(blocks, n) -> (blocks, 8 n) of 0 or 1, the lowest of each byte first."""
     import numpy as np
 
-    return np.unpackbits(np.ascontiguousarray(bytes_, np.uint8), axis=1, bitorder="little")
+    return np.unpackbits(bytes_, axis=1, bitorder="little")
 
 
 def even_signs(sevens: Integers) -> Integers:
-    """(blocks, n) of 7 bits -> (blocks, 8 n) of 0 or 1: the eighth makes the number of ones even."""
+    """(blocks, n) of 7 bits -> bytes: the eighth bit makes the number of ones even."""
     import numpy as np
 
     whole = np.array([seven | (seven.bit_count() & 1) << 7 for seven in range(128)], np.uint8)
-    return bits_of(whole[sevens])
+    return whole[sevens]
 
 
 def grid_run(
@@ -103,7 +113,8 @@ def grid_run(
     Args:
         name: that of the grid.
         indices: (blocks, n), entries of the grid.
-        signs: (blocks, 256), or fewer that are each for some neighbours: 1 for a minus.
+        signs: (blocks, 32) bytes, bit i that of weight i of eight, 1 for a minus; or fewer, each for some
+            neighbours.
         values: what codes stand for, those with a minus last.
         units: (blocks, 1).
         factors: (blocks, groups), below 16.
@@ -113,12 +124,12 @@ def grid_run(
     from shimmy.gguf.quant import AffineRun, Scales
 
     bits = (len(values) - 1).bit_length()
-    places = grid(name)[0][indices].reshape(len(indices), -1)
-    signs = signs.astype(np.uint8).repeat(_COLUMNS // signs.shape[1], axis=1)
+    eights = grid(name)[0][indices].view("<u8")
+    signs = signs.repeat(eights.shape[1] // signs.shape[1], axis=1)
     odd = (2 * factors + 1).astype(np.uint8)
     zero, numbers = codebook(values)
     return AffineRun(
-        codes=places | signs << np.uint8(bits - 1),
+        codes=(eights | _sign_codes(bits - 1)[signs]).view(np.uint8),
         bits=bits,
         group=_COLUMNS // factors.shape[1],
         scales=Scales(units, odd),

@@ -47,4 +47,6 @@ def run(blocks: NDArray[np.uint8]) -> AffineRun:
     quarters = scales >> 12
     scale = quarters[:, 0] | quarters[:, 1] << 4 | quarters[:, 2] << 8 | quarters[:, 3] << 12
     units = fraction(scale[:, None].view("<f2"), 8)
-    return grid_run("IQ1_M", indices, nibbles >> 3, IQ1_VALUES, units, fields(scales, (0, 3, 6, 9), 3))
+    return grid_run(
+        "IQ1_M", indices, (nibbles >> 3) * 255, IQ1_VALUES, units, fields(scales, (0, 3, 6, 9), 3)
+    )

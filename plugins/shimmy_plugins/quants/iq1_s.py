@@ -44,4 +44,4 @@ def run(blocks: NDArray[np.uint8]) -> AffineRun:
     rest = part(blocks, 34, 8, "<u2")
     indices = part(blocks, 2, 32) | fields(rest, (0, 3, 6, 9), 3) << 8
     units = fraction(part(blocks, 0, 1, "<f2"), 8)
-    return grid_run("IQ1_S", indices, rest >> 15, IQ1_VALUES, units, fields(rest, (12,), 3))
+    return grid_run("IQ1_S", indices, (rest >> 15) * 255, IQ1_VALUES, units, fields(rest, (12,), 3))

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING
 from shimmy import hookimpl
 from shimmy.specs import QuantTypeSpec
 from shimmy_plugins.quants._grids import (
-    bits_of,
     either_sign,
     fields,
     fraction,
@@ -53,7 +52,7 @@ def load() -> ArrayType:
 def run(blocks: NDArray[np.uint8]) -> AffineRun:
     """(blocks, bytes) -> a run with a row for each block."""
     indices = part(blocks, 2, 32) | fields(part(blocks, 66, 8), (0, 2, 4, 6), 2) << 8
-    signs = bits_of(part(blocks, 34, 32))
+    signs = part(blocks, 34, 32)
     factors = nibbles_of(part(blocks, 74, 8))
     units = fraction(part(blocks, 0, 1, "<f2"), 8)
     return grid_run("IQ2_S", indices, signs, either_sign(grid("IQ2_S")[1]), units, factors)

@@ -44,7 +44,7 @@ def load() -> ArrayType:
 def run(blocks: NDArray[np.uint8]) -> AffineRun:
     """(blocks, bytes) -> a run with a row for each block."""
     indices = part(blocks, 2, 64) | bits_of(part(blocks, 66, 8)).astype("u2") << 8
-    signs = bits_of(part(blocks, 74, 32))
+    signs = part(blocks, 74, 32)
     factors = nibbles_of(part(blocks, 106, 4))
     values = either_sign(grid("IQ3_S")[1])
     return grid_run("IQ3_S", indices, signs, values, part(blocks, 0, 1, "<f2"), factors)
