@@ -1,7 +1,11 @@
-// Which expert a slot has: parameter `slots`; needs a binding `chosen: array<f32>`.
+// Which expert a slot has: parameter `slots`; needs a binding `chosen: array<f32>`, or a choice of the slot's row.
 fn expert_of(slot: u32) -> u32 {
+# if choice
+    return numbers[slot % ${slots.used}u];
+# else
     let number = chosen[slot / ${slots.used}u * ${2 * slots.used}u + slot % ${slots.used}u];
     return min(u32(max(number, 0.0)), ${slots.experts - 1}u);
+# endif
 }
 // Whether the matrix has it, and which of those there it is; of others the first.
 fn is_here(slot: u32) -> bool {

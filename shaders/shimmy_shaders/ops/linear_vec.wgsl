@@ -51,7 +51,11 @@ ${weights.bindings(layout, "w", 0)}
 @group(0) @binding(${total_at + 2}) var<storage, read_write> kept: array<vec4<f32>>;
 # endif
 # if slots
-@group(0) @binding(${y_at + 2}) var<storage, read> chosen: array<f32>;
+@group(0) @binding(${y_at + 2}) var<storage, ${"read_write" if choice else "read"}> chosen: array<f32>;
+# if choice
+@group(0) @binding(${y_at + 3}) var<storage, read> logits: array<f32>;
+# include "shimmy/common/choose.wgsl"
+# endif
 # include "shimmy/common/experts.wgsl"
 # endif
 
@@ -153,6 +157,10 @@ fn main(
 # endif
     let owner = li / ${shape.lanes}u;
     let lane = li % ${shape.lanes}u;
+# if choice
+    let row_of_slots = min(at.y, count() - 1u) / ${slots.used}u;
+    choose(row_of_slots * ${choice.logits.stride}u + ${choice.logits.offset}u, li);
+# endif
     let first_chunk = min(lane, ${shape.chunks - 1}u);
     var held = load(rows_of(top_of(0u, at, owner), at.y), first_chunk);
     let first = at.y * ${shape.batch}u;
@@ -164,6 +172,8 @@ fn main(
     prepare(first, li);
 # if total
     if (at.x == 0u && at.z == 0u) { keep_total(first, li); }
+# elif choice
+    if (at.x == 0u && at.z == 0u && at.y % ${slots.used}u == 0u) { keep_choice(row_of_slots * ${2 * slots.used}u, li); }
 # endif
 # if meet
     let number = lora_next(entries, 0u);

@@ -12,6 +12,7 @@ from shimmy.graph import experts
 from shimmy.graph.builder import Graph, Value
 from shimmy_plugins.backends.wgpu.device import Gpu
 from shimmy_plugins.backends.wgpu.ops.experts import (
+    Choice,
     Slots,
     expert_groups,
     group_bytes,
@@ -49,7 +50,8 @@ def test_top_experts(gpu: Gpu, count: int, used: int, normalize: bool) -> None:
     attrs = {"used": used, "normalize": normalize, "scale": 2.5}
     size, step = step_of(9)
     y = gpu.buffer(9 * 2 * used * 4, "y")
-    run_kernel(gpu, top_experts(COMPOSER, gpu, columns(count), attrs), size, [logits, y, step])
+    choice = Choice(count, used, normalize, 2.5, columns(count))
+    run_kernel(gpu, top_experts(COMPOSER, gpu, choice), size, [logits, y, step])
     found = gpu.read(y, np.float32).reshape(9, 2, used)
     expected = experts.top_experts(logits, **attrs)
     np.testing.assert_array_equal(found[:, 0], expected[:, 0])
@@ -142,3 +144,16 @@ def test_a_row_alone_or_with_others(precision: str) -> None:
     np.testing.assert_array_equal(rows_of(plan, batch_of(generated[5:6]))[0], found[5])
     assert_close(found, together[:8], 1e-5 if precision == "f32" else 1e-4)
     plan.close()
+
+
+def test_a_logit_that_is_no_number_shows_in_its_row(gpu: Gpu) -> None:
+    logits = np.random.default_rng(1).normal(size=(3, 60)).astype(np.float32)
+    logits[1, 7] = np.nan
+    size, step = step_of(3)
+    y = gpu.buffer(3 * 2 * 4 * 4, "y")
+    choice = Choice(60, 4, normalize=True, scale=1.0, logits=columns(60))
+    run_kernel(gpu, top_experts(COMPOSER, gpu, choice), size, [logits, y, step])
+    found = gpu.read(y, np.float32).reshape(3, 2, 4)
+    assert np.isnan(found[1, 1]).all()
+    assert np.isfinite(found[[0, 2]]).all()
+    assert (found[:, 0] < 60).all()

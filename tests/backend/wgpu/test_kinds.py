@@ -20,7 +20,7 @@ DISPATCHES = {
     "starcoder2": 5,
     "qwen2": 5,
     "gemma2": 5,
-    "qwen3moe": 8 + 1,
+    "qwen3moe": 7 + 1,
 }
 #: Layer norms, GELU and positions; norms behind products, caps and windows; experts and norms of heads.
 COMPARED = ["gpt2", "gemma2", "qwen3moe"]

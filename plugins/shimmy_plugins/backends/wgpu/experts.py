@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from shimmy.errors import GraphError
+from shimmy_plugins.backends.wgpu import singles
 from shimmy_plugins.backends.wgpu.device import Slice
 from shimmy_plugins.backends.wgpu.fused import Experts
 from shimmy_plugins.backends.wgpu.kernel import Cost, Size, Work
 from shimmy_plugins.backends.wgpu.memory import FLOAT, Rows
-from shimmy_plugins.backends.wgpu.ops.experts import Slots, expert_groups, group_bytes
+from shimmy_plugins.backends.wgpu.ops.experts import Choice, Slots, expert_groups, group_bytes
 from shimmy_plugins.backends.wgpu.ops.linear_tile import linear_tile, tile_for_slots
 from shimmy_plugins.backends.wgpu.ops.linear_vec import expert_vec
 from shimmy_plugins.backends.wgpu.weights import GpuMatrix
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
 def generated(low: Generated, item: Experts) -> None:
     """Append the products of generated rows."""
     how, norm = low.norm(item)
-    x, chosen = (low.value(i).memory for i in item.inputs)
+    matrices = list(_matrices(low, item))
+    logits, choice = _choice(low, item, whole=len(matrices) == 1)
+    x, chosen = low.value(item.x).memory, low.value(item.chosen).memory
     y = low.new(low.graph.nodes[item.result], behind=item.inputs)
-    for matrix, slots in _matrices(low, item):
+    for matrix, slots in matrices:
         kernel = expert_vec(
             low.shared.composer,
             low.shared.gpu,
@@ -41,9 +44,23 @@ def generated(low: Generated, item: Experts) -> None:
             precision=low.shared.computes(matrix),
             norm=how,
             ending=item.ending,
+            choice=choice,
         )
-        bound = [*matrix.slices, *norm, x, y.memory, low.step, chosen]
+        bound = [*matrix.slices, *norm, x, y.memory, low.step, chosen, *logits]
         low.call(item.label, [kernel], bound, cost=_cost(matrix, slots))
+
+
+def _choice(low: Generated, item: Experts, *, whole: bool) -> tuple[list[Slice], Choice | None]:
+    """The logits by which products choose themselves, and how; nothing if it is done already."""
+    if item.choice is None:
+        return [], None
+    if not whole:
+        singles.lower(low, item.choice, picked=False)
+        return [], None
+    node = item.choice.node
+    logits = low.value(node.inputs[0])
+    low.new(node, behind=node.inputs)
+    return [logits.memory], Choice.of(node, logits.columns)
 
 
 def prompts(low: Prompts, item: Experts) -> None:

@@ -67,10 +67,12 @@ class Experts:
     result: int
     norm: Node | None = None
     end: End | None = None
+    choice: Single | None = None
+    """What chooses, if that is done here, too; the choice is kept for others."""
 
     @property
     def inputs(self) -> tuple[int, ...]:
-        return self.x, self.chosen
+        return (self.x, self.chosen) if self.choice is None else (self.x, *self.choice.inputs)
 
     @property
     def ending(self) -> Ending:

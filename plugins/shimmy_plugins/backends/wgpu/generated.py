@@ -20,7 +20,7 @@ from shimmy_plugins.backends.wgpu.ops.ending import width_of
 from shimmy_plugins.backends.wgpu.ops.linear_vec import linear_vec
 from shimmy_plugins.backends.wgpu.ops.norm import Norm
 from shimmy_plugins.backends.wgpu.shared import Shared
-from shimmy_plugins.backends.wgpu.sums import with_totals
+from shimmy_plugins.backends.wgpu.sums import with_beginnings
 from shimmy_plugins.backends.wgpu.weights import GpuMatrix
 
 
@@ -34,7 +34,7 @@ class Generated(Lowering):
         self._published = Published(self)
 
     def lower(self, items: Sequence[Fused]) -> None:
-        super().lower(with_totals(items))
+        super().lower(with_beginnings(items))
         if self.adapters:
             self.program.insert(0, self._published.clear())
 

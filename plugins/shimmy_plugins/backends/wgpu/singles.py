@@ -13,7 +13,7 @@ from shimmy_plugins.backends.wgpu.fused import Single
 from shimmy_plugins.backends.wgpu.memory import FLOAT, Rows
 from shimmy_plugins.backends.wgpu.ops.elementwise import ELEMENTWISE, elementwise, last
 from shimmy_plugins.backends.wgpu.ops.embed import embed
-from shimmy_plugins.backends.wgpu.ops.experts import top_experts
+from shimmy_plugins.backends.wgpu.ops.experts import Choice, top_experts
 from shimmy_plugins.backends.wgpu.ops.norm import NORMS, Norm, norm
 from shimmy_plugins.backends.wgpu.ops.rope import Rotation, rope
 from shimmy_plugins.backends.wgpu.ops.row import row_op
@@ -94,7 +94,8 @@ def _rope(low: Lowering, node: Node) -> None:
 def _top_experts(low: Lowering, node: Node) -> None:
     logits, y = low.value(node.inputs[0]), low.new(node, behind=node.inputs)
     late = low.late(*node.inputs)
-    kernel = top_experts(low.shared.composer, low.shared.gpu, logits.columns, node.attrs, late=late)
+    choice = Choice.of(node, logits.columns)
+    kernel = top_experts(low.shared.composer, low.shared.gpu, choice, late=late)
     low.call(node.label, [kernel], [logits.memory, y.memory, low.step])
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeGuard
 
-from shimmy_plugins.backends.wgpu.fused import Fused, Linear, Single, View
+from shimmy_plugins.backends.wgpu.fused import Experts, Fused, Linear, Single, View
 from shimmy_plugins.backends.wgpu.ops.norm import NORMS
 
 #: Ops whose kernels can add a value to their result.
@@ -58,16 +58,18 @@ def with_sums(items: list[Fused], shown: int) -> list[Fused]:
     return [item for at, item in enumerate(items) if at not in dropped]
 
 
-def with_totals(items: Sequence[Fused]) -> list[Fused]:
-    """Let a product that follows upon a sum with a normed value, and norms it, compute it, too.
+def with_beginnings(items: Sequence[Fused]) -> list[Fused]:
+    """Let products compute what they begin with: a sum with a normed value, and the choice of experts.
 
-    For few rows: each of its workgroups does so, which takes less time than a dispatch of its own.
+    For few rows: each of their workgroups does so, which takes less time than a dispatch of its own.
     """
     result: list[Fused] = []
     for item in items:
         before = result[-1] if result else None
         if isinstance(item, Linear) and isinstance(before, Single) and _computes(item, before):
             result[-1] = replace(item, total=before)
+        elif isinstance(item, Experts) and isinstance(before, Single) and _chooses(item, before):
+            result[-1] = replace(item, choice=before)
         else:
             result.append(item)
     return result
@@ -77,6 +79,10 @@ def _computes(item: Linear, total: Single) -> bool:
     rms = (total.node.op, item.norm.op if item.norm else None) == ("rms_norm", "rms_norm")
     whole = len(total.node.shape) == 1 and total.node.shape[0] % _QUAD == 0
     return rms and whole and total.add is not None and item.x == total.result and item.add is None
+
+
+def _chooses(item: Experts, choice: Single) -> bool:
+    return choice.node.op == "top_experts" and choice.result == item.chosen
 
 
 def _delayed(items: Iterable[Fused]) -> list[Fused]:

@@ -6,10 +6,9 @@ are ``expert_vec`` and ``expert_tile``, beside those of other matrices.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
+from shimmy.graph.builder import Node
 from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.device import Gpu
 from shimmy_plugins.backends.wgpu.kernel import Columns, Kernel
@@ -33,18 +32,33 @@ class Slots:
         return len(self.here) == self.experts
 
 
-def top_experts(
-    composer: Composer, gpu: Gpu, logits: Columns, attrs: Mapping[str, Any], *, late: bool = False
-) -> Kernel:
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How experts of a row are chosen."""
+
+    experts: int
+    used: int
+    normalize: bool
+    scale: float
+    logits: Columns
+
+    @classmethod
+    def of(cls, node: Node, logits: Columns) -> Choice:
+        """What a node of the op does."""
+        attrs = node.attrs
+        return cls(logits.width, attrs["used"], attrs["normalize"], attrs["scale"], logits)
+
+
+def top_experts(composer: Composer, gpu: Gpu, choice: Choice, *, late: bool = False) -> Kernel:
     """The op. Bindings: logits, y, step."""
     return row_op(
         composer,
         gpu,
         "shimmy/ops/top_experts.wgsl",
-        inputs=[logits],
-        width=2 * attrs["used"],
-        attrs=attrs,
-        across=logits.width,
+        inputs=[choice.logits],
+        width=2 * choice.used,
+        attrs={"choice": choice},
+        across=choice.experts,
         late=late,
     )
 
@@ -69,6 +83,7 @@ def expert_groups(composer: Composer, gpu: Gpu, slots: Slots, tile_rows: int) ->
     source = composer.compose(
         "shimmy/ops/expert_groups.wgsl",
         slots=slots,
+        choice=None,
         tile_rows=tile_rows,
         workgroup=workgroup_for(gpu, WORKGROUP),
     )

@@ -16,7 +16,7 @@ from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.kernel import Columns, Kernel, Size
 from shimmy_plugins.backends.wgpu.layouts import BLOCK, AffineLayout, GpuLayout, padded
 from shimmy_plugins.backends.wgpu.ops.ending import Ending, width_of
-from shimmy_plugins.backends.wgpu.ops.experts import Slots
+from shimmy_plugins.backends.wgpu.ops.experts import Choice, Slots
 from shimmy_plugins.backends.wgpu.ops.lora import PATIENCE, Beside
 from shimmy_plugins.backends.wgpu.ops.norm import Norm
 
@@ -141,6 +141,7 @@ def linear_vec(
         late=late,
         picked=picked,
         slots=None,
+        choice=None,
         patience=PATIENCE,
         subgroup=gpu.subgroup,
     )
@@ -185,12 +186,13 @@ def expert_vec(
     precision: str,
     norm: Norm | None = None,
     ending: Ending = "store",
+    choice: Choice | None = None,
 ) -> Kernel:
     """The products of all slots, each with the matrix of its expert; one kernel for any number of rows.
 
-    Bindings: the weight's parts, [weight of the norm, its bias behind it], x, y, step, chosen. ``rows``: of
-    the weight, for one expert; all experts' gates come before what they let through. Others are those of
-    :func:`linear_vec`.
+    Bindings: the weight's parts, [weight of the norm, its bias behind it], x, y, step, chosen, [logits].
+    ``rows``: of the weight, for one expert; all experts' gates come before what they let through. ``choice``:
+    it chooses itself, by the logits, and keeps the choice. Others are those of :func:`linear_vec`.
     """
     int8 = precision == "int8" and isinstance(layout, AffineLayout)
     outputs = width_of(rows, ending)
@@ -210,6 +212,7 @@ def expert_vec(
         picked=False,
         lora=None,
         slots=slots,
+        choice=choice,
         subgroup=gpu.subgroup,
         shape=shape,
         workgroup=shape.workgroup,
