@@ -15,41 +15,61 @@ fn keep(at: u32, number: f32) {
 
 // The number of a row's adapter k, 0: it has none.
 fn lora_next(entries: u32, k: u32) -> u32 {
-    if (entries == 0u || k >= ${lora.most}u) { return 0u; }
-    return lora_number(entries, k);
+    return select(lora_number(entries, k), 0u, entries == 0u);
 }
+
+// What the first adapter has for a matrix; of any adapter if there is none, so that nobody waits to know. Read before it
+// is needed: each of the reads on the way to it takes as long as a part of the product.
+fn lora_first(number: u32, which: u32) -> Term { return lora_term(max(number, 1u), which); }
 
 // What is read of B while A x is still being computed: the first that the first adapter has for a result. Four words are
-// few enough to be held; the way to them is read once more afterwards, from a cache. Two invocations share a result, as
-// in lora_added; this is number `lane` of them.
-fn lora_early(number: u32, column: u32, lane: u32) -> vec4<u32> {
-    if (number == 0u) { return vec4<u32>(); }
-    let place = lora_target(column);
-    let term = lora_term(number, place.x);
-    if (lane >= term.b_chunks) { return vec4<u32>(); }
-    return lora[term.b + (place.y * term.b_chunks + lane) * select(2u, 1u, term.half)];
+// few enough to be held. Two invocations share a result, as in lora_added; this is number `lane` of them.
+fn lora_early(number: u32, term: Term, own: u32, lane: u32) -> vec4<u32> {
+    if (number == 0u || lane >= term.b_chunks) { return vec4<u32>(); }
+    return lora[term.b + (own * term.b_chunks + lane) * select(2u, 1u, term.half)];
 }
 
-fn lora_four(at: u32) -> vec4<u32> {
-    return vec4(
-        atomicLoad(&published[at]),
-        atomicLoad(&published[at + 1u]),
-        atomicLoad(&published[at + 2u]),
-        atomicLoad(&published[at + 3u]),
-    );
-}
+# set held = [lora.most * (lora.starts | length) * lora.stride, 256] | min
+# set lookers = [32, workgroup] | min
+// The first ${held} published numbers, as far as this workgroup has waited for them.
+var<workgroup> met: array<f32, ${held}>;
 
-// Eight published numbers, as soon as they are there.
-fn lora_eight(at: u32) -> array<vec4<f32>, 2> {
+// Wait for a published number. Few do: whoever looks takes time from those who compute what is looked for.
+fn lora_await(at: u32) -> f32 {
     for (var tries = 0u; tries < ${patience}u; tries++) {
-        let low = lora_four(at);
-        let high = lora_four(at + 4u);
-        if (all(low != vec4<u32>()) && all(high != vec4<u32>())) {
-            return array(bitcast<vec4<f32>>(low), bitcast<vec4<f32>>(high));
-        }
+        let bits = atomicLoad(&published[at]);
+        if (bits != 0u) { return bitcast<f32>(bits); }
     }
     atomicStore(&in_vain, 1u);
-    return array(vec4<f32>(), vec4<f32>());
+    return 0.0;
+}
+// A published number, when all of them have been waited for.
+fn lora_published(at: u32) -> f32 {
+    if (at < ${held}u) { return met[at]; }
+    return bitcast<f32>(atomicLoad(&published[at]));
+}
+
+// Wait for the numbers of all adapters for the matrices `lowest` to `highest`; ${lookers} invocations for each.
+fn lora_look(entries: u32, lowest: u32, highest: u32, li: u32) {
+    let targets = highest - lowest + 1u;
+    for (var i = li / ${lookers}u; i < targets * ${lora.most}u; i += ${workgroup // lookers}u) {
+        let number = lora_next(entries, i / targets);
+        if (number == 0u) { break; }
+        let which = lowest + i % targets;
+        let begin = lora_middle(0u, i / targets, which) * 4u;
+        let end = begin + lora_term(number, which).b_chunks * 8u;
+        for (var at = begin + li % ${lookers}u; at < end; at += ${lookers}u) {
+            let number = lora_await(at);
+            if (at < ${held}u) { met[at] = number; }
+        }
+    }
+}
+fn lora_wait(row: u32, entries: u32, lowest: u32, highest: u32, helpers: u32, li: u32) {
+    for (var again = true; again;) {
+        lora_look(entries, lowest, highest, li);
+        workgroupBarrier();
+        again = lora_alone(row, helpers, li);
+    }
 }
 
 // The part of number `lane` of what all adapters add to a result.
@@ -68,9 +88,13 @@ fn lora_met(early: vec4<u32>, entries: u32, column: u32, lane: u32) -> f32 {
                 words = lora_load(term.b, place.y, term.b_chunks, c, term.half);
             }
             let weight = lora_numbers(words, term.half);
-            let middle = lora_eight(begin + 8u * c);
-            sum = fma(weight[0], middle[0], sum);
-            sum = fma(weight[1], middle[1], sum);
+            for (var i = 0u; i < 2u; i++) {
+                let at = begin + 8u * c + 4u * i;
+                let middle = vec4(
+                    lora_published(at), lora_published(at + 1u), lora_published(at + 2u), lora_published(at + 3u),
+                );
+                sum = fma(weight[i], middle, sum);
+            }
         }
         added = fma(lora_factor(entries, k), lora_scaled(term, sum, place.y, lane), added);
     }

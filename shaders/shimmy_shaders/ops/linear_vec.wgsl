@@ -152,6 +152,9 @@ fn main(
     }
     let entries = lora_entries(only_row);
     let at = vec3<u32>(id.x - helpers, id.y, id.z);
+    // The matrices whose rows are multiplied here.
+    let lowest = lora_target(row_of_total(top_of(0u, at, 0u), 0u)).x;
+    let highest = lora_target(row_of_total(top_of(${shape.turns - 1}u, at, ${shape.owners - 1}u), ${weight_rows - 1}u)).x;
 # else
     let at = id;
 # endif
@@ -168,6 +171,9 @@ fn main(
 # if slots and not slots.whole
     if (!is_here(first)) { return; }
 # endif
+# if meet
+    let number = lora_next(entries, 0u);
+# endif
 # if place == "workgroup"
     prepare(first, li);
 # if total
@@ -176,7 +182,7 @@ fn main(
     if (at.x == 0u && at.z == 0u && at.y % ${slots.used}u == 0u) { keep_choice(row_of_slots * ${2 * slots.used}u, li); }
 # endif
 # if meet
-    let number = lora_next(entries, 0u);
+    let first_term = lora_first(number, lora_target(row_of_total(top_of(0u, at, owner), lane / 2u)).x);
 # endif
 # if shape.pieces == 1
     stage(first, 0u, li);
@@ -192,7 +198,12 @@ fn main(
         // Two invocations for each total: what they read is on its way while all multiply.
         let column = row_of_total(top, lane / 2u);
         var early = vec4<u32>();
-        if (lane < ${2 * totals}u) { early = lora_early(number, column, lane % 2u); }
+        if (lane < ${2 * totals}u) {
+            let place = lora_target(column);
+            var term = first_term;
+            if (turn > 0u) { term = lora_first(number, place.x); }
+            early = lora_early(number, term, place.y, lane % 2u);
+        }
 # elif lora
         // Two invocations for each total: what they read is on its way while others multiply.
         for (var i = lane; i < ${2 * totals}u; i += ${shape.lanes}u) {
@@ -228,15 +239,12 @@ fn main(
 # endfor
         }
 # if meet
-        let mine = owner * ${2 * totals}u + lane;
-        for (var again = true; again;) {
-            if (lane < ${2 * totals}u) { added[mine] = lora_met(early, entries, column, lane % 2u); }
-            workgroupBarrier();
-            again = lora_alone(only_row, helpers, li);
+        if (turn == 0u) { lora_wait(only_row, entries, lowest, highest, helpers, li); }
+        if (lane < ${2 * totals}u) {
+            added[owner * ${2 * totals}u + lane] = lora_met(early, entries, column, lane % 2u);
         }
-# else
-        workgroupBarrier();
 # endif
+        workgroupBarrier();
         for (var k = lane; k < ${shape.each * shape.batch}u; k += ${shape.lanes}u) {
             let e = k / ${shape.batch}u;
             let b = k % ${shape.batch}u;

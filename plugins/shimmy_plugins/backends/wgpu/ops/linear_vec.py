@@ -34,7 +34,7 @@ EACH, MANY_RESULTS = 2, 16384
 #: Workgroups that keep a large GPU busy. Those that prepare x are not more, but do more each.
 BUSY_WORKGROUPS = 400
 #: Workgroup memory for other things than x, and most of it for x: more, and too few workgroups run at a time.
-_OTHER_MEMORY, _MOST_MEMORY = 9 << 10, 32 << 10
+_OTHER_MEMORY, _MOST_MEMORY = 10 << 10, 32 << 10
 #: A block of x is rounded to 8 bits by so many neighbours.
 _LEAST_LANES = 8
 #: Columns of a chunk where weights are floats: 16 or 32 bytes.
