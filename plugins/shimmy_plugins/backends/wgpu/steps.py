@@ -1,6 +1,7 @@
-"""Steps on their way: recorded by direct calls, submitted in one piece, waited for by number.
+"""Steps on their way: recorded by direct calls, submitted, waited for by number.
 
-Recording costs about 3 us a call, so a step that was submitted runs while the next one is recorded.
+Recording costs about 3 us a call, so a step that was submitted runs while the next one is recorded. Where
+nothing runs, a step is submitted in pieces: the first runs while others are recorded.
 Results are copied, at the end of the step that makes them, into a buffer the CPU can map; the mapping is
 asked for right after the submit, so it is ready when that step is, whatever runs after it.
 """
@@ -14,6 +15,9 @@ from shimmy.errors import EngineError
 from shimmy_plugins.backends.wgpu.native import NULL, Errors, Handle, ffi, lib, owned
 from shimmy_plugins.backends.wgpu.objects import Buffer, Call, Program, Slice, as_calls
 from shimmy_plugins.backends.wgpu.readback import Ring, Slot
+
+#: Calls of a piece; a submit costs as much time as ten of them.
+_PIECE = 32
 
 
 class Steps:
@@ -36,10 +40,7 @@ class Steps:
         """Run calls in order, in one pass; what each needs of those before it is ready by then."""
         if self.destroyed:
             self._check_alive(work, read)
-        encoder = self.encoder()
-        if work:
-            self._record(encoder, work)
-        return self.send(encoder, read)
+        return self.send(self._recorded(work), read)
 
     def encoder(self) -> Handle:
         """What a step is recorded into; :meth:`send` uses it up."""
@@ -73,23 +74,31 @@ class Steps:
         self._errors.check("looking for ended steps")
         return empty
 
-    def _record(self, encoder: Handle, work: Sequence[Call | Program]) -> None:
-        set_pipeline = lib.wgpuComputePassEncoderSetPipeline
-        set_group = lib.wgpuComputePassEncoderSetBindGroup
-        dispatch = lib.wgpuComputePassEncoderDispatchWorkgroups
-        running = lib.wgpuCommandEncoderBeginComputePass(encoder, self._pass)
-        current = None
-        for item in work:
-            program = item if isinstance(item, Program) else Program((item,))
-            for (pipeline, group), (x, y, z) in zip(program.handles, program.sizes, strict=True):
-                if x and y and z:
-                    if pipeline is not current:
-                        set_pipeline(running, pipeline)
-                        current = pipeline
-                    set_group(running, 0, group, 0, NULL)
-                    dispatch(running, x, y, z)
-        lib.wgpuComputePassEncoderEnd(running)
-        lib.wgpuComputePassEncoderRelease(running)
+    def _recorded(self, work: Sequence[Call | Program]) -> Handle:
+        """Record the work; what is returned holds what has not been submitted yet."""
+        programs = [item if isinstance(item, Program) else Program((item,)) for item in work]
+        calls = [
+            (*handles, *size)
+            for program in programs
+            for handles, size in zip(program.handles, program.sizes, strict=True)
+            if all(size)
+        ]
+        encoder = self.encoder()
+        running = NULL
+        for start in range(0, len(calls), _PIECE):
+            if not running:
+                running = lib.wgpuCommandEncoderBeginComputePass(encoder, self._pass)
+            _record(running, calls[start : start + _PIECE])
+            last = start + _PIECE >= len(calls)
+            idle = not last and self.poll()
+            if last or idle:
+                lib.wgpuComputePassEncoderEnd(running)
+                lib.wgpuComputePassEncoderRelease(running)
+                running = NULL
+            if idle:
+                self._submit(encoder)
+                encoder = self.encoder()
+        return encoder
 
     def _submit(self, encoder: Handle) -> int:
         self._commands[0] = lib.wgpuCommandEncoderFinish(encoder, self._finish)
@@ -106,6 +115,20 @@ class Steps:
         for piece in (*read, *(piece for call in as_calls(work) for piece in call.group.slices)):
             if piece.buffer in self.destroyed:
                 raise EngineError(f"a step uses {piece.buffer}, which is destroyed.")
+
+
+def _record(running: Handle, calls: Sequence[tuple[Handle, Handle, int, int, int]]) -> None:
+    """Calls of pipelines with bind groups and workgroups, into a pass."""
+    set_pipeline = lib.wgpuComputePassEncoderSetPipeline
+    set_group = lib.wgpuComputePassEncoderSetBindGroup
+    dispatch = lib.wgpuComputePassEncoderDispatchWorkgroups
+    current = None
+    for pipeline, group, x, y, z in calls:
+        if pipeline is not current:
+            set_pipeline(running, pipeline)
+            current = pipeline
+        set_group(running, 0, group, 0, NULL)
+        dispatch(running, x, y, z)
 
 
 class Ticket:
