@@ -124,3 +124,15 @@ def test_work_of_attention():
     assert attention_cost(shape, "f16", shared=False)(size) == Work(3 * 10 * 2 * 48 * 2, 2 * 6 * 48 * 30)
     # Three rows of one context see 8, 9 and 10 positions.
     assert attention_cost(shape, "f32", shared=True)(size) == Work(10 * 2 * 48 * 4, 2 * 6 * 48 * 27)
+
+
+def test_a_gpus_rates_are_no_shares_of_what_the_processor_can(shimmy: Shimmy, adapter: Adapter):
+    small = ("--prompt-tokens", "4", "--generate", "2", "--repetitions", "1", "--max-foreign", "100")
+    name = adapter.facts.name
+    code, out, _ = shimmy("bench", ZOO, "--engine-backend", "wgpu", "--gpu", name, "--threads", "1", *small)
+    assert code == 0
+    assert "ceilings" not in out
+    *_, prefill, decode = out.splitlines()
+    assert prefill.startswith("prefill 4 ")
+    assert decode.startswith("decode 2 ")
+    assert "%" not in prefill + decode

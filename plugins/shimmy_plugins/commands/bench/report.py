@@ -87,8 +87,9 @@ class Report:
             ("engine", f"{ready.backend}, {ready.precision}, KV {ready.kv_type}: {ready.description}"),
             ("memory", memory_text(ready)),
             ("loaded in", f"{self.load_seconds:.2f} s"),
-            ("ceilings", ", ".join(_ceilings(self.ceilings))),
         ]
+        if ready.device_bytes is None:
+            facts.append(("ceilings", ", ".join(_ceilings(self.ceilings))))
         return [*facts, ("against", self.peer)] if self.peer else facts
 
     def _row(self, result: Result) -> tuple[str, ...]:
@@ -100,8 +101,8 @@ class Report:
             _number(rate),
             _range(rate),
             _number(first, 1000),
-            _achieved(self.achieved_bytes(result), self.ceilings.bytes_per_second),
-            _achieved(self.achieved_operations(result), self._peak),
+            _achieved(self.achieved_bytes(result), self._share_of(self.ceilings.bytes_per_second)),
+            _achieved(self.achieved_operations(result), self._share_of(self._peak)),
             str(len(result.samples.kept)),
             str(len(result.samples.dropped)),
         )
@@ -114,6 +115,10 @@ class Report:
     def _peak(self) -> float:
         """Operations per second at most, of the arithmetic in use."""
         return self.ceilings.operations_per_second(self.ready.precision)
+
+    def _share_of(self, ceiling: float) -> float | None:
+        """What a rate is compared with: ceilings are the processor's, so nothing where a GPU computes too."""
+        return ceiling if self.ready.device_bytes is None else None
 
     def achieved_operations(self, result: Result) -> float | None:
         """Operations per second; None without samples."""
@@ -199,8 +204,10 @@ def _range(summary: Summary | None) -> str:
     return f"{summary.low:.1f}-{summary.high:.1f}" if summary else "-"
 
 
-def _achieved(rate: float | None, ceiling: float) -> str:
-    return f"{rate / 1e9:.1f} ({rate / ceiling:.0%})" if rate is not None else "-"
+def _achieved(rate: float | None, ceiling: float | None) -> str:
+    if rate is None:
+        return "-"
+    return f"{rate / 1e9:.1f}" + (f" ({rate / ceiling:.0%})" if ceiling else "")
 
 
 def _as_dict(summary: Summary | None) -> dict[str, float] | None:
