@@ -203,7 +203,7 @@ def test_generated_rows_have_their_bits_whatever_is_beside_them(plan: Plan) -> N
         np.testing.assert_array_equal(rows_of(plan, alone)[0], together[row])
 
 
-@pytest.mark.parametrize("patience", [1, 1 << 20])
+@pytest.mark.parametrize("patience", [1, 1 << 15])
 def test_a_row_that_waits_in_vain_has_the_bits_of_one_that_does_not(
     gpu: Gpu, monkeypatch: pytest.MonkeyPatch, patience: int
 ) -> None:

@@ -22,6 +22,7 @@ WORKGROUP = 256
 #: Invocations that share a rank of A: many where few rows want their sums soon, few where rows are many.
 GENERATED_LANES, PROMPT_LANES = 256, 32
 #: How often a product looks whether A x is there before it computes that itself: some milliseconds.
+#: Mesa's software adapter ends any loop after 65535 turns, as if it had ended by itself.
 PATIENCE = 1 << 14
 #: Most invocations of a kernel for generated rows, and so most that compute a chunk of ranks.
 _MOST_INVOCATIONS = 512
