@@ -35,7 +35,9 @@ from tests.backend.harness import (
 VOCABULARY, EXPERTS, USED = 40, 5, 3
 INT8 = replace(LIMITS, precision="int8")
 #: Group 16 makes rows of half a block of activations possible.
-LAYOUTS = [Affine(4, 32, centred=True), Affine(6, 16), Affine(4, 32, factor=np.uint8), "f16"]
+LAYOUTS = [Affine(4, 32, centred=True), Affine(6, 16), Affine(4, 32, factor=np.uint8)]
+#: Numbers that are looked up, and scales that are powers of two.
+CODEBOOK = Affine(4, 32, np.uint8, centred=True, codebook=(*range(1, 25, 2), 32, 48, 64, 96))
 
 pytestmark = pytest.mark.skipif(Target.host().problem() is not None, reason="the cpu backend cannot run here")
 
@@ -85,7 +87,7 @@ def test_rows_and_columns_that_fill_no_vector(layout: str, width: int, inner: in
     assert_agree(graph_of(weights, compute), weights, steps, "cpu", blocks=3)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS[:3], ids=str)
+@pytest.mark.parametrize("layout", [*LAYOUTS, CODEBOOK], ids=str)
 def test_activations_of_8_bits_are_those_of_linear(layout: Affine) -> None:
     """Each expert's rows have the bits that a linear with its matrix gives."""
     weights = mixture(layout)
