@@ -52,8 +52,12 @@ TOKENS = (1, 2, 3, 8, 9)
 SHAPES = ((3, 32), (15, 96), (16, 256), (17, 32), (48, 96), (17, 512))
 ODD_SHAPES = ((16, 7), (17, 33))
 LAYOUTS: tuple[Layout, ...] = (*AFFINE, "f32", "f16", "bf16")
-#: Layouts of experts: codes with and without offsets, with scales in units, floats.
-OF_EXPERTS: tuple[Layout, ...] = (AFFINE[0], AFFINE[5], AFFINE[7], "f16", "f32")
+#: Layouts of experts: codes with and without offsets, with scales in units, with codebooks, floats.
+OF_EXPERTS: tuple[Layout, ...] = (
+    *(AFFINE[0], AFFINE[5], AFFINE[7]),
+    *(form for form in AFFINE if len(form.codebook) == 16),
+    *("f16", "f32"),
+)
 WIDTHS = (1, 7, 16, 33, 96, 576)
 
 
