@@ -80,5 +80,10 @@ def writable_type(name: str, registry: Registry[QuantTypeSpec]) -> QuantTypeSpec
     """
     known = writable_types(registry)
     if name.lower() not in known:
+        if name.upper() in registry:
+            raise ConfigError(
+                f"the type {name.upper()} can be read, but not written.",
+                hint=f"Types that can be: {', '.join(sorted(known))}.",
+            )
         raise ConfigError(f"no type that can be written is called {name!r}.", hint=did_you_mean(name, known))
     return registry.get(name.upper())

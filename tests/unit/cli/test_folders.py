@@ -72,7 +72,7 @@ def test_what_is_wrong_with_a_folder(run: Run, tmp_path: Path):
 def test_a_type_that_cannot_be_written(run: Run):
     code, _, err = run("list", "--quantize", "q6_k")
     assert code == 2
-    assert "quantize is 'q6_k' (from --quantize): no type that can be written is called 'q6_k'" in err
+    assert "quantize is 'q6_k' (from --quantize): the type Q6_K can be read, but not written" in err
 
 
 def test_a_path_that_leads_nowhere(run: Run):
