@@ -21,11 +21,19 @@ BLOCKS = 6
 PLAN_LIMITS = replace(LIMITS, max_ctx=192, max_sequences=SEQUENCES, step_tokens=160)
 
 
-@pytest.fixture(params=[("f32", "f32"), ("int8", "f16")], ids="-kv-".join)
+@pytest.fixture(
+    params=[
+        ("llama_spm", "f32", "f32"),
+        ("llama_spm", "int8", "f16"),
+        pytest.param(("gemma2", "int8", "f16"), marks=pytest.mark.full),
+        pytest.param(("qwen3moe", "int8", "f16"), marks=pytest.mark.full),
+    ],
+    ids="-".join,
+)
 def plan(request: pytest.FixtureRequest, gpu: Gpu) -> Iterator[Plan]:
-    precision, kv_type = request.param
+    model, precision, kv_type = request.param
     limits = replace(PLAN_LIMITS, precision=precision, kv_type=kv_type)
-    plan = compile_with(WgpuBackend(PLUGINS, gpu), model_path("llama_spm.q4_k_m"), limits)
+    plan = compile_with(WgpuBackend(PLUGINS, gpu), model_path(f"{model}.q4_k_m"), limits)
     plan.reserve(SEQUENCES * BLOCKS)
     yield plan
     plan.close()
