@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 _LINEARS = ("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output", "ffn_gate", "ffn_up", "ffn_down")
 
+_FOUR_NORMS = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
+
 
 @dataclass(frozen=True, slots=True)
 class Family:
@@ -38,8 +40,9 @@ FAMILIES = {
     "phi2": Family(norms=("attn_norm",), centred=True, biases=(*_LINEARS, "output"), gate="none"),
     "starcoder2": Family(centred=True, biases=_LINEARS, gate="none"),
     "gpt2": Family(centred=True, biases=_LINEARS, merged=True, gate="none", positions=True),
+    "gemma3": Family(norms=_FOUR_NORMS, head_norms=True, keys={"attention.sliding_window": 512}),
     "gemma2": Family(
-        norms=("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm"),
+        norms=_FOUR_NORMS,
         keys={
             "attention.sliding_window": 4096,
             "attn_logit_softcapping": 50.0,

@@ -69,6 +69,12 @@ SHAPES = {
             architecture="starcoder2",
         ),
         Shape(
+            *("gemma-3-270m", 18, 640, 2048, 4, 1, 262144, 32768, 1e6),
+            tied=True,
+            architecture="gemma3",
+            key_length=256,
+        ),
+        Shape(
             *("gemma-2-2b", 26, 2304, 9216, 8, 4, 256000, 8192, 1e4),
             tied=True,
             architecture="gemma2",
