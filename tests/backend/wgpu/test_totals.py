@@ -65,7 +65,7 @@ def test_near_the_definition(gpu: Gpu) -> None:
     plan.close()
 
 
-@pytest.mark.parametrize("precision", ["f32", "int8"])
+@pytest.mark.parametrize("precision", [pytest.param("f32", marks=pytest.mark.full), "int8"])
 def test_a_row_alone_or_with_others(precision: str) -> None:
     weights = made_up()
     plan = compile_graph("wgpu", graph_of(weights, build), weights, replace(LIMITS, precision=precision))
