@@ -108,7 +108,7 @@ def _give_experts_places(e: Emitter, f: Fields, following: Pointer) -> None:
 def _expert(e: Emitter, f: Fields, row: Value, number: Value) -> Value:
     """The number of a chosen expert; whatever is chosen, memory of an expert is meant."""
     chosen = f.pointer("chosen")[row * f.size("chosen_stride") + number]
-    most = (f.size("experts") + -1).to_float()
+    most = (f.size("experts") - 1).to_float()
     # In this order NaN becomes 0.
     return e.minimum(e.maximum(e.coerce(0.0, chosen.type), chosen), most).to_integer().widen(I64)
 
