@@ -37,15 +37,14 @@ class Task(NamedTuple):
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("model", nargs="?", help="a name of `shimmy list`, or a file; default: the fixtures")
     parser.add_argument("--references", help="answers of another program: FILE#KEY")
     parser.add_argument("--baseline", help="JSON of `shimmy bench` on this machine")
     parser.add_argument("--tolerance", default="10", help="by how much it may be slower, in %%")
-    arguments, settings = parser.parse_known_args()
-    if arguments.model is None:
-        tasks = list(fixtures())
-    else:
-        tasks = [Task(arguments.model, arguments.references, arguments.baseline)]
+    # The model comes first, or there is none: a positional argument would take the values of settings.
+    given = sys.argv[1:]
+    models = [] if not given or given[0].startswith("-") else given[:1]
+    arguments, settings = parser.parse_known_args(given[len(models) :])
+    tasks = [Task(model, arguments.references, arguments.baseline) for model in models] or list(fixtures())
     worst = 0
     for task in tasks:
         print(f"== {Path(task.model).name}", flush=True)
@@ -58,6 +57,7 @@ def numbers(task: Task, settings: list[str]) -> int:
     options = ["--references", task.references] if task.references else []
     result = shimmy("verify", task.model, "--json", *options, *settings)
     if not result.stdout:
+        print(f"   {'FAILED':<6} shimmy verify came to no result")
         return result.returncode
     report = json.loads(result.stdout)
     for gate, kinds in GATES.items():
@@ -91,11 +91,13 @@ def fixtures() -> Iterator[Task]:
     sys.path.insert(0, str(ROOT))
     from tests import zoo
 
-    for path in sorted((zoo.FOLDER / "models").glob("*.gguf")):
-        model, kind = path.stem.split(".")
-        answers = zoo.FOLDER / "ref" / f"{model}.json"
-        place = "transformers_f32" if kind == "f16" else f"llamacpp.{kind}__dequantised_to_f32"
-        yield Task(str(path), f"{answers}#{place}" if answers.exists() else None)
+    for name in zoo.FILES:
+        model, kind = name.split(".")
+        place = "transformers_f32" if kind in ("f16", "f32") else f"llamacpp.{kind}__dequantised_to_f32"
+        known = zoo.reference(model)
+        on_record = place.removeprefix("llamacpp.") in known | known["llamacpp"]
+        answers = f"{zoo.FOLDER / 'ref' / model}.json#{place}"
+        yield Task(str(zoo.model_path(name)), answers if on_record else None)
 
 
 def shimmy(*arguments: str, stderr: int | None = None) -> subprocess.CompletedProcess[str]:

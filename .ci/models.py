@@ -1,6 +1,6 @@
 """Writes docs/models.md: how near engines come to the definitions, and these to other people's programs.
 
-    python .ci/models.py [--gpu NAME] [PART] > docs/models.md
+    python .ci/models.py [--gpu NAME [--gpu-models PATTERN]] [PART] > docs/models.md
 
 Models are those of tests/fixtures and of the folder SHIMMY_ZOO, if it is set (`models` and `ref` below it);
 with PART only those that have it in their names, to try.
@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -52,6 +54,7 @@ class Engine(NamedTuple):
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--gpu", help="also measure the engine `wgpu`, on this GPU")
+    parser.add_argument("--gpu-models", default="", help="only where this expression is found in their names")
     parser.add_argument("part", nargs="?", default="", help="of the names of models")
     arguments = parser.parse_args()
     gpu = arguments.gpu
@@ -67,12 +70,14 @@ def main() -> None:
             if arguments.part not in path.name:
                 continue
             print(path.name, file=sys.stderr)
-            first, rest = measured(read_model(path, installed_plugins()), engines)
+            model = read_model(path, installed_plugins())
+            on_gpu = re.search(arguments.gpu_models, label(model))
+            first, rest = measured(model, [each for each in engines if on_gpu or each.limits.gpu == "auto"])
             definitions.append(first)
             others += rest
     machine = describe_machine()
     page = TEMPLATE.read_text("utf-8").format(
-        command=" ".join(["python .ci/models.py", *sys.argv[1:], "> docs/models.md"]),
+        command=f"python .ci/models.py {shlex.join(sys.argv[1:])} > docs/models.md",
         date=datetime.now(UTC).date(),
         machine=f"{machine['processor']}, {machine['physical_cores']} cores{f', and {gpu}' if gpu else ''}",
         tokens=TOKENS,
