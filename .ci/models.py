@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import shlex
 import sys
@@ -89,7 +88,7 @@ def main() -> None:
 
 def files() -> list[Path]:
     """One of each name, in their order."""
-    folders = [zoo.FOLDER, *(Path(name) for name in [os.environ.get("SHIMMY_ZOO")] if name)]
+    folders = [zoo.FOLDER, *([Path(zoo.COLLECTION)] if zoo.COLLECTION else [])]
     found = {path.stem: path for folder in folders for path in (folder / "models").glob("*.gguf")}
     found |= {name: zoo.model_path(name) for name in zoo.DERIVED}
     return [found[name] for name in sorted(found)]

@@ -75,8 +75,8 @@ _KINDS = {
         ("f16", "q4_k_m"),
     ),
 }
-#: A folder with the whole collection.
-_COLLECTION = os.environ.get("SHIMMY_ZOO")
+#: A folder with the whole collection. shimmy, should it be started, would refuse a setting it does not know.
+COLLECTION = os.environ.pop("SHIMMY_ZOO", None)
 
 
 def model_path(name: str) -> Path:
@@ -86,7 +86,7 @@ def model_path(name: str) -> Path:
 
 def _stored(name: str) -> Path:
     path = FOLDER / "models" / f"{name}.gguf"
-    return Path(_COLLECTION, "models", path.name) if _COLLECTION and not path.exists() else path
+    return Path(COLLECTION, "models", path.name) if COLLECTION and not path.exists() else path
 
 
 #: The files at hand.
