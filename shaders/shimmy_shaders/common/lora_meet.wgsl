@@ -64,12 +64,16 @@ fn lora_look(entries: u32, lowest: u32, highest: u32, li: u32) {
         }
     }
 }
-fn lora_wait(row: u32, entries: u32, lowest: u32, highest: u32, helpers: u32, li: u32) {
-    for (var again = true; again;) {
-        lora_look(entries, lowest, highest, li);
-        workgroupBarrier();
-        again = lora_alone(row, helpers, li);
+
+// Whether they came in time. If not, this workgroup computes all of A x. Between barriers.
+fn lora_wait(entries: u32, lowest: u32, highest: u32, li: u32) -> bool {
+    lora_look(entries, lowest, highest, li);
+    workgroupBarrier();
+    if (li == 0u) {
+        alone = atomicLoad(&in_vain);
+        atomicStore(&in_vain, 0u);
     }
+    return workgroupUniformLoad(&alone) == 0u;
 }
 
 // The part of number `lane` of what all adapters add to a result.
@@ -99,19 +103,6 @@ fn lora_met(early: vec4<u32>, entries: u32, column: u32, lane: u32) -> f32 {
         added = fma(lora_factor(entries, k), lora_scaled(term, sum, place.y, lane), added);
     }
     return added;
-}
-
-// Whether somebody waited in vain; if so, all of the row's A x is published now. Between barriers.
-fn lora_alone(row: u32, helpers: u32, li: u32) -> bool {
-    if (li == 0u) {
-        alone = atomicLoad(&in_vain);
-        atomicStore(&in_vain, 0u);
-    }
-    if (workgroupUniformLoad(&alone) == 0u) { return false; }
-    for (var share = 0u; share < helpers; share++) { lora_share(row, share, li); }
-    storageBarrier();
-    workgroupBarrier();
-    return true;
 }
 
 // What a workgroup of number `share` of those that only compute A x has to do.

@@ -143,13 +143,22 @@ fn main(
 # if meet
     let helpers = grid.x - ${shape.grid_x}u;
     let only_row = source(0u);
-    if (id.x < helpers) {
+    let helping = id.x < helpers;
+    if (helping && id.z > 0u) { return; }
+    // Who has waited in vain begins anew, as a helper does: so what helpers do is here only once, and while it is done
+    // nothing of the product is to be kept. A copy where one waits makes all products three times as slow.
+    for (var sharing = helping; ; sharing = true) {
+    if (sharing) {
 # if norm is not none and (norm.centred or total)
         prepare(0u, li);
 # endif
-        if (id.z == 0u) { lora_share(only_row, id.x, li); }
-        return;
+        let end = select(helpers, id.x + 1u, helping);
+        for (var share = select(0u, id.x, helping); share < end; share++) { lora_share(only_row, share, li); }
+        if (helping) { return; }
+        storageBarrier();
+        workgroupBarrier();
     }
+    var in_time = true;
     let entries = lora_entries(only_row);
     let at = vec3<u32>(id.x - helpers, id.y, id.z);
     // The matrices whose rows are multiplied here.
@@ -239,7 +248,8 @@ fn main(
 # endfor
         }
 # if meet
-        if (turn == 0u) { lora_wait(only_row, entries, lowest, highest, helpers, li); }
+        if (turn == 0u) { in_time = lora_wait(entries, lowest, highest, li); }
+        if (!in_time) { break; }
         if (lane < ${2 * totals}u) {
             added[owner * ${2 * totals}u + lane] = lora_met(early, entries, column, lane % 2u);
         }
@@ -263,4 +273,8 @@ fn main(
         }
         workgroupBarrier();
     }
+# if meet
+    if (in_time) { return; }
+    }
+# endif
 }

@@ -71,7 +71,7 @@ def tile_for(rows: int, *, int8: bool, late: bool) -> Tile:
     if late:  # a prompt wants the logits of its last row
         return Tile(16, 64, 4, 4) if int8 else Tile(16, 64, 4, 4, chunk=16, buffers=1)
     if int8:
-        return Tile(64, 64, 8, 8)
+        return Tile(32, 64, 4, 8) if rows <= _NARROW else Tile(64, 64, 8, 8)
     return (
         Tile(64, 64, 8, 8, chunk=32, buffers=1)
         if rows <= _NARROW
