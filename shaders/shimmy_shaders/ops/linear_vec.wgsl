@@ -155,8 +155,6 @@ fn main(
         let end = select(helpers, id.x + 1u, helping);
         for (var share = select(0u, id.x, helping); share < end; share++) { lora_share(only_row, share, li); }
         if (helping) { return; }
-        storageBarrier();
-        workgroupBarrier();
     }
     var in_time = true;
     let entries = lora_entries(only_row);
