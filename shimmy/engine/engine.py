@@ -6,19 +6,23 @@ a step computes for a sequence that has ended in the meantime is dropped: neithe
 
 from __future__ import annotations
 
+import logging
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from time import perf_counter
 
 from shimmy.engine.adapters import AdapterShelf
 from shimmy.engine.blocks import BlockPool
-from shimmy.engine.plan import Plan, Step
+from shimmy.engine.plan import Plan, Step, StepLostError
 from shimmy.engine.protocol import ErrorInfo, Stats, Submit, TokenEvent
 from shimmy.engine.sampling import Chosen
 from shimmy.engine.scheduler import Scheduler, Work, make_batch
 from shimmy.engine.sequence import Sequence
 from shimmy.errors import ContextLengthError, EngineError, OutOfMemoryError, RequestError, ShimmyError
 from shimmy.graph.batch import Batch
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +139,14 @@ class Engine:
         self._flights.append(_Flight(step, batch, outputs, submitted))
 
     def _collect(self, flight: _Flight) -> list[TokenEvent]:
-        """Wait for a step and hand out its tokens."""
-        chosen, now = flight.step.chosen(), perf_counter()
+        """Wait for a step and hand out its tokens; if it was lost, all begin anew with those they have."""
+        try:
+            chosen, now = flight.step.chosen(), perf_counter()
+        except StepLostError as error:
+            _log.warning("computing anew: %s", error)
+            self._drain()
+            self._scheduler.restart(self._sequences.values())
+            return []
         # It began when it was submitted, or when the one before it had ended.
         self._scheduler.pace.observe(len(flight.batch.tokens), now - max(flight.submitted, self._collected))
         self._collected = now
@@ -150,7 +160,8 @@ class Engine:
     def _drain(self) -> None:
         """Wait for steps in flight that nobody needs any more."""
         while self._flights:
-            self._flights.popleft().step.chosen()
+            with suppress(StepLostError):
+                self._flights.popleft().step.chosen()
 
     def _advance(self, sequence: Sequence, choice: Chosen) -> list[TokenEvent]:
         """Add a sampled token to its sequence; a stop id ends it and is neither emitted nor counted."""

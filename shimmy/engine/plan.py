@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from shimmy.errors import EngineError
+
 if TYPE_CHECKING:
     from shimmy.engine.protocol import Sampling
     from shimmy.engine.sampling import Chosen, RowSampling
@@ -64,10 +66,14 @@ class Limits:
     """Bytes on disk that weights in a backend's own form may take; 0: they are not kept."""
 
 
+class StepLostError(EngineError):
+    """A step was not computed as it had to be, nor were those submitted after it: they must be done again."""
+
+
 class Step(Protocol):
     """A submitted step. Both methods wait for it; a synchronous engine has finished already.
 
-    Steps are asked for their tokens in order, each once.
+    Steps are asked for their tokens in order, each once. Both raise StepLostError where that is so.
     """
 
     def chosen(self) -> list[Chosen]:

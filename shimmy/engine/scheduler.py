@@ -16,6 +16,7 @@ every step, or else waits until it is known, so such a row always continues the 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -184,6 +185,14 @@ class Scheduler:
 
     def _blocks_for(self, sequence: Sequence, length: int) -> int:
         return max(-(-length // self.block_tokens) - len(sequence.blocks), 0)
+
+    def restart(self, sequences: Iterable[Sequence]) -> None:
+        """Compute all of them anew: nothing is in flight any more, and the KV cache is not to be trusted."""
+        for sequence in sequences:
+            sequence.in_flight = 0
+        for sequence in reversed(list(self.running)):
+            self._preempt(sequence)
+        self.pool.drop_from(0)
 
     def _preempt(self, sequence: Sequence) -> None:
         self.running.remove(sequence)

@@ -1,11 +1,9 @@
 // What adapters add to the product of one row, in the dispatch that multiplies it. Its first workgroups compute A x and
 // publish each number; the others multiply meanwhile, then wait for those that they need. Nothing promises that all of them
-// run at a time: who has waited in vain computes A x too. That gives the same bits, so all may publish.
-// Needs lora.wgsl, lora_ranks.wgsl and the binding `published: array<atomic<u32>>`, in which zero bits are a number that is
-// not there yet.
-
-var<workgroup> in_vain: atomic<u32>;
-var<workgroup> alone: u32;
+// run at a time: who has waited in vain says so, and the step is void. (Code here that computed A x then, though it never
+// ran, made all products three times as slow on an H100.)
+// Needs lora.wgsl, lora_ranks.wgsl and the bindings `published: array<atomic<u32>>`, in which zero bits are a number that is
+// not there yet, and `in_vain: array<atomic<u32>>`.
 
 fn keep(at: u32, number: f32) {
     let bits = bitcast<u32>(number);
@@ -40,7 +38,7 @@ fn lora_await(at: u32) -> f32 {
         let bits = atomicLoad(&published[at]);
         if (bits != 0u) { return bitcast<f32>(bits); }
     }
-    atomicStore(&in_vain, 1u);
+    atomicStore(&in_vain[0], 1u);
     return 0.0;
 }
 // A published number, when all of them have been waited for.
@@ -63,17 +61,6 @@ fn lora_look(entries: u32, lowest: u32, highest: u32, li: u32) {
             if (at < ${held}u) { met[at] = number; }
         }
     }
-}
-
-// Whether they came in time. If not, this workgroup computes all of A x. Between barriers.
-fn lora_wait(entries: u32, lowest: u32, highest: u32, li: u32) -> bool {
-    lora_look(entries, lowest, highest, li);
-    workgroupBarrier();
-    if (li == 0u) {
-        alone = atomicLoad(&in_vain);
-        atomicStore(&in_vain, 0u);
-    }
-    return workgroupUniformLoad(&alone) == 0u;
 }
 
 // The part of number `lane` of what all adapters add to a result.

@@ -40,11 +40,12 @@ ${weights.bindings(layout, "w", 0)}
 @group(0) @binding(${y_at + 2}) var<storage, read> lora: array<vec4<u32>>;
 # if meet
 @group(0) @binding(${y_at + 3}) var<storage, read_write> published: array<atomic<u32>>;
+@group(0) @binding(${y_at + 4}) var<storage, read_write> in_vain: array<atomic<u32>>;
 # else
 @group(0) @binding(${y_at + 3}) var<storage, read> middle: array<vec4<f32>>;
 # endif
 # endif
-# set total_at = y_at + (4 if lora else 2)
+# set total_at = y_at + (5 if meet else 4 if lora else 2)
 # if total and place == "workgroup"
 @group(0) @binding(${total_at}) var<storage, read> base: array<vec4<f32>>;
 @group(0) @binding(${total_at + 1}) var<storage, read> term_weight: array<vec4<f32>>;
@@ -143,20 +144,13 @@ fn main(
 # if meet
     let helpers = grid.x - ${shape.grid_x}u;
     let only_row = source(0u);
-    let helping = id.x < helpers;
-    if (helping && id.z > 0u) { return; }
-    // Who has waited in vain begins anew, as a helper does: so what helpers do is here only once, and while it is done
-    // nothing of the product is to be kept. A copy where one waits makes all products three times as slow.
-    for (var sharing = helping; ; sharing = true) {
-    if (sharing) {
+    if (id.x < helpers) {
 # if norm is not none and (norm.centred or total)
         prepare(0u, li);
 # endif
-        let end = select(helpers, id.x + 1u, helping);
-        for (var share = select(0u, id.x, helping); share < end; share++) { lora_share(only_row, share, li); }
-        if (helping) { return; }
+        if (id.z == 0u) { lora_share(only_row, id.x, li); }
+        return;
     }
-    var in_time = true;
     let entries = lora_entries(only_row);
     let at = vec3<u32>(id.x - helpers, id.y, id.z);
     // The matrices whose rows are multiplied here.
@@ -246,8 +240,10 @@ fn main(
 # endfor
         }
 # if meet
-        if (turn == 0u) { in_time = lora_wait(entries, lowest, highest, li); }
-        if (!in_time) { break; }
+        if (turn == 0u) {
+            lora_look(entries, lowest, highest, li);
+            workgroupBarrier();
+        }
         if (lane < ${2 * totals}u) {
             added[owner * ${2 * totals}u + lane] = lora_met(early, entries, column, lane % 2u);
         }
@@ -271,8 +267,4 @@ fn main(
         }
         workgroupBarrier();
     }
-# if meet
-    if (in_time) { return; }
-    }
-# endif
 }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from shimmy.engine.plan import Plan
+from shimmy.engine.plan import Plan, StepLostError
 from shimmy.engine.protocol import MOST_MIXED
 from shimmy.errors import EngineError, OutOfMemoryError
 from shimmy.graph.batch import Batch
@@ -22,6 +23,7 @@ from shimmy_plugins.backends.wgpu.plan import WgpuPlan
 from shimmy_plugins.backends.wgpu.step import HEADER, ROW, phase_words
 from tests.backend.harness import (
     AFFINE,
+    GREEDY,
     LIMITS,
     PLUGINS,
     MadeUpWeights,
@@ -82,13 +84,14 @@ def terms(seed: int, rank: int = 9, dtype: type = np.float16) -> dict[str, Term]
 
 
 @pytest.fixture
-def plan(gpu: Gpu) -> Plan:
+def plan(gpu: Gpu) -> WgpuPlan:
     return plan_on(gpu)
 
 
-def plan_on(gpu: Gpu) -> Plan:
+def plan_on(gpu: Gpu) -> WgpuPlan:
     base = weights()
     plan = WgpuBackend(PLUGINS, gpu).compile(graph_of(base, build), base, LIMITS, no_progress)
+    assert isinstance(plan, WgpuPlan)
     plan.reserve(len(TOKENS))
     return plan
 
@@ -203,27 +206,60 @@ def test_generated_rows_have_their_bits_whatever_is_beside_them(plan: Plan) -> N
         np.testing.assert_array_equal(rows_of(plan, alone)[0], together[row])
 
 
-@pytest.mark.parametrize("patience", [1, 1 << 15])
-def test_a_row_that_waits_in_vain_has_the_bits_of_one_that_does_not(
-    gpu: Gpu, monkeypatch: pytest.MonkeyPatch, patience: int
+def meeting(plan: WgpuPlan) -> WgpuPlan:
+    """A software GPU does not run workgroups beside each other by itself."""
+    state = plan._adapted._state
+    assert state
+    state.meets = True
+    state.version += 1
+    return plan
+
+
+def alone(row: int) -> Batch:
+    entries = [(0, place, factor) for at, place, factor in ENTRIES if at == row]
+    return replace(with_adapters(batch_of([Part([TOKENS[row]])]), entries), generated=1)
+
+
+def test_a_row_that_waits_for_others_has_the_bits_of_one_of_several(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether A x is computed in time is a matter of how workgroups are scheduled."""
-    monkeypatch.setattr(linear_vec, "PATIENCE", patience)
+    monkeypatch.setattr(linear_vec, "PATIENCE", 1 << 15)
     plan = plan_on(gpu)
     for place, rank in ((0, 9), (1, 40)):
         plan.put_adapter(place, terms(2 + place, rank))
     together = rows_of(plan, step(7, ENTRIES))
-    for _ in range(3):
-        for row in (2, 5):
-            entries = [(0, place, factor) for at, place, factor in ENTRIES if at == row]
-            alone = replace(with_adapters(batch_of([Part([TOKENS[row]])]), entries), generated=1)
-            np.testing.assert_array_equal(rows_of(plan, alone)[0], together[row])
+    in_time = 0
+    for row in (2, 5) * 10:
+        # Whether A x comes in time is a matter of how workgroups are scheduled.
+        with suppress(StepLostError):
+            np.testing.assert_array_equal(rows_of(meeting(plan), alone(row))[0], together[row])
+            in_time += 1
+        state = plan._adapted._state
+        assert state
+        gpu.upload(state.in_vain, np.zeros(4, np.uint32))
+    assert in_time
+
+
+def test_a_step_that_waits_in_vain_is_void_and_no_other_waits(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear_vec, "PATIENCE", 0)
+    plan = plan_on(gpu)
+    plan.put_adapter(0, terms(2))
+    plan.put_adapter(1, terms(3))
+    together = rows_of(plan, step(7, ENTRIES))
+    lost = meeting(plan).submit(alone(2), [GREEDY])
+    for wait in (lost.chosen, lost.logits):
+        with pytest.raises(StepLostError, match="beside each other"):
+            wait()
+    np.testing.assert_array_equal(rows_of(plan, alone(2))[0], together[2])
 
 
 @pytest.mark.parametrize("rows", [1, 7])
 def test_adapters_add_no_dispatch_to_products_of_generated_rows(plan: WgpuPlan, rows: int) -> None:
     """But where one has a B without an A, a single row is computed as several are."""
     plan.put_adapter(0, {name: term for name, term in terms(2).items() if name != "head"})
+    meeting(plan)
     plain, adapted = (
         phases[0][1].calls_at(Size(rows, rows, 64)) for phases in (plan._programs, plan._adapted.phases)
     )

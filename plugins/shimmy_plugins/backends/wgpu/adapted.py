@@ -9,7 +9,7 @@ from shimmy.engine.plan import Limits
 from shimmy.errors import EngineError
 from shimmy.graph.batch import Batch
 from shimmy.graph.lora import Terms
-from shimmy_plugins.backends.wgpu.device import Gpu
+from shimmy_plugins.backends.wgpu.device import Gpu, Slice
 from shimmy_plugins.backends.wgpu.lora import LoraState
 
 Phase = TypeVar("Phase")
@@ -33,6 +33,16 @@ class Adapted(Generic[Phase]):
     def version(self) -> int:
         """Another number whenever a buffer was replaced: bind groups must be made anew then."""
         return self._state.version if self._state else 0
+
+    @property
+    def in_vain(self) -> Slice | None:
+        """What is not zero behind a step that is void; None: no product waits for others."""
+        return self._state.in_vain.whole() if self._state and self._state.meets else None
+
+    def stop_meeting(self) -> None:
+        """See :meth:`.lora.LoraState.stop_meeting`."""
+        if self._state:
+            self._state.stop_meeting()
 
     def put(self, place: int, terms: Terms | None) -> None:
         """See :meth:`.lora.LoraState.put`."""

@@ -150,6 +150,11 @@ class LoraState:
         self.max_rank = limits.max_lora_rank
         self.version = 0
         """Another number whenever a buffer was replaced: bind groups must be made anew then."""
+        self.meets = not gpu.facts.software
+        """Whether products of a single row wait for what other workgroups compute beside them; not where
+        those may have to wait for a processor."""
+        self.in_vain = gpu.buffer(_UNIT, "adapters waited for in vain")
+        """Not zero: such a product has waited in vain."""
         self._gpu = gpu
         self._places = limits.max_adapters
         self._sites: dict[tuple[str, ...], Site] = {}
@@ -187,6 +192,11 @@ class LoraState:
             for site, new in zip(changed, contents, strict=True):
                 site.take(new)
             self._held.add(place)
+        self.version += 1
+
+    def stop_meeting(self) -> None:
+        """From now on nobody waits for others: single rows are computed as several are."""
+        self.meets = False
         self.version += 1
 
     def check(self, lora: LoraRows, rows: int) -> None:

@@ -68,13 +68,15 @@ class Added:
     site: Site
     published: Bound
     """A x of a single row."""
+    in_vain: Slice
+    """Where it is told that somebody has waited for that in vain."""
     middle: Slice
     """A x of several rows; to be released."""
 
     @property
     def one(self) -> Sequence[Bound]:
         """What the kernel for one row reads and writes."""
-        return self.site.slice, self.published
+        return self.site.slice, self.published, self.in_vain
 
     @property
     def several(self) -> Sequence[Bound]:
@@ -86,9 +88,11 @@ def added(low: Lowering, state: LoraState, item: Linear, published: Published) -
     """Take memory for what adapters add to a product of generated rows, whose kernels do the rest."""
     site = _site(low, state, item)
     one, several = (_targets(low, state, item, generated=True, copied=copied) for copied in (False, True))
-    beside = lora.Beside(one, several, lambda: site.numbers(whole=True), site.copies)
+    beside = lora.Beside(
+        one, several, lambda: site.numbers(whole=True), lambda: state.meets and not site.copies()
+    )
     middle = low.memory.take(several.row_bytes * low.rows)
-    return Added(beside, site, published.take(one.row_bytes), middle)
+    return Added(beside, site, published.take(one.row_bytes), state.in_vain.whole(), middle)
 
 
 def shrink(low: Lowering, state: LoraState, item: Linear, x: Slice) -> Shrunk:

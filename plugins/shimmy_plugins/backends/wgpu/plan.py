@@ -8,7 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from shimmy.engine.plan import Profile, Segments
+from shimmy.engine.plan import Profile, Segments, StepLostError
 from shimmy.engine.protocol import Sampling
 from shimmy.engine.sampling import Chosen, RowSampling, choose
 from shimmy.errors import EngineError
@@ -39,19 +39,28 @@ class GpuStep:
     """A submitted step; see :class:`shimmy.engine.plan.Step`."""
 
     def __init__(
-        self, ticket: Ticket, sampling: Sequence[RowSampling], logits: Callable[[], F32], *, sampled: bool
+        self,
+        ticket: Ticket,
+        sampling: Sequence[RowSampling],
+        logits: Callable[[], F32],
+        *,
+        sampled: bool,
+        lost: Callable[[], StepLostError] | None = None,
     ) -> None:
-        """``sampled``: the ticket brings the tokens, and logits too where the host needs some."""
+        """``sampled``: the ticket brings the tokens, and logits too where the host needs some.
+
+        ``lost``: what it brings last is not zero where the step is void, and this is to be raised.
+        """
         self._ticket = ticket
+        self._lost = lost
         self._sampling = sampling
         self._logits = logits
         self._sampled = sampled
 
     def chosen(self) -> list[Chosen]:
+        pieces = self._wait()
         if not self._sampling:
-            self._ticket.wait()
             return []
-        pieces = list(self._ticket.wait())
         if not self._sampled:
             return [choose(row, how) for row, how in zip(self.logits(), self._sampling, strict=True)]
         tokens = np.frombuffer(pieces[0], np.int32).tolist()
@@ -64,7 +73,15 @@ class GpuStep:
         ]
 
     def logits(self) -> F32:
+        self._wait()
         return self._logits()
+
+    def _wait(self) -> list[bytes]:
+        """What the step brings."""
+        pieces = list(self._ticket.wait())
+        if self._lost and any(pieces.pop()):
+            raise self._lost()
+        return pieces
 
 
 #: A phase as it was lowered, and what is run.
@@ -140,6 +157,7 @@ class WgpuPlan:
         results: list[Slice] = []
         outputs = 0
         phases = (slice(0, batch.generated), slice(batch.generated, len(batch.tokens)))
+        in_vain = self._adapted.in_vain if has_adapters(batch, phases[0]) else None
         for at, rows in enumerate(phases):
             lowering, program = (self._adapted.phases if has_adapters(batch, rows) else self._programs)[at]
             size = _size(batch, rows)
@@ -156,35 +174,52 @@ class WgpuPlan:
             outputs += size.outputs
             results += lowering.output(size)
         if results:
-            return self._unsampled(gpu.submit(work), sampling, results)
-        return self._sampled(work, sampling, outputs)
+            return self._unsampled(work, sampling, results, in_vain)
+        return self._sampled(work, sampling, outputs, in_vain)
 
-    def _sampled(self, work: list[Program | Call], sampling: Sequence[RowSampling], outputs: int) -> GpuStep:
+    def _sampled(
+        self,
+        work: list[Program | Call],
+        sampling: Sequence[RowSampling],
+        outputs: int,
+        in_vain: Slice | None,
+    ) -> GpuStep:
         """Tokens are chosen on the GPU, or here where the logits are needed for it."""
         shared = self._shared
         logits = Slice(shared.logits.buffer, 0, outputs * self._vocabulary * FLOAT)
         read = [Slice(shared.chosen.buffer, 0, outputs * FLOAT)] if outputs else []
         if not all(samples_ahead(how.params) for how in sampling):
             read.append(logits)
+        read += [in_vain] if in_vain else []
         ticket = shared.gpu.submit([*work, *shared.sampler.calls(sampling)], read)
 
         def values() -> F32:
             rows: F32 = shared.gpu.read(logits, np.float32).reshape(outputs, self._vocabulary)
             return rows
 
-        return GpuStep(ticket, sampling, values, sampled=True)
+        return GpuStep(ticket, sampling, values, sampled=True, lost=self._lost if in_vain else None)
 
     def _unsampled(
-        self, ticket: Ticket, sampling: Sequence[RowSampling], results: Sequence[Slice]
+        self,
+        work: list[Program | Call],
+        sampling: Sequence[RowSampling],
+        results: Sequence[Slice],
+        in_vain: Slice | None,
     ) -> GpuStep:
         """The graph ends with all rows of both phases."""
         gpu = self._shared.gpu
+        ticket = gpu.submit(work, [in_vain] if in_vain else [])
 
         def values() -> F32:
             rows: F32 = np.concatenate([gpu.read(piece, np.float32) for piece in results])
             return rows.reshape(-1, self._vocabulary)
 
-        return GpuStep(ticket, sampling, values, sampled=False)
+        return GpuStep(ticket, sampling, values, sampled=False, lost=self._lost if in_vain else None)
+
+    def _lost(self) -> StepLostError:
+        """What a step ends with in which workgroups have waited for others in vain; none will do so again."""
+        self._adapted.stop_meeting()
+        return StepLostError("the GPU does not run workgroups beside each other.")
 
     def _bind(self) -> None:
         """Let programs be bound anew if a buffer has been replaced."""

@@ -83,7 +83,7 @@ class VecKernels:
 
     one: Kernel
     """For one row of x. Bindings: the weight's parts, [weight of the norm], [bias], x, y, step,
-    [lora, published]."""
+    [lora, published, in_vain]."""
     prepare: Kernel
     """For several rows. Bindings: x, [weight of the norm], the prepared rows, step, [lora, middle]."""
     several: tuple[Kernel, ...]
@@ -235,7 +235,7 @@ def _row_bytes(layout: GpuLayout, columns: int, int8: bool) -> tuple[int, ...]:
 
 def _alone(late: bool, lora: Beside | None, size: Size) -> bool:
     """Whether the kernel for one row computes a step."""
-    return size.count(late=late) == 1 and not (lora and lora.copies())
+    return size.count(late=late) == 1 and (lora is None or lora.meets())
 
 
 def _grid(shape: Shape, late: bool, lora: Beside | None, size: Size) -> tuple[int, int, int]:

@@ -21,7 +21,7 @@ CHUNK = 8
 WORKGROUP = 256
 #: Invocations that share a rank of A: many where few rows want their sums soon, few where rows are many.
 GENERATED_LANES, PROMPT_LANES = 256, 32
-#: How often a product looks whether A x is there before it computes that itself: some milliseconds.
+#: How often a product looks whether A x is there before it says that it waits in vain: some milliseconds.
 #: Mesa's software adapter ends any loop after 65535 turns, as if it had ended by itself.
 PATIENCE = 1 << 14
 #: Most invocations of a kernel for generated rows, and so most that compute a chunk of ranks.
@@ -87,8 +87,9 @@ class Beside:
     """Of what prepares several rows, before their product."""
     numbers: Callable[[], int]
     """How many an adapter makes of a row now at most, in whole chunks, those of x itself included."""
-    copies: Callable[[], bool]
-    """Whether an adapter has a B without an A now. A single row is computed as several are then."""
+    meets: Callable[[], bool]
+    """Whether a product of one row may wait for A x now. If not, or if an adapter has a B without an A, it is
+    computed as several are."""
 
     def targets(self, rows: int) -> Targets:
         """Those of kernels for so many rows."""
