@@ -164,6 +164,8 @@ def test_ctrl_c_ends_an_answer_with_130():
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         bufsize=0,
+        # Whoever is started in the background by a shell ignores it, and so do all of its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     with process:
         assert process.stdout
