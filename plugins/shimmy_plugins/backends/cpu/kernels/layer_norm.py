@@ -6,6 +6,7 @@ from shimmy.graph.builder import Node
 from shimmy_plugins.backends.cpu.emitter import Emitter
 from shimmy_plugins.backends.cpu.functions import sum_lanes
 from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
+from shimmy_plugins.backends.cpu.kernels import rms_norm
 from shimmy_plugins.backends.cpu.lowering import Lowering
 from shimmy_plugins.backends.cpu.values import LANES
 
@@ -37,21 +38,5 @@ KERNEL = Kernel("layer_norm", _FIELDS, _body)
 
 
 def lower(low: Lowering, node: Node) -> None:
-    """Record the call for a node; of heads, each is a part with a norm of its own."""
-    x, y = low.input(node), low.output(node)
-    size = node.shape[-1]
-    low.call(
-        KERNEL,
-        reads=[x],
-        writes=[y],
-        rows=y.rows,
-        parts=x.width // size,
-        size=size,
-        x=x.array,
-        x_stride=x.stride,
-        y=y.array,
-        y_stride=y.stride,
-        weight=low.weights.vector(node.weights["weight"]),
-        bias=low.bias(node),
-        eps=float(node.attrs["eps"]),
-    )
+    """Record the call for a node."""
+    rms_norm.record(low, node, KERNEL, bias=low.bias(node))

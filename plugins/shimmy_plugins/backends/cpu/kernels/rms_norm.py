@@ -5,7 +5,7 @@ from __future__ import annotations
 from shimmy.graph.builder import Node
 from shimmy_plugins.backends.cpu.emitter import Emitter
 from shimmy_plugins.backends.cpu.functions import sum_lanes
-from shimmy_plugins.backends.cpu.kernel import Fields, Kernel, Work
+from shimmy_plugins.backends.cpu.kernel import Fields, FieldValue, Kernel, Work
 from shimmy_plugins.backends.cpu.lowering import Lowering
 from shimmy_plugins.backends.cpu.values import LANES
 
@@ -33,11 +33,16 @@ KERNEL = Kernel(
 
 
 def lower(low: Lowering, node: Node) -> None:
-    """Record the call for a node; of heads, each is a part with a norm of its own."""
+    """Record the call for a node."""
+    record(low, node, KERNEL)
+
+
+def record(low: Lowering, node: Node, kernel: Kernel, **more: FieldValue) -> None:
+    """The call of a norm, which may have ``more`` fields; of heads, each is a part with a norm of its own."""
     x, y = low.input(node), low.output(node)
     size = node.shape[-1]
     low.call(
-        KERNEL,
+        kernel,
         reads=[x],
         writes=[y],
         rows=y.rows,
@@ -49,4 +54,5 @@ def lower(low: Lowering, node: Node) -> None:
         y_stride=y.stride,
         weight=low.weights.vector(node.weights["weight"]),
         eps=float(node.attrs["eps"]),
+        **more,
     )
