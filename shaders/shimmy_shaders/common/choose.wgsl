@@ -27,9 +27,13 @@ fn keep_choice(start: u32, li: u32) {
     for (var i = li; i < ${choice.experts}u; i += ${workgroup}u) { candidates[i] = exp(candidates[i] - most); }
     workgroupBarrier();
     for (var k = li; k < ${choice.used}u; k += ${workgroup}u) {
-        // Over all even if that cancels out: a logit that is no number must show.
+        // A logit that is no number must show. Compilers may assume that there is none, but not of bits.
         var all = 0.0;
-        for (var j = 0u; j < ${choice.experts}u; j++) { all += candidates[j]; }
+        var broken = 0u;
+        for (var j = 0u; j < ${choice.experts}u; j++) {
+            all += candidates[j];
+            broken |= select(0u, 0x7fc00000u, (bitcast<u32>(candidates[j]) & 0x7fffffffu) > 0x7f800000u);
+        }
         var weight = candidates[numbers[k]] / all;
 # if choice.normalize
         var total = 0.0;
@@ -37,6 +41,6 @@ fn keep_choice(start: u32, li: u32) {
         weight /= total;
 # endif
         chosen[start + k] = f32(numbers[k]);
-        chosen[start + ${choice.used}u + k] = weight * ${choice.scale};
+        chosen[start + ${choice.used}u + k] = bitcast<f32>(bitcast<u32>(weight * ${choice.scale}) | broken);
     }
 }
