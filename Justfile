@@ -52,9 +52,10 @@ tables folder="tables":
 gates *arguments:
     uv run --extra test python .ci/gates.py {{arguments}}
 
-# Write docs/models.md: every model of tests/fixtures and SHIMMY_ZOO on every engine, `--gpu NAME` included.
+# Measure models of tests/fixtures and SHIMMY_ZOO on the CPU, or as `--engine wgpu --gpu NAME` says, and write docs/models.md.
 models *arguments:
-    uv run --extra test python .ci/models.py {{arguments}} > docs/models.md
+    uv run --extra test python .ci/models.py measure models.json {{arguments}}
+    uv run --extra test python .ci/models.py page models.json > docs/models.md
 
 # What CI runs.
 ci:

@@ -13,7 +13,7 @@ from shimmy.gguf.weights import Weights
 from shimmy.text.tokenizer import load_tokenizer
 from shimmy_plugins.commands.bench.costs import read_costs
 from shimmy_plugins.commands.bench.families import FAMILIES
-from shimmy_plugins.commands.bench.random_blocks import EXPONENTS, FLOATS, SCALES, random_blocks
+from shimmy_plugins.commands.bench.random_blocks import EXPONENTS, FLOATS, QUARTERS, SCALES, random_blocks
 from shimmy_plugins.commands.bench.random_model import cached_model, write_random_model
 from shimmy_plugins.commands.bench.shapes import SHAPES, Shape, shape_named
 from shimmy_plugins.commands.bench.workload import Case
@@ -80,7 +80,7 @@ def test_its_vocabulary_spells_any_text(write, plugins):
     assert tokenizer.decode(tokens).strip() == "Grüße, 你好!"
 
 
-@pytest.mark.parametrize("quant", [*SCALES, *EXPONENTS, *FLOATS])
+@pytest.mark.parametrize("quant", [*SCALES, *QUARTERS, *EXPONENTS, *FLOATS])
 def test_weights_have_the_spread_asked_for(plugins, quant):
     spec = plugins.quant_types.get(quant)
     count = 100_000 // spec.block_elements

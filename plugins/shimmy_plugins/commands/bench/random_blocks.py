@@ -30,7 +30,10 @@ SCALES: dict[str, dict[int, float]] = {
     "IQ2_XXS": {0: 1.0},
     "IQ1_S": {0: 1.0},
     "TQ1_0": {52: 1.0},
+    "TQ2_0": {64: 1.0},
 }
+#: Where the upper quarters of four 16-bit words hold the scale, a float16, the lowest one first.
+QUARTERS = {"IQ1_M": 48}
 #: The byte of a block that holds its scale as an exponent of 2, less 128.
 EXPONENTS = {"MXFP4": 0}
 FLOATS = ("F32", "F16", "BF16")
@@ -40,7 +43,7 @@ _CALIBRATION_BLOCKS = 512
 
 def check_random_type(name: str) -> None:
     """Raise a ConfigError if no random blocks of this type can be made."""
-    known = [*SCALES, *EXPONENTS, *FLOATS]
+    known = [*SCALES, *QUARTERS, *EXPONENTS, *FLOATS]
     if name not in known:
         raise ConfigError(
             f"no random weights can be made of type {name!r}.",
@@ -66,6 +69,16 @@ def _blocks(
     if spec.name in EXPONENTS:
         blocks[:, EXPONENTS[spec.name]] = np.rint(np.log2(scales)) + 128
         return blocks
+    if spec.name in QUARTERS:
+        # Of a little-endian word of 16 bits, the upper quarter lies in its second byte.
+        at = slice(QUARTERS[spec.name] + 1, QUARTERS[spec.name] + 8, 2)
+        quarters = scales.astype("<f2").view("<u2")[:, None] >> np.arange(0, 16, 4) & 15
+        blocks[:, at] = blocks[:, at] & 15 | quarters << 4
+        return blocks
+    if spec.name == "TQ2_0":
+        # Codes of two bits mean -1, 0 and 1; the fourth, which would mean 2, is another 0.
+        codes = blocks[:, :64]
+        codes &= ~((codes & codes >> 1 & 0x55) << 1)
     for offset, factor in SCALES[spec.name].items():
         field = (scales * factor).astype("<f2")
         blocks[:, offset : offset + 2] = field.view(np.uint8).reshape(-1, 2)
