@@ -27,10 +27,11 @@ fn lora_early(number: u32, term: Term, own: u32, lane: u32) -> vec4<u32> {
     return lora[term.b + (own * term.b_chunks + lane) * select(2u, 1u, term.half)];
 }
 
-# set held = [lora.most * (lora.starts | length) * lora.stride, 256] | min
 # set lookers = [32, workgroup] | min
-// The first ${held} published numbers, as far as this workgroup has waited for them.
-var<workgroup> met: array<f32, ${held}>;
+// The published numbers that this workgroup has waited for, ${lora.met} of each adapter for each matrix. Reading others where
+// they are published, were there more, would cost a large product a quarter of its time on an H100.
+var<workgroup> met: array<f32, ${lora.most * (lora.starts | length) * lora.met}>;
+fn lora_met_at(k: u32, which: u32) -> u32 { return (k * ${lora.starts | length}u + which) * ${lora.met}u; }
 
 // Wait for a published number. Few do: whoever looks takes time from those who compute what is looked for.
 fn lora_await(at: u32) -> f32 {
@@ -41,11 +42,6 @@ fn lora_await(at: u32) -> f32 {
     atomicStore(&in_vain[0], 1u);
     return 0.0;
 }
-// A published number, when all of them have been waited for.
-fn lora_published(at: u32) -> f32 {
-    if (at < ${held}u) { return met[at]; }
-    return bitcast<f32>(atomicLoad(&published[at]));
-}
 
 // Wait for the numbers of all adapters for the matrices `lowest` to `highest`; ${lookers} invocations for each.
 fn lora_look(entries: u32, lowest: u32, highest: u32, li: u32) {
@@ -54,11 +50,10 @@ fn lora_look(entries: u32, lowest: u32, highest: u32, li: u32) {
         let number = lora_next(entries, i / targets);
         if (number == 0u) { break; }
         let which = lowest + i % targets;
-        let begin = lora_middle(0u, i / targets, which) * 4u;
-        let end = begin + lora_term(number, which).b_chunks * 8u;
-        for (var at = begin + li % ${lookers}u; at < end; at += ${lookers}u) {
-            let number = lora_await(at);
-            if (at < ${held}u) { met[at] = number; }
+        let published_at = lora_middle(0u, i / targets, which) * 4u;
+        let met_at = lora_met_at(i / targets, which);
+        for (var rank = li % ${lookers}u; rank < lora_term(number, which).b_chunks * 8u; rank += ${lookers}u) {
+            met[met_at + rank] = lora_await(published_at + rank);
         }
     }
 }
@@ -71,7 +66,7 @@ fn lora_met(early: vec4<u32>, entries: u32, column: u32, lane: u32) -> f32 {
         let number = lora_next(entries, k);
         if (number == 0u) { break; }
         let term = lora_term(number, place.x);
-        let begin = lora_middle(0u, k, place.x) * 4u;
+        let begin = lora_met_at(k, place.x);
         var sum = vec4<f32>();
         for (var c = lane; c < term.b_chunks; c += 2u) {
             var words = array(early, vec4<u32>());
@@ -81,10 +76,7 @@ fn lora_met(early: vec4<u32>, entries: u32, column: u32, lane: u32) -> f32 {
             let weight = lora_numbers(words, term.half);
             for (var i = 0u; i < 2u; i++) {
                 let at = begin + 8u * c + 4u * i;
-                let middle = vec4(
-                    lora_published(at), lora_published(at + 1u), lora_published(at + 2u), lora_published(at + 3u),
-                );
-                sum = fma(weight[i], middle, sum);
+                sum = fma(weight[i], vec4(met[at], met[at + 1u], met[at + 2u], met[at + 3u]), sum);
             }
         }
         added = fma(lora_factor(entries, k), lora_scaled(term, sum, place.y, lane), added);

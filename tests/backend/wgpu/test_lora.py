@@ -18,7 +18,7 @@ from shimmy.graph.lora import Term
 from shimmy_plugins.backends.wgpu.backend import WgpuBackend
 from shimmy_plugins.backends.wgpu.device import Gpu
 from shimmy_plugins.backends.wgpu.kernel import Size
-from shimmy_plugins.backends.wgpu.ops import linear_vec
+from shimmy_plugins.backends.wgpu.ops import linear_vec, lora
 from shimmy_plugins.backends.wgpu.plan import WgpuPlan
 from shimmy_plugins.backends.wgpu.step import HEADER, ROW, phase_words
 from tests.backend.harness import (
@@ -253,6 +253,21 @@ def test_a_step_that_waits_in_vain_is_void_and_no_other_waits(
         with pytest.raises(StepLostError, match="beside each other"):
             wait()
     np.testing.assert_array_equal(rows_of(plan, alone(2))[0], together[2])
+
+
+def test_a_row_does_not_wait_for_more_than_there_is_room_for(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(linear_vec, "PATIENCE", 0)
+    monkeypatch.setattr(lora, "_MET_MEMORY", 4 * MOST_MIXED * 3 * lora.CHUNK)
+    plan = plan_on(gpu)
+    for place, rank in ((0, lora.CHUNK), (1, 3 * lora.CHUNK + 1)):
+        plan.put_adapter(place, terms(2 + place, rank))
+    together = rows_of(plan, step(7, ENTRIES))
+    np.testing.assert_array_equal(rows_of(meeting(plan), alone(2))[0], together[2])
+    plan.put_adapter(1, None)
+    with pytest.raises(StepLostError):
+        rows_of(plan, alone(5))
 
 
 @pytest.mark.parametrize("rows", [1, 7])

@@ -88,9 +88,14 @@ def added(low: Lowering, state: LoraState, item: Linear, published: Published) -
     """Take memory for what adapters add to a product of generated rows, whose kernels do the rest."""
     site = _site(low, state, item)
     one, several = (_targets(low, state, item, generated=True, copied=copied) for copied in (False, True))
-    beside = lora.Beside(
-        one, several, lambda: site.numbers(whole=True), lambda: state.meets and not site.copies()
-    )
+
+    def numbers() -> int:
+        return site.numbers(whole=True)
+
+    def meets() -> bool:
+        return state.meets and not site.copies() and numbers() <= one.met
+
+    beside = lora.Beside(one, several, numbers, meets)
     middle = low.memory.take(several.row_bytes * low.rows)
     return Added(beside, site, published.take(one.row_bytes), state.in_vain.whole(), middle)
 

@@ -26,6 +26,8 @@ GENERATED_LANES, PROMPT_LANES = 256, 32
 PATIENCE = 1 << 14
 #: Most invocations of a kernel for generated rows, and so most that compute a chunk of ranks.
 _MOST_INVOCATIONS = 512
+#: Workgroup memory of a product for the numbers it waits for: most of it, and as a share of all.
+_MET_MEMORY, _MET_SHARE = 6 << 10, 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,8 @@ class Targets:
     """Whether it has x itself where there is no A; there must be room for it."""
     lanes: int
     """Neighbouring invocations that share a rank of A."""
+    met: int
+    """Ranks of an adapter that a product may wait for, for each matrix; a multiple of ``CHUNK``."""
 
     @classmethod
     def of(
@@ -60,7 +64,10 @@ class Targets:
         # A workgroup has at most as many ranks as there are in a chunk of them.
         least = (_MOST_INVOCATIONS if generated else WORKGROUP) // CHUNK
         lanes = min(max(lanes, least), gpu.limits.invocations)
-        return cls(starts, -(-most // CHUNK) * CHUNK, copied, lanes)
+        stride = -(-most // CHUNK) * CHUNK
+        memory = min(_MET_MEMORY, gpu.limits.workgroup_memory // _MET_SHARE)
+        met = min(memory // 4 // (MOST_MIXED * len(widths)) // CHUNK * CHUNK, stride)
+        return cls(starts, stride, copied, lanes, met)
 
     @property
     def row_bytes(self) -> int:
@@ -88,8 +95,8 @@ class Beside:
     numbers: Callable[[], int]
     """How many an adapter makes of a row now at most, in whole chunks, those of x itself included."""
     meets: Callable[[], bool]
-    """Whether a product of one row may wait for A x now. If not, or if an adapter has a B without an A, it is
-    computed as several are."""
+    """Whether a product of one row may wait for A x now; if not, it is computed as several are. So it is if
+    an adapter has a B without an A, or more ranks than may be waited for."""
 
     def targets(self, rows: int) -> Targets:
         """Those of kernels for so many rows."""
