@@ -78,13 +78,12 @@ def split(graph: Graph, *, keep_layers: int | None = None, experts_of: int = 0) 
     Raises:
         GraphError: what is to leave hands on more than one value, or picks the rows whose logits are wanted.
     """
-    layers = layer_count(graph)
-    first = 0 if keep_layers is None else max(layers - keep_layers, 0)
+    first = 0 if keep_layers is None else max(layer_count(graph) - keep_layers, 0)
     experts = [layer for layer in expert_layers(graph) if first <= layer < experts_of]
     regions = [_experts(graph, layer) for layer in experts]
     what = [f"experts of {_count(len(experts), 'layer')}"] if experts else []
-    if first:
-        regions.insert(0, _first_layers(graph, first))
+    if leaving := [n.index for n in graph.nodes if (layer := layer_of(n)) is not None and layer < first]:
+        regions.insert(0, _region(graph, f"layers.{first}", range(max(leaving) + 1)))
         what.insert(0, "layer 0" if first == 1 else f"layers 0 to {first - 1}")
     return Split(*_rewritten(graph, regions), ", ".join(what)) if regions else None
 
@@ -99,12 +98,6 @@ class _Region:
     """Values of other nodes that these read."""
     output: int
     """The value that others read of these."""
-
-
-def _first_layers(graph: Graph, count: int) -> _Region:
-    """Everything up to the last node of the first layers."""
-    own = [node.index for node in graph.nodes if (layer := layer_of(node)) is not None and layer < count]
-    return _region(graph, f"layers.{count}", range(max(own) + 1))
 
 
 def _experts(graph: Graph, layer: int) -> _Region:

@@ -114,14 +114,44 @@ def test_growing_takes_what_there_is(adapter: Adapter) -> None:
     cache = cache_of(gpu)
     # Copies need both: 9 blocks of each buffer would fit in the end, but not beside the old keys of layer 1.
     gpu.memory = gpu.used + 41 * cache.block_bytes // 4
-    cache.reserve(6)
-    cache.reserve(8)
-    keys, values = cache.slices(1)
-    assert keys.size == 8 * BLOCK_TOKENS * 2 * 16 * 4
+    for asked in (6, 8):
+        cache.reserve(asked)
+        keys, values = cache.slices(1)
+        # A fifth of it stays for others.
+        assert keys.size == 8 * BLOCK_TOKENS * 2 * 16 * 4
     with pytest.raises(OutOfMemoryError, match="100 blocks x 12288 bytes = 1 MiB") as raised:
         cache.reserve(100)
     assert "3200 positions" in raised.value.message
     assert cache.slices(1) == (keys, values)
+    gpu.close()
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["budget", "driver"])
+def test_all_layers_grow_alike(adapter: Adapter, monkeypatch: pytest.MonkeyPatch, told: bool) -> None:
+    """What the first layers take in advance is not missing to the last, be it the driver that has no more."""
+    gpu = Gpu(adapter)
+    cache = cache_of(gpu)
+    gpu.memory = gpu.used + 100 * cache.block_bytes
+    if not told:
+        monkeypatch.setattr(Gpu, "free", None)
+    sizes = []
+    for asked in (2, 40, 70):
+        cache.reserve(asked)
+        sizes.append(cache.blocks)
+    assert sizes == ([64, 64, 78] if told else [64, 64, 70])
+    gpu.close()
+
+
+def test_what_cannot_be_given_back_stays(adapter: Adapter) -> None:
+    gpu = Gpu(adapter)
+    cache = cache_of(gpu)
+    cache.reserve(300)
+    gpu.memory = gpu.used
+    cache.reserve(0)
+    assert cache.blocks == 300
+    gpu.memory = None
+    cache.reserve(0)
+    assert cache.blocks == 64
     gpu.close()
 
 

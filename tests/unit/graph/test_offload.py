@@ -72,6 +72,12 @@ WISHES = [
 ]
 
 
+def test_nothing_is_left_to_leave() -> None:
+    parts = split(GRAPH, keep_layers=2, experts_of=9)
+    assert parts is not None
+    assert split(parts.graph, keep_layers=2, experts_of=9) is None
+
+
 @pytest.mark.parametrize(("wishes", "what"), WISHES)
 def test_both_parts_compute_what_the_whole_did(wishes: dict[str, int], what: str) -> None:
     parts = split(GRAPH, **wishes)

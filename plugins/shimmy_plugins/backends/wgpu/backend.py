@@ -83,7 +83,9 @@ class WgpuBackend:
         shared.segments = host.segments.run if host else None
         try:
             with room.advising(graph):
-                return self._lower(shared, graph, host, progress)
+                plan = self._lower(shared, graph, host, progress)
+                room.require_cache(shared.cache.block_bytes)
+                return plan
         except BaseException:
             if host:
                 host.segments.close()

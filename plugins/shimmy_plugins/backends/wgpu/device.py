@@ -81,9 +81,9 @@ class Gpu:
         """
         size = max(-(-size // 4) * 4, 4)
         if size > self.limits.buffer:
-            raise self._too_much(size, label, f"a buffer can have {_size(self.limits.buffer)} here")
+            raise self._too_much(size, label, f"a buffer can have {readable(self.limits.buffer)} here")
         if self.memory is not None and self.used + size > self.memory:
-            raise self._too_much(size, label, f"it may take {_size(self.memory)} (gpu_memory)")
+            raise self._too_much(size, label, f"it may take {readable(self.memory)} (gpu_memory)")
         descriptor = ffi.new("WGPUBufferDescriptor *")
         descriptor.usage, descriptor.size = _USAGE, size
         _memory = set_text(descriptor.label, label)
@@ -243,8 +243,8 @@ class Gpu:
 
     def _too_much(self, size: int, label: str, why: str) -> OutOfMemoryError:
         return OutOfMemoryError(
-            f"no memory for {label}, {_size(size)}, on {self.facts.name}: "
-            f"{why}, {_size(self.used)} are in use.",
+            f"no memory for {label}, {readable(size)}, on {self.facts.name}: "
+            f"{why}, {readable(self.used)} are in use.",
             hint="Lower max_ctx, leave layers to the CPU with gpu_layers, or take a smaller model.",
         )
 
@@ -284,5 +284,6 @@ def _whole(place: Slice | Buffer) -> Slice:
     return place.whole() if isinstance(place, Buffer) else place
 
 
-def _size(count: int) -> str:
+def readable(count: int) -> str:
+    """``1.50 GiB``."""
     return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

@@ -10,8 +10,10 @@ a head's positions one by one reads adjacent memory. A head's numbers are padded
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
+from shimmy.engine.load import DEVICE_KV_SHARE
 from shimmy.errors import ConfigError, OutOfMemoryError, did_you_mean
 from shimmy.graph.kv import KV_TYPES, SCALE_GROUP
 from shimmy_plugins.backends.wgpu.device import Buffer, Gpu, Slice
@@ -94,36 +96,50 @@ class KVCache:
         """Make the ids below ``blocks`` usable; what they hold stays.
 
         Another buffer means that all programs are bound anew, which takes longer than many steps. So a few
-        positions are there from the first reservation on and stay, growing doubles what there is where
-        there is room for it, and memory is given back when less than a quarter is asked for.
+        positions are there from the first reservation on and stay, growing doubles what there is as far as
+        all layers have room for it, and memory is given back when less than a quarter is asked for.
 
         Raises:
             OutOfMemoryError: they do not fit. The blocks that were usable still are.
         """
-        for part in self._parts():
-            if blocks > part.capacity:
-                self._grow(part, blocks)
-            elif max(4 * blocks, _LEAST_BLOCKS) < part.capacity:
-                self._replace(part, max(blocks, _LEAST_BLOCKS))
+        if blocks > self.blocks:
+            self._grow(blocks)
+        elif max(4 * blocks, _LEAST_BLOCKS) < self.blocks:
+            # Where there is no room for the smaller copy, more stays than is needed.
+            with suppress(OutOfMemoryError):
+                self._resize(max(blocks, _LEAST_BLOCKS))
 
     def close(self) -> None:
-        for part in self._parts():
-            self._replace(part, 0)
+        self._resize(0)
 
     def _parts(self) -> list[_Blocks]:
         return [part for layer in self._layers.values() for part in layer]
 
-    def _grow(self, part: _Blocks, blocks: int) -> None:
+    def _grow(self, blocks: int) -> None:
+        """All layers alike: what the first ones take in advance must not be missing to the last."""
+        part = max(self._parts(), key=lambda part: part.block_bytes)
         most = min(self.gpu.limits.storage_binding, self.gpu.limits.buffer) // part.block_bytes
         if blocks > most:
             raise self._too_many(blocks, f"a buffer can have {most} blocks of the {part.label} here")
+        wanted = min(max(blocks, 2 * self.blocks, _LEAST_BLOCKS), most)
+        if self.gpu.free is not None:
+            held = [part.capacity * part.block_bytes for part in self._parts()]
+            room = self.gpu.free + sum(held)
+            # The last buffer to be replaced is there twice for a moment.
+            fitting = min(int(room * DEVICE_KV_SHARE), room - max(held)) // self.block_bytes
+            wanted = max(min(wanted, fitting), blocks)
         try:
-            self._replace(part, min(max(blocks, 2 * part.capacity, _LEAST_BLOCKS), most))
+            self._resize(wanted)
         except OutOfMemoryError:
             try:
-                self._replace(part, blocks)
+                self._resize(blocks)
             except OutOfMemoryError as error:
                 raise self._too_many(blocks, error.message) from error
+
+    def _resize(self, blocks: int) -> None:
+        for part in self._parts():
+            if part.capacity != blocks:
+                self._replace(part, blocks)
 
     def _replace(self, part: _Blocks, blocks: int) -> None:
         """Another buffer with the same contents, as far as they fit."""

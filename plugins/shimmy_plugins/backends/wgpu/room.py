@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import prod
+from math import ceil, prod
 
+from shimmy.engine.context import MIN_CONTEXT
+from shimmy.engine.load import DEVICE_KV_SHARE
 from shimmy.engine.plan import Limits
 from shimmy.errors import GraphError, OutOfMemoryError
 from shimmy.graph.builder import Graph
 from shimmy.graph.offload import expert_layers, layer_count, layer_of, split
-from shimmy_plugins.backends.wgpu.device import Gpu
-from shimmy_plugins.backends.wgpu.kvcache import head_bytes
+from shimmy_plugins.backends.wgpu.device import Gpu, readable
+from shimmy_plugins.backends.wgpu.kvcache import BLOCK_TOKENS, head_bytes
 from shimmy_plugins.backends.wgpu.memory import FLOAT
 from shimmy_plugins.backends.wgpu.weights import GpuWeights
-
-#: Positions of context that there should be room for.
-_CONTEXT = 512
 
 
 def tensors_of(graph: Graph) -> set[str]:
@@ -41,9 +40,22 @@ class Room:
             return
         with self.advising(graph):
             raise OutOfMemoryError(
-                f"the model's weights take {needed / 2**20:.0f} MiB on {self._gpu.facts.name}, "
-                f"where {self._free / 2**20:.0f} MiB may be taken."
+                f"the model's weights take {readable(needed)} on {self._gpu.facts.name}, "
+                f"where {readable(self._free)} may be taken.",
+                hint="Raise gpu_memory, or set engine_backend to 'cpu'.",
             )
+
+    def require_cache(self, block_bytes: int) -> None:
+        """OutOfMemoryError if a compiled graph leaves no room for a KV cache that is of use."""
+        needed = -(-self._positions // BLOCK_TOKENS) * block_bytes
+        free = self._gpu.free
+        if free is None or needed <= free * DEVICE_KV_SHARE:
+            return
+        raise OutOfMemoryError(
+            f"the model leaves {readable(free)} on {self._gpu.facts.name}; the KV cache may take "
+            f"{DEVICE_KV_SHARE:.0%} of it, and needs {readable(needed)} for {self._positions} positions.",
+            hint="Raise gpu_memory, or take a smaller kv_type.",
+        )
 
     @contextmanager
     def advising(self, graph: Graph) -> Iterator[None]:
@@ -58,10 +70,14 @@ class Room:
         if self._free is None:
             return None
         layers = layer_count(graph)
-        fitting = next((n for n in range(layers - 1, -1, -1) if self._fits(graph, keep_layers=n)), None)
-        ways = [] if fitting is None else [f"gpu_layers to {fitting} (of {layers})"]
-        if expert_layers(graph) and self._fits(graph, experts_of=layers):
-            ways.insert(0, "cpu_moe")
+        ways = []
+        last = max(expert_layers(graph), default=-1)
+        least = next((n for n in range(1, last + 2) if self._fits(graph, experts_of=n)), None)
+        if least is not None:
+            ways.append("cpu_moe" if least > last else f"n_cpu_moe to {least} (of {layers})")
+        most = next((n for n in range(layers - 1, -1, -1) if self._fits(graph, keep_layers=n)), None)
+        if most is not None:
+            ways.append(f"gpu_layers to {most} (of {layers})")
         if not ways:
             return None
         return f"Set {', or '.join(ways)}: the CPU computes the rest from the machine's memory."
@@ -94,4 +110,11 @@ class Room:
         nodes = graph.nodes
         heads = [nodes[i].shape for node in nodes if node.op == "attention" for i in node.inputs[1:]]
         kv_type = self._limits.kv_type
-        return _CONTEXT * sum(count * head_bytes(kv_type, dims) for count, dims in heads)
+        position = sum(count * head_bytes(kv_type, dims) for count, dims in heads)
+        blocks = -(-self._positions // BLOCK_TOKENS)
+        return ceil(blocks * BLOCK_TOKENS * position / DEVICE_KV_SHARE)
+
+    @property
+    def _positions(self) -> int:
+        """Of the smallest context that is of use."""
+        return min(MIN_CONTEXT, self._limits.max_ctx)
