@@ -11,7 +11,7 @@ from shimmy.engine.choice import choose_backend
 from shimmy.engine.context import Context, check_positions, choose_context, fit_context
 from shimmy.engine.engine import Engine
 from shimmy.engine.machine import available_memory, usable_cores
-from shimmy.engine.offload import compile_plan
+from shimmy.engine.offload import divided
 from shimmy.engine.plan import Backend, Limits, Plan, Progress
 from shimmy.engine.protocol import PROTOCOL_VERSION, EngineSettings, Ready
 from shimmy.gguf.card import read_card
@@ -75,10 +75,10 @@ def load_engine(
     progress = phases = _Phases(progress)
     model = record_model(path, name, settings, plugins, progress)
     wanted, graph = model.context, model.graph
-    backend_name, reason, backend = choose_backend(model.card, settings, plugins)
+    backend_name, reason, chosen = choose_backend(model.card, settings, plugins)
+    backend, note = divided(backend_name, chosen, settings, plugins)
     limits = limits_for(wanted, settings, backend)
-    chosen = backend_name, backend
-    plan, note = compile_plan(graph, model.weights, limits, settings, chosen, plugins, progress)
+    plan = backend.compile(graph, model.weights, limits, progress)
     kv_memory = settings.kv_memory or automatic_kv_memory(plan)
     engine = Engine(
         plan,

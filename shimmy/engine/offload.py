@@ -1,4 +1,4 @@
-"""What leaves a model's graph by the settings, who computes it, and the plan of both together."""
+"""What leaves a model's graph by the settings, who computes it, and a backend of both together."""
 
 from __future__ import annotations
 
@@ -17,41 +17,60 @@ if TYPE_CHECKING:
     from shimmy.plugins import Plugins
 
 
-def compile_plan(
-    graph: Graph,
-    weights: Weights,
-    limits: Limits,
-    settings: EngineSettings,
-    chosen: tuple[str, Backend],
-    plugins: Plugins,
-    progress: Progress,
-) -> tuple[Plan, str | None]:
-    """The plan of the backend that was chosen (its name, itself), with what the settings take from it left
-    to another; and what there is to say about settings that change nothing.
+class Divided:
+    """A backend that leaves to another what the settings take from it."""
+
+    def __init__(
+        self, name: str, main: OffloadingBackend, settings: EngineSettings, plugins: Plugins
+    ) -> None:
+        self.step_tokens = main.step_tokens
+        self._name = name
+        self._main = main
+        self._settings = settings
+        self._plugins = plugins
+
+    def compile(self, graph: Graph, weights: Weights, limits: Limits, progress: Progress) -> Plan:
+        """See :meth:`Backend.compile`.
+
+        Raises:
+            ConfigError: the settings contradict each other, or what is there.
+            ShimmyError: as that does.
+        """
+        parts = parts_of(graph, self._settings)
+        if parts is None:
+            return self._main.compile(graph, weights, limits, progress)
+        host = choose_host(self._name, self._plugins)
+        return self._main.compile_split(parts, host, weights, limits, progress)
+
+
+def divided(
+    name: str, backend: Backend, settings: EngineSettings, plugins: Plugins
+) -> tuple[Backend, str | None]:
+    """The backend that was chosen, leaving to another what the settings take from it; and what there is to
+    say about settings that change nothing.
 
     Raises:
-        ConfigError: the settings contradict each other, or what is there.
-        ShimmyError: as :meth:`Backend.compile` does.
+        ConfigError: the settings contradict each other.
     """
-    name, backend = chosen
     asked = asked_for(settings)
     if not asked:
-        return backend.compile(graph, weights, limits, progress), None
-    if not isinstance(backend, OffloadingBackend):
-        if settings.backend != "auto":
-            raise ConfigError(
-                f"{' and '.join(asked)} is set, but engine_backend is {settings.backend!r}, which leaves "
-                "nothing to another engine.",
-                hint="Leave one of the two out.",
-                param=asked[0],
-            )
-        note = f"{name} computes all in the machine's memory, whatever {' and '.join(asked)} says"
-        return backend.compile(graph, weights, limits, progress), note
-    parts = parts_of(graph, settings)
-    if parts is None:
-        return backend.compile(graph, weights, limits, progress), None
-    host = choose_host(name, plugins)
-    return backend.compile_split(parts, host, weights, limits, progress), None
+        return backend, None
+    if settings.cpu_moe and settings.n_cpu_moe:
+        raise ConfigError(
+            f"cpu_moe takes the experts of all layers, n_cpu_moe those of {settings.n_cpu_moe}.",
+            hint="Leave one of the two out.",
+            param="n_cpu_moe",
+        )
+    if isinstance(backend, OffloadingBackend):
+        return Divided(name, backend, settings, plugins), None
+    if settings.backend != "auto":
+        raise ConfigError(
+            f"{' and '.join(asked)} is set, but engine_backend is {settings.backend!r}, which leaves "
+            "nothing to another engine.",
+            hint="Leave one of the two out.",
+            param=asked[0],
+        )
+    return backend, f"{name} computes all in the machine's memory, whatever {' and '.join(asked)} says"
 
 
 def asked_for(settings: EngineSettings) -> list[str]:
@@ -68,15 +87,9 @@ def parts_of(graph: Graph, settings: EngineSettings) -> Split | None:
     """The graph in two by the settings; None if all of it stays.
 
     Raises:
-        ConfigError: two settings contradict each other, or the model has no experts.
+        ConfigError: the model has no experts, which should leave.
         GraphError: what should leave cannot be computed apart.
     """
-    if settings.cpu_moe and settings.n_cpu_moe:
-        raise ConfigError(
-            f"cpu_moe takes the experts of all layers, n_cpu_moe those of {settings.n_cpu_moe}.",
-            hint="Leave one of the two out.",
-            param="n_cpu_moe",
-        )
     wanted = "cpu_moe" if settings.cpu_moe else "n_cpu_moe" if settings.n_cpu_moe else None
     if wanted and not expert_layers(graph):
         raise ConfigError(

@@ -265,7 +265,7 @@ class SegmentBackend(Protocol):
 
 
 @runtime_checkable
-class OffloadingBackend(Protocol):
+class OffloadingBackend(Backend, Protocol):
     """A backend whose plans can leave segments to another one."""
 
     def compile_split(

@@ -80,7 +80,7 @@ def split(graph: Graph, *, keep_layers: int | None = None, experts_of: int = 0) 
     """
     first = 0 if keep_layers is None else max(layer_count(graph) - keep_layers, 0)
     experts = [layer for layer in expert_layers(graph) if first <= layer < experts_of]
-    regions = [_experts(graph, layer) for layer in experts]
+    regions = [region for layer in experts for region in _experts(graph, layer)]
     what = [f"experts of {_count(len(experts), 'layer')}"] if experts else []
     if leaving := [n.index for n in graph.nodes if (layer := layer_of(n)) is not None and layer < first]:
         regions.insert(0, _region(graph, f"layers.{first}", range(max(leaving) + 1)))
@@ -100,8 +100,9 @@ class _Region:
     """The value that others read of these."""
 
 
-def _experts(graph: Graph, layer: int) -> _Region:
-    """The expert nodes of a layer, and what lies between them."""
+def _experts(graph: Graph, layer: int) -> list[_Region]:
+    """The expert nodes of a layer and what lies between them; those that have nothing to do with each other
+    apart."""
     nodes = [node for node in graph.nodes if layer_of(node) == layer]
     behind: set[int] = set()
     for node in nodes:
@@ -111,7 +112,12 @@ def _experts(graph: Graph, layer: int) -> _Region:
     for node in reversed(nodes):
         if node.op in EXPERT_OPS or node.index in before:
             before.update((node.index, *node.inputs))
-    return _region(graph, f"blk.{layer}.experts", sorted(behind & before))
+    groups: list[list[int]] = []
+    for index in sorted(behind & before):
+        read = [group for group in groups if not set(graph.nodes[index].inputs).isdisjoint(group)]
+        groups = [group for group in groups if group not in read]
+        groups.append([*sorted(i for group in read for i in group), index])
+    return [_region(graph, f"blk.{layer}.experts", group) for group in groups]
 
 
 def _region(graph: Graph, label: str, nodes: Sequence[int]) -> _Region:

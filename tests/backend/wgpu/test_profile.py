@@ -60,6 +60,16 @@ def test_shaders_are_dumped(dumped: Path, gpu: Gpu, shimmy: Shimmy, adapter: Ada
     assert f"{dumped} is not empty." in err
 
 
+def test_shaders_of_what_stays_on_the_gpu_are_dumped(shimmy: Shimmy, adapter: Adapter, tmp_path: Path):
+    folder = tmp_path / "some"
+    options = ("--gpu", adapter.facts.name, "--gpu-layers", "1", "--out", str(folder))
+    assert shimmy("shaders", "dump", ZOO, *options)[0] == 0
+    listing = (folder / LISTING).read_text("utf-8")
+    assert re.search(rf"^0 +layers\.{LAYERS - 1} +none: the processor computes it$", listing, re.MULTILINE)
+    assert f"blk.{LAYERS - 1}.attn_q" in listing
+    assert "blk.0." not in listing
+
+
 def test_kernels_are_timed(shimmy: Shimmy, adapter: Adapter):
     sizes = ("--prompt-tokens", "9", "--generate", "2", "--batch", "1,2", "--depth", "40")
     code, out, err = shimmy("bench", ZOO, "--profile", "--gpu", adapter.facts.name, *sizes, "--json")

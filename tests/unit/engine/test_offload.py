@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shimmy.engine.load import automatic_kv_memory
-from shimmy.engine.offload import compile_plan
+from shimmy.engine.offload import divided
 from shimmy.engine.protocol import EngineSettings
 from shimmy.errors import ConfigError
 from shimmy.graph.builder import Graph
@@ -24,6 +24,8 @@ DENSE = graph_of(WEIGHTS, lambda g: g.last(g.linear(g.embed("token_embd"), "outp
 
 
 class Plain:
+    step_tokens = 64
+
     def compile(self, graph: Graph, *_: Any) -> Any:
         return graph.nodes
 
@@ -60,9 +62,10 @@ def compiled(
     for each in (main, *(others or OTHERS)):
         registry.add(each.name, each, "test")
     plugins = SimpleNamespace(backends=registry)
-    chosen = "main", main.load(plugins)
     given = EngineSettings(backend=backend, **settings)
-    return compile_plan(graph, WEIGHTS, LIMITS, given, chosen, plugins, no_progress)
+    both, note = divided("main", main.load(plugins), given, plugins)
+    assert both.step_tokens == 64
+    return both.compile(graph, WEIGHTS, LIMITS, no_progress), note
 
 
 @pytest.mark.parametrize(
@@ -93,8 +96,9 @@ def test_an_engine_that_leaves_nothing_says_so_or_refuses() -> None:
 
 
 def test_settings_that_cannot_be_meant() -> None:
-    with pytest.raises(ConfigError, match="experts of all layers, n_cpu_moe those of 3"):
-        compiled(cpu_moe=True, n_cpu_moe=3)
+    for engine in (Card(), Plain()):
+        with pytest.raises(ConfigError, match="experts of all layers, n_cpu_moe those of 3"):
+            compiled(on=engine, cpu_moe=True, n_cpu_moe=3)
     with pytest.raises(ConfigError, match="cpu_moe is set, but the model has no experts"):
         compiled(graph=DENSE, cpu_moe=True)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shimmy.cli.common import FINDING, NAMING, bootstrap, find_model, settings_options
+from shimmy.cli.common import FINDING, NAMING, OFFLOADING, bootstrap, find_model, settings_options
 from shimmy.cli.output import print_facts
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def _group() -> None:
 
 
 @shaders.command("dump")
-@settings_options(*FINDING, *NAMING, "precision", "gpu", "gpu_memory", "max_ctx", "kv_type")
+@settings_options(*FINDING, *NAMING, *OFFLOADING, "precision", "gpu", "gpu_memory", "max_ctx", "kv_type")
 def dump_command(
     ctx: typer.Context,
     name: Annotated[
@@ -68,14 +68,16 @@ def compiled(card: ModelCard, settings: Settings, plugins: Plugins) -> WgpuPlan:
     from shimmy.cli.progress import loading_bar
     from shimmy.engine.choice import choose_backend
     from shimmy.engine.load import limits_for, record_model
+    from shimmy.engine.offload import divided
     from shimmy.engine.protocol import EngineSettings
-    from shimmy_plugins.backends.wgpu.backend import WgpuBackend
+    from shimmy_plugins.backends.wgpu.plan import WgpuPlan
 
     engine = replace(EngineSettings.of(settings), backend="wgpu")
     with loading_bar(card.name) as bar:
         model = record_model(card.path, card.name, engine, plugins, bar.update)
-        _, _, backend = choose_backend(model.card, engine, plugins)
-        assert isinstance(backend, WgpuBackend)
-        return backend.compile(
-            model.graph, model.weights, limits_for(model.context, engine, backend), bar.update
-        )
+        name, _, chosen = choose_backend(model.card, engine, plugins)
+        backend, _ = divided(name, chosen, engine, plugins)
+        limits = limits_for(model.context, engine, backend)
+        plan = backend.compile(model.graph, model.weights, limits, bar.update)
+        assert isinstance(plan, WgpuPlan)
+        return plan

@@ -6,13 +6,13 @@ from typing import Annotated
 
 import typer
 
-from shimmy.cli.common import COMPUTING, FINDING, NAMING, bootstrap, find_model, settings_options
+from shimmy.cli.common import COMPUTING, FINDING, NAMING, OFFLOADING, bootstrap, find_model, settings_options
 
 #: What the command ends with when the engine computes otherwise than it should.
 FAILED = 1
 
 
-@settings_options(*FINDING, *NAMING, *COMPUTING, "kv_type")
+@settings_options(*FINDING, *NAMING, *COMPUTING, *OFFLOADING, "kv_type")
 def command(
     ctx: typer.Context,
     name: Annotated[

@@ -34,6 +34,8 @@ class Report:
     backend: str
     seconds: float
     verdict: Verdict
+    note: str | None = None
+    """What there is to say about settings that change nothing."""
 
     def print_tables(self) -> None:
         """A row for each kind of comparison, then whatever failed."""
@@ -42,6 +44,7 @@ class Report:
             [
                 ("model", self.model),
                 ("engine", f"{self.backend}, {facts.precision}, KV {facts.kv_type}: {facts.description}"),
+                *([("note", self.note)] if self.note else []),
                 ("took", f"{self.seconds:.1f} s"),
             ]
         )
@@ -63,7 +66,7 @@ class Report:
         print_json(
             {
                 "model": {"name": self.model, "path": self.path},
-                "engine": {"backend": self.backend, **asdict(verdict.facts)},
+                "engine": {"backend": self.backend, **asdict(verdict.facts), "note": self.note},
                 "seconds": self.seconds,
                 "passed": not verdict.failed,
                 "failed": [check.label for check in verdict.failed],

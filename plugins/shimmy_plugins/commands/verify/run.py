@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from shimmy.engine.choice import choose_backend
 from shimmy.engine.load import limits_for, record_model
+from shimmy.engine.offload import divided
 from shimmy.engine.plan import Progress
 from shimmy.engine.protocol import EngineSettings
 from shimmy_plugins.commands.verify.checks import Verdict, verify
@@ -30,9 +31,10 @@ def run(
     started = time.monotonic()
     engine = EngineSettings.of(settings)
     model = record_model(card.path, card.name, engine, plugins, progress)
-    name, _, backend = choose_backend(model.card, engine, plugins)
+    name, _, chosen = choose_backend(model.card, engine, plugins)
+    backend, note = divided(name, chosen, engine, plugins)
     limits = limits_for(model.context, engine, backend)
     on_record = list(references(model, backend, limits, progress, answers)) if answers else []
     verdict = verify(model, backend, limits, progress)
     verdict = Verdict(verdict.facts, [*verdict.checks, *on_record])
-    return Report(card.name, str(card.path), name, time.monotonic() - started, verdict)
+    return Report(card.name, str(card.path), name, time.monotonic() - started, verdict, note)
