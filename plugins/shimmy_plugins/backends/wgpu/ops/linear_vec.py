@@ -31,8 +31,9 @@ WORKGROUP, SMALL_WORKGROUP = 512, 128
 LANES, MANY_LANES, MANY_CHUNKS = 64, 128, 128
 #: Results of an invocation where the matrix has at least so many: they share what is read of x.
 EACH, MANY_RESULTS = 2, 16384
-#: Workgroups that keep a large GPU busy. Those that prepare x are not more, but do more each.
-BUSY_WORKGROUPS = 400
+#: Workgroups that keep a large GPU busy, and of those that wait for an adapter, of which fewer run at a time.
+#: Those that prepare x are not more, but do more each.
+BUSY_WORKGROUPS, BUSY_WAITING = 400, 264
 #: Workgroup memory for other things than x, and most of it for x: more, and too few workgroups run at a time.
 _OTHER_MEMORY, _MOST_MEMORY = 10 << 10, 32 << 10
 #: A block of x is rounded to 8 bits by so many neighbours.
@@ -126,7 +127,8 @@ def linear_vec(
     """
     int8 = precision == "int8" and isinstance(layout, AffineLayout)
     outputs = width_of(rows, ending)
-    one, *several = _shapes(gpu, layout, outputs, columns, int8)
+    busy = BUSY_WAITING if lora else BUSY_WORKGROUPS
+    one, *several = _shapes(gpu, layout, outputs, columns, int8, busy)
     compose = partial(
         composer.compose,
         layout=layout,
@@ -196,7 +198,7 @@ def expert_vec(
     """
     int8 = precision == "int8" and isinstance(layout, AffineLayout)
     outputs = width_of(rows, ending)
-    shape = next(_shapes(gpu, layout, outputs, columns, int8, slots.used))
+    shape = next(_shapes(gpu, layout, outputs, columns, int8, BUSY_WORKGROUPS, slots.used))
     source = composer.compose(
         "shimmy/ops/linear_vec.wgsl",
         layout=layout,
@@ -251,9 +253,9 @@ def _grid_prepare(workgroup: int, late: bool, lora: Beside | None, size: Size) -
 
 
 def _shapes(
-    gpu: Gpu, layout: GpuLayout, outputs: int, columns: int, int8: bool, beside: int = 1
+    gpu: Gpu, layout: GpuLayout, outputs: int, columns: int, int8: bool, busy: int, beside: int = 1
 ) -> Iterator[Shape]:
-    """For one row of x, then for several; as many products are computed ``beside`` each other."""
+    """For one row of x, in at most ``busy`` workgroups, then for several; ``beside``: products at a time."""
     chunk = BLOCK if isinstance(layout, AffineLayout) else _FLOAT_CHUNK
     chunks = padded(columns) // chunk
     groups = BLOCK // layout.group if isinstance(layout, AffineLayout) else 0
@@ -268,7 +270,7 @@ def _shapes(
         owners = max(min(WORKGROUP if batch == 1 else SMALL_WORKGROUP, gpu.limits.invocations) // lanes, 1)
         each = EACH if outputs >= MANY_RESULTS and (int8 or batch == 1) else 1
         workgroups = -(-outputs // (owners * each))
-        turns = -(-workgroups * beside // BUSY_WORKGROUPS) if batch == 1 and piece == chunks else 1
+        turns = -(-workgroups * beside // busy) if batch == 1 and piece == chunks else 1
         workgroups = -(-workgroups // turns)
         # There is room for those that compute what adapters add.
         grid_x = min(workgroups, gpu.limits.workgroups // 2)
