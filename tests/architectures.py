@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from shimmy.engine.load import op_table
+from shimmy.gguf.reader import open_gguf
+from shimmy.gguf.types import types_by_id
+from shimmy.gguf.writer import RawTensor, write_gguf
 from shimmy.huggingface.converted import Converter
 from shimmy.plugins import Plugins
 from shimmy.testing.answers import Answer
@@ -76,6 +79,22 @@ def converted(name: str, place: Path, plugins: Plugins) -> Path:
         folder(name, place), no_progress
     )
     return Path(shutil.copy(made, place / f"{name}.f16.gguf"))
+
+
+def with_vectors(path: Path, target: Path, plugins: Plugins) -> Path:
+    """The file with the gate of shared experts, a matrix of one row, as a vector: so quantisers leave it."""
+    types = types_by_id(plugins.quant_types)
+    with open_gguf(path) as file:
+        tensors = {
+            name: RawTensor(
+                file.raw(name, types[info.ggml_id]).tobytes(),
+                info.ggml_id,
+                info.shape[-1:] if name.endswith("ffn_gate_inp_shexp.weight") else info.shape,
+            )
+            for name, info in file.tensors.items()
+        }
+        write_gguf(target, file.metadata, tensors)
+    return target
 
 
 def answers(name: str) -> list[Answer]:

@@ -13,9 +13,6 @@ import pytest
 
 from shimmy.engine.load import op_table
 from shimmy.engine.plan import Limits, Plan
-from shimmy.gguf.reader import open_gguf
-from shimmy.gguf.types import types_by_id
-from shimmy.gguf.writer import RawTensor, write_gguf
 from shimmy.graph.batch import Batch
 from shimmy.huggingface.converted import Converter
 from tests import architectures
@@ -57,19 +54,8 @@ def test_adapters_of_all_that_peft_can_adapt(name: str, backend: str, tmp_path: 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_matrix_of_one_row_may_be_a_vector(backend: str, tmp_path: Path) -> None:
-    """As tools that quantise files leave the gate of Qwen2's shared experts."""
-    target = tmp_path / "vectors.gguf"
-    with open_gguf(converted("qwen2moe", tmp_path)) as file:
-        types = types_by_id(PLUGINS.quant_types)
-        tensors = {
-            name: RawTensor(
-                file.raw(name, types[info.ggml_id]).tobytes(),
-                info.ggml_id,
-                info.shape[-1:] if name.endswith("ffn_gate_inp_shexp.weight") else info.shape,
-            )
-            for name, info in file.tensors.items()
-        }
-        write_gguf(target, file.metadata, tensors)
+    path = converted("qwen2moe", tmp_path)
+    target = architectures.with_vectors(path, tmp_path / "vectors.gguf", PLUGINS)
     answer = architectures.recorded("qwen2moe")["generations"][0]
     agree(compile_model(backend, target, limits_for(answer)), answer)
 

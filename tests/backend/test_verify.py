@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +21,10 @@ from shimmy.engine.sampling import RowSampling
 from shimmy.gguf.weights import Weights
 from shimmy.graph.batch import Batch
 from shimmy.graph.builder import Graph
+from shimmy.graph.experts import top_experts
 from shimmy_plugins.commands.verify import run as command
 from shimmy_plugins.commands.verify.checks import ELEMENTS, Check, verify
+from tests.architectures import converted, with_vectors
 from tests.backend.harness import F32, PLUGINS, no_progress
 from tests.zoo import model_path, reference
 
@@ -132,6 +135,50 @@ def test_experts_pass(capsys: pytest.CaptureFixture[str]):
     path = str(model_path("qwen3moe.q4_k_m"))
     assert main(["verify", path, "--engine-backend", "cpu", "--precision", "int8"]) == 0
     assert "expert_linear" in capsys.readouterr().out
+
+
+def test_a_matrix_of_one_row_may_be_a_vector(tmp_path: Path):
+    path = with_vectors(converted("qwen2moe", tmp_path, PLUGINS), tmp_path / "vectors.gguf", PLUGINS)
+    assert not failures(ReferenceBackend(), path)
+
+
+class Rounding(ReferenceBackend):
+    """Says that it rounds, and computes some rows by other experts."""
+
+    def __init__(self, rows: slice, precision: str = "int8") -> None:
+        self.rows, self.precision = rows, precision
+
+    def compile(self, graph: Graph, weights: Weights, limits: Limits, progress: Progress) -> Plan:
+        attrs = {"rows": self.rows}
+        nodes = [
+            replace(node, attrs={**node.attrs, **attrs}) if node.op == "top_experts" else node
+            for node in graph.nodes
+        ]
+        wrong = replace(graph.ops["top_experts"], reference=f"{__name__}:other_experts")
+        changed = replace(graph, nodes=nodes, ops={**graph.ops, "top_experts": wrong})
+        plan = super().compile(changed, weights, limits, progress)
+        plan.precision = self.precision
+        return plan
+
+
+def other_experts(logits: F32, *, rows: slice, **attrs: Any) -> F32:
+    chosen = top_experts(logits, **attrs)
+    if len(logits) > 1:
+        chosen[rows, 0, -1] = (chosen[rows, 0, -1] + 1) % logits.shape[1]
+    return chosen
+
+
+@pytest.mark.parametrize(
+    ("engine", "found"),
+    [
+        (Rounding(slice(1)), set()),
+        (Rounding(slice(1), "f32"), {"layers", "logits", "decode"}),
+        (Rounding(slice(None)), {"layers", "logits", "decode"}),
+    ],
+)
+def test_rounding_may_choose_other_experts_for_some_rows(engine: Rounding, found: set[str]):
+    failed = failures(engine, model_path("qwen3moe.q4_k_m"))
+    assert {check.kind for check in failed} - {"ops"} == found
 
 
 def answers_on_record(folder: Path, **changes: object) -> str:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from shimmy.engine.load import RecordedModel
 from shimmy.engine.plan import Backend, Limits, Progress
 from shimmy.graph.builder import Node
+from shimmy.graph.shapes import matrix
 from shimmy_plugins.commands.verify import feeds, steps
 from shimmy_plugins.commands.verify.pieces import Piece, layers, single_nodes, whole
 from shimmy_plugins.commands.verify.trial import Facts, Recording, Trial
@@ -141,7 +142,7 @@ def _rounds(trial: Trial) -> int:
     for node in trial.graph.nodes:
         if node.op in ("linear", "embed", "expert_linear"):
             # A row of a step shows a column of a product's matrix, or a row of an embedding.
-            height, width = trial.weights.shape(node.weights["weight"])[-2:]
+            height, width = matrix(trial.weights.shape(node.weights["weight"])[-2:])
             needed.append(ELEMENTS / (width if node.op == "embed" else height) / rows)
         if node.op == "expert_linear":
             needed.append(2 * feeds.turns_of_experts(trial.graph, node) / rows)
@@ -181,7 +182,11 @@ def _rows(trial: Trial, kind: str, label: str, group: str, phase: str, found: F3
         limit = max(limit, ROUNDED_KV)
     found, expected = (x.reshape(len(x), -1) for x in (found, expected))
     norms = np.linalg.norm(found - expected, axis=1), np.linalg.norm(expected, axis=1)
-    error = max(_worst(difference, norm) for difference, norm in zip(*norms, strict=True))
+    errors = [_worst(difference, norm) for difference, norm in zip(*norms, strict=True)]
+    error = max(errors)
+    if kind != "ops" and facts.precision == "int8" and error < inf and trial.chooses:
+        # A row whose experts are nearly as good as others may be computed by those: no fault in some rows.
+        error = float(np.median(errors))
     return Check(kind, label, group, phase, found.size, error, limit)
 
 

@@ -72,6 +72,8 @@ class Trial:
         tables = [node.weights["weight"] for node in self.graph.nodes if node.op == "embed"]
         if not tables:
             raise ModelError(f"{model.card.name}: its graph reads no tokens, so there is nothing to compare.")
+        self.chooses = any(node.op == "top_experts" for node in self.graph.nodes)
+        """Whether each token is computed by some of many experts."""
         self._vocabulary = min(self.weights.shape(name)[0] for name in tables)
 
     def tokens(self, count: int) -> list[int]:
