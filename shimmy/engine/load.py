@@ -14,11 +14,12 @@ from shimmy.engine.machine import available_memory, usable_cores
 from shimmy.engine.offload import divided
 from shimmy.engine.plan import Backend, Limits, Plan, Progress
 from shimmy.engine.protocol import PROTOCOL_VERSION, EngineSettings, Ready
+from shimmy.engine.recording import naming, record_file
 from shimmy.gguf.card import read_card
 from shimmy.gguf.params import read_params
 from shimmy.gguf.reader import open_gguf
 from shimmy.gguf.weights import Weights
-from shimmy.graph.builder import Architecture, Graph, record
+from shimmy.graph.builder import Architecture, Graph
 from shimmy.graph.ops import CORE_OPS, Op
 from shimmy.lora.bind import Base, bind
 from shimmy.lora.read import read_adapter
@@ -127,11 +128,12 @@ def record_model(
     file = open_gguf(
         model_file(path, settings, plugins, progress), skim=True
     )  # vocabularies are the server's business
-    card = read_card(file, name=name, source="worker", quant_types=plugins.quant_types)
-    weights = Weights(file, plugins.quant_types)
-    params, architecture = read_architecture(card.architecture, file, plugins)
-    wanted = choose_context(settings, card.context_length, file.metadata, card.architecture, weights)
-    graph = record(architecture, params, weights, op_table(plugins), wanted.scaling)
+    with naming(file.path):
+        card = read_card(file, name=name, source="worker", quant_types=plugins.quant_types)
+        weights = Weights(file, plugins.quant_types)
+        params, architecture = read_architecture(card.architecture, file, plugins)
+        wanted = choose_context(settings, card.context_length, file.metadata, card.architecture, weights)
+        graph = record_file(architecture, params, file.metadata, weights, op_table(plugins), wanted.scaling)
     check_positions(wanted, graph)
     return RecordedModel(file, card, weights, params, architecture, wanted, graph)
 

@@ -7,7 +7,7 @@ name a node in errors, numeric differences and profiles.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -209,13 +209,26 @@ class Graph:
         try:
             shape = self.ops[name].shape([v.shape for v in inputs], shapes, attrs)
         except GraphError as error:
-            raise GraphError(f"{label}: {error.message}") from None
+            raise GraphError(f"{label}: {error.message}{self._origin(inputs)}") from None
         except (ValueError, IndexError, KeyError) as error:
             found = ", ".join(f"{weights[role]} {s}" for role, s in shapes.items())
             raise GraphError(f"{label}: tensors of unexpected shape ({found}).") from error
         node = Node(len(self.nodes), name, label, tuple(v.index for v in inputs), weights, attrs, shape)
         self.nodes.append(node)
         return Value(self, node.index, shape)
+
+    def _origin(self, inputs: Iterable[Value]) -> str:
+        """For people: the tensors that made the inputs, one of which has the wrong shape."""
+        made: dict[str, Shape] = {}
+        waiting = [value.index for value in inputs]
+        while waiting:
+            node = self.nodes[waiting.pop(0)]
+            if tensor := node.weights.get("weight"):
+                made[tensor] = self.tensors.shape(tensor)
+            else:
+                waiting += node.inputs
+        found = ", ".join(f"{tensor!r} {shape}" for tensor, shape in made.items())
+        return f" The input was made by {found}." if found else ""
 
     def _tensor(self, name: str, *, instead: str | None = None) -> str:
         full = f"{self._prefix}{name}.weight"

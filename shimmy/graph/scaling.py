@@ -178,7 +178,8 @@ def _kind(keys: _Keys, architecture: str, tensors: TensorTable) -> str:
     """One of KINDS; converters leave the type out for llama3 and longrope, whose tensors tell."""
     kind = keys.rope__scaling__type
     if kind is None:
-        if "rope_freqs.weight" not in tensors and "rope_factors_long.weight" in tensors:
+        sets = ("rope_factors_long.weight", "rope_factors_short.weight")
+        if "rope_freqs.weight" not in tensors and any(each in tensors for each in sets):
             return "longrope"
         return "linear" if keys.factor else "none"
     if kind not in KINDS:

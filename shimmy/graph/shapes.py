@@ -41,7 +41,9 @@ def linear(inputs: Sequence[Shape], weights: Mapping[str, Shape], _a: Mapping[st
     return (rows,)
 
 
-def norm(inputs: Sequence[Shape], weights: Mapping[str, Shape], _a: Mapping[str, Any]) -> Shape:
+def norm(inputs: Sequence[Shape], weights: Mapping[str, Shape], attrs: Mapping[str, Any]) -> Shape:
+    if not 0.0 <= attrs["eps"] < math.inf:
+        raise GraphError(f"epsilon is {attrs['eps']}, expected a finite number, 0 or above.")
     for role, shape in weights.items():
         if shape != inputs[0][-1:]:
             raise GraphError(f"the {role} has shape {shape}, its input {inputs[0]}.")

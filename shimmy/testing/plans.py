@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from shimmy.engine.load import op_table, read_architecture
 from shimmy.engine.plan import Backend, Limits, Plan, Progress
+from shimmy.engine.recording import record_file
 from shimmy.gguf.reader import GGUFFile, open_gguf
 from shimmy.gguf.weights import Weights
 from shimmy.graph.batch import Batch
-from shimmy.graph.builder import Architecture, Graph, Value, record
+from shimmy.graph.builder import Architecture, Graph, Value
 from shimmy.graph.ops import CORE_OPS, Op
 from shimmy.graph.scaling import PLAIN, RopeScaling, read_scaling
 from shimmy.plugins import Plugins
@@ -99,7 +100,7 @@ def read_model(path: Path, plugins: Plugins, context: int = LIMITS.max_ctx) -> M
     name = file.metadata["general.architecture"]
     params, definition = read_architecture(name, file, plugins)
     scaling = read_scaling(file.metadata, name, weights, context)
-    graph = record(definition, params, weights, op_table(plugins), scaling)
+    graph = record_file(definition, params, file.metadata, weights, op_table(plugins), scaling)
     return Model(path, file, name, definition, params, weights, graph)
 
 

@@ -22,7 +22,7 @@ class Gemma2Params(DecoderParams):
     attention__layer_norm_rms_epsilon: float
     attention__scale: float | None = None
     attention__sliding_window: int = 4096
-    attention__sliding_window_pattern: int | list[bool] = 2
+    attention__sliding_window_pattern: int | list[bool] | list[int] = 2
     """Every so manyth layer sees everything; or for each layer whether it is local."""
     attn_logit_softcapping: float = 50.0
     final_logit_softcapping: float = 30.0
@@ -45,7 +45,7 @@ class Gemma2Params(DecoderParams):
         if isinstance(pattern, list):
             if len(pattern) != self.block_count:
                 raise GraphError(f"the window pattern is of {len(pattern)} layers, not {self.block_count}.")
-            return pattern[layer]
+            return bool(pattern[layer])
         return self.attention__sliding_window > 0 and (pattern < 1 or (layer + 1) % pattern != 0)
 
 

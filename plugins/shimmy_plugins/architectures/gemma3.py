@@ -16,7 +16,7 @@ from shimmy_plugins.architectures.gemma2 import Gemma2, Gemma2Params
 @dataclass(frozen=True, kw_only=True)
 class Gemma3Params(Gemma2Params):
     attention__sliding_window: int = 0
-    attention__sliding_window_pattern: int | list[bool] = 6
+    attention__sliding_window_pattern: int | list[bool] | list[int] = 6
     attn_logit_softcapping: float = 0.0
     final_logit_softcapping: float = 0.0
     rope__freq_base_swa: float | None = 10000.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from shimmy.errors import GGUFError
+from shimmy.errors import GGUFError, GraphError
 from shimmy.graph.builder import Graph, Value
 
 
@@ -22,6 +22,7 @@ class DecoderParams:
 
     def __post_init__(self) -> None:
         sizes = {
+            "block_count": self.block_count,
             "embedding_length": self.embedding_length,
             "attention.head_count": self.heads,
             "attention.head_count_kv": self.kv_heads,
@@ -70,7 +71,13 @@ def heads(g: Graph, x: Value, p: DecoderParams, *, fused: bool = False) -> tuple
         k_start, v_start = p.heads * p.head_dim, (p.heads + p.kv_heads) * p.head_dim
         q, k = g.slice(qkv, 0, k_start), g.slice(qkv, k_start, v_start - k_start)
         v = g.slice(qkv, v_start, qkv.shape[0] - v_start)
-    return g.heads(q, p.heads), g.heads(k, p.kv_heads), g.heads(v, p.kv_heads)
+    q, k, v = g.heads(q, p.heads), g.heads(k, p.kv_heads), g.heads(v, p.kv_heads)
+    if q.shape[1] != p.head_dim:
+        raise GraphError(
+            f"'attn_q' makes {p.heads} heads of {q.shape[1]} numbers, by 'attention.key_length', or else "
+            f"'embedding_length', they have {p.head_dim}."
+        )
+    return q, k, v
 
 
 def rotary_attention(

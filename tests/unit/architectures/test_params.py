@@ -56,6 +56,13 @@ def local(p: Gemma2Params) -> str:
             },
             "LgLgLggg",
         ),
+        # Numbers for true and false; all alike, they are still one for each layer.
+        (
+            "gemma3",
+            {"attention__sliding_window": 9, "attention__sliding_window_pattern": [1, 1, 0, 1] * 2},
+            "LLgLLLgL",
+        ),
+        ("gemma2", {"attention__sliding_window_pattern": [1] * 8}, "LLLLLLLL"),
     ],
 )
 def test_which_layers_are_local(plugins: Plugins, name: str, keys: dict[str, Any], expected: str) -> None:
@@ -83,7 +90,11 @@ def test_heads_that_differ_from_layer_to_layer_are_refused(plugins: Plugins, nam
 
 @pytest.mark.parametrize("name", ["llama", "gemma2", "phi3", "gpt2"])
 @pytest.mark.parametrize(
-    "key", ["embedding_length", "attention__head_count", "attention__head_count_kv", "attention__key_length"]
+    "key",
+    [
+        *("block_count", "embedding_length", "attention__head_count"),
+        *("attention__head_count_kv", "attention__key_length"),
+    ],
 )
 def test_sizes_are_above_zero(plugins: Plugins, name: str, key: str) -> None:
     with pytest.raises(GGUFError, match=rf"'{key.replace('__', '.')}' of the architecture is -2, expected"):
