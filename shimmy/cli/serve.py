@@ -150,5 +150,8 @@ def banner(model: ServedModel, example: str | None) -> str:
         "context": f"{facts.context} tokens, {readable_size(facts.kv_bytes_per_token)} of KV cache each "
         f"({facts.kv_type})",
     }
+    if there := facts.host_weight_bytes:
+        own = readable_size(facts.weight_bytes - there)
+        rows["weights"] = f"{own} on the GPU, {readable_size(there)} in the machine's memory"
     lines = [f"  {name:8} {printable(value)}" for name, value in rows.items()]
     return "\n".join([*lines, "", "Try:", f"  {example}"] if example else lines)

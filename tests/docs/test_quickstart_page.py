@@ -15,6 +15,7 @@ def test_the_banner():
         backend_reason="best available; wgpu: no GPU: this machine shows none in /dev",
         description="2 threads, AVX-512",
         context=8192,
+        host_weight_bytes=0,
         kv_bytes_per_token=45 * 1024,
         kv_type=Settings().kv_type,
     )

@@ -86,3 +86,16 @@ def test_wrong_settings_end_it_before_it_says_that_it_listens(run, arguments, pr
     code, out, err = run("serve", *arguments)
     assert (code, out) == (2, "")
     assert re.search(problem, err)
+
+
+def test_the_banner_tells_which_weights_are_not_on_the_gpu() -> None:
+    facts = {"architecture": "llama", "backend": "wgpu", "precision": "f32", "backend_reason": "asked for"}
+    facts |= {"description": "Voodoo", "context": 512, "kv_bytes_per_token": 1024, "kv_type": "f32"}
+    card = SimpleNamespace(name="tiny", quantization="F16")
+
+    def shown(host: int) -> str:
+        ready = SimpleNamespace(**facts, weight_bytes=3 << 20, host_weight_bytes=host)
+        return serve.banner(SimpleNamespace(card=card, facts=ready), None)
+
+    assert shown(1 << 20).endswith("\n  weights  2.0 MiB on the GPU, 1.0 MiB in the machine's memory")
+    assert "weights" not in shown(0)
