@@ -61,6 +61,10 @@ def plus_one(weight: NDArray[Any]) -> NDArray[Any]:
     return np.float32(1) + weight
 
 
+#: The output matrix, there and here.
+_HEAD, _OUTPUT = "lm_head", "output"
+
+
 class TensorNames:
     """Hugging Face's module names as GGUF's, for a model of so many layers.
 
@@ -91,6 +95,9 @@ class TensorNames:
         """
         if found := self._map.get_name(module):
             return str(found)
+        if module == _HEAD:
+            # The table leaves it out where models share the embedding's matrix; fine-tunes may not.
+            return _OUTPUT
         layer = _LAYER.search(module)
         if layer and int(layer[0]) >= self._layers and self._map.get_name(_LAYER.sub("0", module, count=1)):
             raise ModelError(

@@ -12,7 +12,8 @@ struct Term {
 }
 
 // Where the row's entries begin, 0: it has none. An entry is the number of a place, 0: none, and a factor.
-fn lora_entries(row: u32) -> u32 { return step[8u + row * 4u + 3u]; }
+# set row_of_step = "step_output(row - step_first_output())" if late and not picked else "row"
+fn lora_entries(row: u32) -> u32 { return step[8u + ${row_of_step} * 4u + 3u]; }
 fn lora_number(entries: u32, k: u32) -> u32 { return step[entries + 2u * k]; }
 fn lora_factor(entries: u32, k: u32) -> f32 { return bitcast<f32>(step[entries + 2u * k + 1u]); }
 

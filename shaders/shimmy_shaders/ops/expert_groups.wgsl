@@ -17,13 +17,16 @@ fn tiles_of(count: u32) -> u32 { return (count + ${tile_rows - 1}u) / ${tile_row
 
 @compute @workgroup_size(${workgroup})
 fn main(@builtin(local_invocation_index) li: u32) {
-    let count = step_rows() * ${slots.used}u;
+    let count = ${"step_outputs()" if late else "step_rows()"} * ${slots.used}u;
+# if late
+    let first_slot = step_first_output() * ${slots.used}u;
+# endif
     for (var i = li; i < ${experts}u; i += ${workgroup}u) {
         atomicStore(&counts[i], 0u);
         atomicStore(&placed[i], 0u);
     }
     workgroupBarrier();
-    for (var i = li; i < count; i += ${workgroup}u) { atomicAdd(&counts[expert_of(i)], 1u); }
+    for (var i = li; i < count; i += ${workgroup}u) { atomicAdd(&counts[expert_of(${"first_slot + " if late}i)], 1u); }
     workgroupBarrier();
     for (var expert = li; expert < ${experts}u; expert += ${workgroup}u) {
         var first = 0u;
@@ -47,7 +50,7 @@ fn main(@builtin(local_invocation_index) li: u32) {
     }
     workgroupBarrier();
     for (var i = li; i < count; i += ${workgroup}u) {
-        let expert = expert_of(i);
-        order[firsts[expert] + atomicAdd(&placed[expert], 1u)] = i;
+        let expert = expert_of(${"first_slot + " if late}i);
+        order[firsts[expert] + atomicAdd(&placed[expert], 1u)] = ${"first_slot + " if late}i;
     }
 }

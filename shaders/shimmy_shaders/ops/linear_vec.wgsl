@@ -210,7 +210,7 @@ fn main(
         for (var i = lane; i < ${2 * totals}u; i += ${shape.lanes}u) {
             let row = row_of_total(top, i / ${2 * shape.batch}u);
             let source = min(first + i / 2u % ${shape.batch}u, count() - 1u);
-            added[owner * ${2 * totals}u + i] = lora_added(${"step_output(source)" if late else "source"}, row, i % 2u, 2u);
+            added[owner * ${2 * totals}u + i] = lora_added(${"source" if not late else "step_output(source)" if picked else "step_first_output() + source"}, row, i % 2u, 2u);
         }
 # endif
         var chunk = lane;

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from shimmy.graph.builder import Graph, Value
+from shimmy.graph.builder import Graph, Node, Value
+from shimmy.graph.lora import Term
+from shimmy.testing import plans
+from shimmy_plugins.backends.wgpu.backend import WgpuBackend
+from shimmy_plugins.backends.wgpu.device import Gpu
+from tests import mixture
 from tests.backend.harness import (
     LIMITS,
+    PLUGINS,
     Affine,
     MadeUpWeights,
     Part,
     affine,
     assert_agree,
+    assert_close,
     batch_of,
     compile_graph,
     floats,
     graph_of,
     rows_of,
 )
+from tests.lora import with_adapters
 
 WIDTH = 64
 
@@ -61,14 +69,62 @@ def of_a_part(g: Graph, x: Value) -> Value:
 GRAPHS = [added_in_place, added_and_multiplied, read_twice, normed_and_added, of_a_part]
 
 
+#: Generated rows, rows of prompts, and both; some rows are no outputs.
+PARTS = [Part([3], 1), Part([5], 1, [1])], [Part([1, 2, 3], 0, [2]), Part([4, 5], 0, [3])]
+BATCHES = [batch_of(some) for some in (*PARTS, [Part([7])], [Part([7], 1)], PARTS[0] + PARTS[1])]
+
+
 @pytest.mark.parametrize("build", GRAPHS)
 def test_near_the_definition(build: Callable[[Graph, Value], Value]) -> None:
     weights = made_up()
     graph = graph_of(weights, lambda g: build(g, g.last(g.embed("a"))))
-    # Generated rows, rows of prompts, and both; some rows are no outputs.
-    parts = [Part([3], 1), Part([5], 1, [1])], [Part([1, 2, 3]), Part([4, 5], 0, [1])]
-    batches = [batch_of(some) for some in (*parts, parts[0] + parts[1])]
-    assert_agree(graph, weights, [*batches, batch_of([Part([7])])], "wgpu")
+    assert_agree(graph, weights, BATCHES, "wgpu")
+
+
+@pytest.mark.parametrize("build", GRAPHS)
+def test_adapters(build: Callable[[Graph, Value], Value]) -> None:
+    weights = made_up()
+    graph = graph_of(weights, lambda g: build(g, g.last(g.embed("a"))))
+    assert_adapted_alike(graph, weights, graph.nodes)
+
+
+def assert_adapted_alike(graph: Graph, weights: MadeUpWeights, targets: Iterable[Node]) -> None:
+    """All products have an adapter, on some rows of each phase."""
+    rng = np.random.default_rng(2)
+    terms = {}
+    for node in (node for node in targets if node.op == "linear"):
+        rows, columns = weights.shape(node.weights["weight"])
+        a, b = (rng.normal(0, 0.1, shape).astype(np.float32) for shape in ((5, columns), (rows, 5)))
+        terms[node.label] = Term(a, b, 1.5)
+    assert terms
+    both = [compile_graph(backend, graph, weights) for backend in ("reference", "wgpu")]
+    for plan in both:
+        plan.reserve(8)
+        plan.put_adapter(1, terms)
+    for batch in BATCHES:
+        # The last row of a part is an output.
+        entries = [(int(row), 1, 0.5 + number) for number, row in enumerate(batch.outputs) if number != 1]
+        expected, found = (rows_of(plan, with_adapters(batch, entries)) for plan in both)
+        assert_close(found, expected)
+        assert (np.abs(found - rows_of(both[0], batch)).max(axis=1) > 0.01).sum() == len(entries)
+    for plan in both:
+        plan.close()
+
+
+def test_experts_and_adapters_beside_them() -> None:
+    weights = mixture.weights()
+    graph = mixture.graph(weights, early=True)
+    assert_agree(graph, weights, BATCHES, "wgpu")
+    assert_adapted_alike(graph, weights, graph.nodes[-12:])
+
+
+def test_experts_in_pieces(gpu: Gpu, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Matrices larger than a binding are bound in pieces, with some of the experts each."""
+    weights = mixture.weights()
+    experts = mixture.EXPERTS * mixture.WIDE * mixture.WIDTH * 4
+    monkeypatch.setattr(gpu, "limits", replace(gpu.limits, storage_binding=experts // 2))
+    graph = mixture.graph(weights, early=True)
+    plans.assert_agree(WgpuBackend(PLUGINS, gpu), graph, weights, BATCHES, blocks=4)
 
 
 def test_rows_rounded_to_8_bits() -> None:

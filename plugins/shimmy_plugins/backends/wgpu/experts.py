@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from shimmy.errors import GraphError
 from shimmy_plugins.backends.wgpu import singles
 from shimmy_plugins.backends.wgpu.device import Slice
 from shimmy_plugins.backends.wgpu.fused import Experts
@@ -30,6 +29,7 @@ def generated(low: Generated, item: Experts) -> None:
     """Append the products of generated rows."""
     how, norm = low.norm(item)
     matrices = list(_matrices(low, item))
+    late = low.late(*item.inputs)
     logits, choice = _choice(low, item, whole=len(matrices) == 1)
     x, chosen = low.value(item.x).memory, low.value(item.chosen).memory
     y = low.new(low.graph.nodes[item.result], behind=item.inputs)
@@ -45,9 +45,10 @@ def generated(low: Generated, item: Experts) -> None:
             norm=how,
             ending=item.ending,
             choice=choice,
+            late=late,
         )
         bound = [*matrix.slices, *norm, x, y.memory, low.step, chosen, *logits]
-        low.call(item.label, [kernel], bound, cost=_cost(matrix, slots))
+        low.call(item.label, [kernel], bound, cost=_cost(matrix, slots, late=low.late(*item.inputs)))
 
 
 def _choice(low: Generated, item: Experts, *, whole: bool) -> tuple[list[Slice], Choice | None]:
@@ -80,19 +81,22 @@ def prompts(low: Prompts, item: Experts) -> None:
             matrix.columns,
             precision=precision,
             ending=item.ending,
+            late=low.late(*item.inputs),
             slots=slots,
             tile=tile,
         )
         bound = [*matrix.slices, *x, y.memory, *groups]
-        low.call(item.label, [kernel], bound, cost=_cost(matrix, slots))
+        low.call(item.label, [kernel], bound, cost=_cost(matrix, slots, late=low.late(*item.inputs)))
 
 
 def _groups(low: Prompts, item: Experts, slots: Slots, tile_rows: int) -> list[Slice]:
     """The slots by expert, and tiles of them: the same for all products of these."""
     made = low.derived(item.chosen)
     if tile_rows not in made:
-        made[tile_rows] = [low.memory.take(size) for size in group_bytes(slots, low.rows, tile_rows)]
-        kernel = expert_groups(low.shared.composer, low.shared.gpu, slots, tile_rows)
+        late = low.late(item.chosen)
+        sizes = group_bytes(slots, low.count(late=late), tile_rows)
+        made[tile_rows] = [low.memory.take(size) for size in sizes]
+        kernel = expert_groups(low.shared.composer, low.shared.gpu, slots, tile_rows, late=late)
         label = low.graph.nodes[item.chosen].label
         bound = [low.value(item.chosen).memory, *made[tile_rows], low.step]
         low.call(f"{label}.groups", [kernel], bound)
@@ -101,11 +105,6 @@ def _groups(low: Prompts, item: Experts, slots: Slots, tile_rows: int) -> list[S
 
 def _matrices(low: Lowering, item: Experts) -> Iterator[tuple[GpuMatrix, Slots]]:
     """The matrices of all experts, or pieces with some of them each."""
-    if low.late(*item.inputs):
-        raise GraphError(
-            f"{item.label}: the wgpu backend computes no experts behind 'last'.",
-            hint="Choose another backend, for example engine_backend = 'cpu'.",
-        )
     names = [node.weights["weight"] for node in item.nodes]
     experts, rows, _ = low.graph.tensors.shape(names[0])
     used = low.graph.nodes[item.chosen].shape[1]
@@ -117,14 +116,15 @@ def _matrices(low: Lowering, item: Experts) -> Iterator[tuple[GpuMatrix, Slots]]
         yield matrix, Slots(experts, used, own, here)
 
 
-def _cost(matrix: GpuMatrix, slots: Slots) -> Cost:
+def _cost(matrix: GpuMatrix, slots: Slots, *, late: bool) -> Cost:
     """Matrices of as many experts as can have been chosen are read once."""
 
     def cost(size: Size) -> Work:
-        count = size.rows * slots.used
+        slot_rows = size.count(late=late)
+        count = slot_rows * slots.used
         rows = matrix.rows // len(slots.here)
         read = matrix.layout.bytes(rows * min(count, len(slots.here)), matrix.columns)
-        values = count * rows + size.rows * matrix.columns
+        values = count * rows + slot_rows * matrix.columns
         return Work(read + FLOAT * values, 2 * count * rows * matrix.columns)
 
     return cost

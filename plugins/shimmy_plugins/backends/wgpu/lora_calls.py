@@ -96,7 +96,7 @@ def added(low: Lowering, state: LoraState, item: Linear, published: Published) -
         return state.meets and not site.copies() and numbers() <= one.met
 
     beside = lora.Beside(one, several, numbers, meets)
-    middle = low.memory.take(several.row_bytes * low.rows)
+    middle = low.memory.take(several.row_bytes * _rows(low, item))
     return Added(beside, site, published.take(one.row_bytes), state.in_vain.whole(), middle)
 
 
@@ -110,10 +110,16 @@ def shrink(low: Lowering, state: LoraState, item: Linear, x: Slice) -> Shrunk:
         _columns(low, item),
         lambda: site.numbers(whole=False),
         late=low.late(item.x),
+        picked=low.picked(item.x),
     )
-    middle = low.memory.take(targets.row_bytes * low.rows)
+    middle = low.memory.take(targets.row_bytes * _rows(low, item))
     low.call(f"{item.label}.lora.a", [kernel], [x, middle, low.step, site.slice])
     return Shrunk(site, targets, middle)
+
+
+def _rows(low: Lowering, item: Linear) -> int:
+    """Most rows of x, which A x has as well."""
+    return low.count(late=low.late(item.x) and not low.picked(item.x))
 
 
 def _columns(low: Lowering, item: Linear) -> int:
@@ -151,6 +157,7 @@ def expand(
         columns,
         gated=gated is not None,
         late=low.late(item.x),
+        picked=low.picked(item.x),
     )
     products = [gated] if gated else []
     low.call(f"{item.label}.lora.b", [kernel], [x, *products, y, low.step, *shrunk.bound])

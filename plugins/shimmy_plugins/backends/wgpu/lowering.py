@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from math import prod
 
-from shimmy.errors import GraphError
 from shimmy.graph.builder import Graph, Node
 from shimmy_plugins.backends.wgpu import singles
 from shimmy_plugins.backends.wgpu.device import Slice
@@ -122,17 +121,7 @@ class Lowering(ABC):
         return not self._late.isdisjoint(indices)
 
     def picked(self, index: int) -> bool:
-        """Whether the rows of a late value lie among all rows, to be picked by the step's outputs.
-
-        Raises:
-            GraphError: they do not, where adapters add to a product.
-        """
-        if self.adapters and self.late(index) and index not in self._picked:
-            label = self.graph.nodes[index].label
-            raise GraphError(
-                f"{label}: the wgpu backend adds no adapters to products of values computed behind 'last'.",
-                hint="Choose another backend for adapters of this model, for example engine_backend = 'cpu'.",
-            )
+        """Whether the rows of a late value lie among all rows, to be picked by the step's outputs."""
         return index in self._picked
 
     def new(self, node: Node, *, behind: Iterable[int]) -> Rows:

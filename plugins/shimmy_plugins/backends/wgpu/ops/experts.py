@@ -74,17 +74,21 @@ def group_bytes(slots: Slots, rows: int, tile_rows: int) -> tuple[int, int]:
     return rows * slots.used * 4, most_tiles(slots, rows, tile_rows) * 16
 
 
-def expert_groups(composer: Composer, gpu: Gpu, slots: Slots, tile_rows: int) -> Kernel:
+def expert_groups(
+    composer: Composer, gpu: Gpu, slots: Slots, tile_rows: int, *, late: bool = False
+) -> Kernel:
     """Slots in the order of their experts, and tiles of them. Bindings: chosen, order, tiles, step.
 
     ``order``: array<u32>, numbers of slots. ``tiles``: array<vec4<u32>>, a tile's expert, its first place in
-    the order, and the place behind its last; a tile that has none is none.
+    the order, and the place behind its last; a tile that has none is none. ``late``: rows are those whose
+    logits are wanted, among those of the whole step, as their slots are numbered.
     """
     source = composer.compose(
         "shimmy/ops/expert_groups.wgsl",
         slots=slots,
         choice=None,
         tile_rows=tile_rows,
+        late=late,
         workgroup=workgroup_for(gpu, WORKGROUP),
     )
     return Kernel(f"expert_groups {slots.used} of {slots.experts}", source, lambda _size: (1, 1, 1))

@@ -189,12 +189,14 @@ def expert_vec(
     norm: Norm | None = None,
     ending: Ending = "store",
     choice: Choice | None = None,
+    late: bool = False,
 ) -> Kernel:
     """The products of all slots, each with the matrix of its expert; one kernel for any number of rows.
 
     Bindings: the weight's parts, [weight of the norm, its bias behind it], x, y, step, chosen, [logits].
     ``rows``: of the weight, for one expert; all experts' gates come before what they let through. ``choice``:
-    it chooses itself, by the logits, and keeps the choice. Others are those of :func:`linear_vec`.
+    it chooses itself, by the logits, and keeps the choice. ``late``: rows are those whose logits are wanted,
+    and lie so. Others are those of :func:`linear_vec`.
     """
     int8 = precision == "int8" and isinstance(layout, AffineLayout)
     outputs = width_of(rows, ending)
@@ -210,7 +212,7 @@ def expert_vec(
         ending=ending,
         bias=False,
         y=Columns(outputs, outputs),
-        late=False,
+        late=late,
         picked=False,
         lora=None,
         slots=slots,
@@ -223,7 +225,7 @@ def expert_vec(
     name = f"{layout.name} {slots.used} of {slots.experts} {rows}x{columns}{' int8' * int8}"
 
     def grid(size: Size) -> tuple[int, int, int]:
-        return shape.grid_x, size.rows * slots.used, shape.grid_z
+        return shape.grid_x, size.count(late=late) * slots.used, shape.grid_z
 
     return Kernel(f"expert_vec {name} {ending}", source, grid)
 

@@ -115,6 +115,7 @@ def shrink(
     ranks: Callable[[], int],
     *,
     late: bool = False,
+    picked: bool = True,
 ) -> Kernel:
     """middle = A x of all matrices and adapters. Bindings: x, middle, step, lora.
 
@@ -122,8 +123,9 @@ def shrink(
         columns: of x.
         ranks: how many numbers an adapter makes of a row here now at most, in whole chunks.
         late: x is the rows whose logits are wanted.
+        picked: they lie among all rows then; else with those of all outputs of the step.
     """
-    source = _compose(composer, gpu, "lora_shrink", targets, columns=columns, late=late)
+    source = _compose(composer, gpu, "lora_shrink", targets, columns=columns, late=late, picked=picked)
 
     def grid(size: Size) -> tuple[int, int, int]:
         workgroups = targets.workgroups(ranks(), _workgroup(gpu))
@@ -148,6 +150,7 @@ def expand(
     *,
     gated: bool = False,
     late: bool = False,
+    picked: bool = True,
 ) -> Kernel:
     """y += what adapters add to products. Bindings: x, [products], y, step, lora, middle.
 
@@ -156,11 +159,11 @@ def expand(
         columns: of x, which a B without an A multiplies itself.
         gated: y = silu(gate) * up of the products of two matrices with what is added to them.
         late: x is the rows whose logits are wanted, y those of all outputs of the step.
+        picked: see :func:`shrink`.
     """
     workgroup = _workgroup(gpu)
-    source = _compose(
-        composer, gpu, "lora_expand", targets, width=width, columns=columns, gated=gated, late=late
-    )
+    parameters = {"width": width, "columns": columns, "gated": gated, "late": late, "picked": picked}
+    source = _compose(composer, gpu, "lora_expand", targets, **parameters)
 
     def grid(size: Size) -> tuple[int, int, int]:
         return -(-width // workgroup), size.count(late=late), 1
@@ -170,9 +173,8 @@ def expand(
 
 def embed(composer: Composer, gpu: Gpu, targets: Targets, width: int) -> Kernel:
     """y += what adapters add to embeddings. Bindings: chosen, y, step, lora; see the op embed."""
-    return Kernel(
-        f"lora_embed {width}", _compose(composer, gpu, "lora_embed", targets, width=width), one_per_row
-    )
+    source = _compose(composer, gpu, "lora_embed", targets, width=width, late=False, picked=True)
+    return Kernel(f"lora_embed {width}", source, one_per_row)
 
 
 def _workgroup(gpu: Gpu) -> int:
@@ -189,7 +191,6 @@ def _compose(composer: Composer, gpu: Gpu, op: str, targets: Targets, **paramete
         subgroup=gpu.subgroup,
         lora=targets,
         norm=None,
-        picked=True,
         slots=None,
         total=None,
         **parameters,
