@@ -29,6 +29,8 @@ EXPERT_KEYS: dict[str, str] = {
     "expert_feed_forward_length": "moe_intermediate_size",
     "expert_weights_norm": "norm_topk_prob",
 }
+#: Their layers all have experts: GGUF has no names for the networks of others.
+EXPERT_LAYERS: dict[str, tuple[Any, ...]] = {"decoder_sparse_step": (1,), "mlp_only_layers": ([], None)}
 #: What it means that a config.json leaves a key out; None: that the GGUF key is left out as well.
 DECODER_DEFAULTS: dict[str, Any] = {
     "num_key_value_heads": None,

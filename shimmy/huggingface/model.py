@@ -53,7 +53,8 @@ class FolderModel:
             if key in folder.config and folder.config[key] not in values:
                 raise ModelError(
                     f"{self._config_path}: {key!r} is {folder.config[key]!r:.40}, but {self.architecture!r} "
-                    f"computes {' or '.join(map(repr, values))}."
+                    f"computes {' or '.join(map(repr, values))}.",
+                    hint="Such a model needs an architecture plugin of its own.",
                 )
 
     @cached_property

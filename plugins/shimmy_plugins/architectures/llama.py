@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from shimmy import hookimpl
 from shimmy.graph.builder import Graph, Value
@@ -16,6 +17,7 @@ from shimmy_plugins.architectures.parts import DecoderParams, ExpertParams, expe
 @dataclass(frozen=True, kw_only=True)
 class LlamaParams(DecoderParams, ExpertParams):
     attention__layer_norm_rms_epsilon: float
+    attention__sliding_window: int = 0
 
 
 class Llama:
@@ -45,7 +47,10 @@ class Llama:
             eps = p.attention__layer_norm_rms_epsilon
             q, k = g.rms_norm(q, "attn_q_norm", eps=eps), g.rms_norm(k, "attn_k_norm", eps=eps)
         q, k = (g.rope(h, base=p.rope__freq_base, dims=p.rope_dims, style=self.rope_style) for h in (q, k))
-        return g.linear(g.attention(q, k, v, layer=layer, scale=p.head_dim**-0.5), "attn_output")
+        # The first Mistral models; the format has 0 for "none".
+        window = p.attention__sliding_window or None
+        y = g.attention(q, k, v, layer=layer, scale=p.head_dim**-0.5, window=window)
+        return g.linear(y, "attn_output")
 
     def feed_forward(self, g: Graph, x: Value, p: LlamaParams, /) -> Value:
         return experts(g, x, p) if p.expert_used_count else swiglu(g, x)
@@ -57,12 +62,24 @@ class Llama:
         return {"attn_q": RotaryPairs(p.heads), "attn_k": RotaryPairs(p.kv_heads)}
 
 
+def _windows(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Only Mistral's classes heed the key."""
+    return {"sliding_window": None} if config["architectures"][0] == "LlamaForCausalLM" else {}
+
+
 @hookimpl
 def register_architectures(register: Callable[[ArchitectureSpec], None]) -> None:
     reading = HuggingFaceSpec(
         classes=("LlamaForCausalLM", "MistralForCausalLM", "MixtralForCausalLM"),
-        keys=DECODER_KEYS | {"expert_count": "num_local_experts", "expert_used_count": "num_experts_per_tok"},
-        defaults=DECODER_DEFAULTS | {"num_local_experts": None, "num_experts_per_tok": None},
+        keys=DECODER_KEYS
+        | {
+            "expert_count": "num_local_experts",
+            "expert_used_count": "num_experts_per_tok",
+            "attention.sliding_window": "sliding_window",
+        },
+        defaults=DECODER_DEFAULTS
+        | dict.fromkeys(("num_local_experts", "num_experts_per_tok", "sliding_window")),
         expected={"hidden_act": ("silu",)},
+        derive=_windows,
     )
     register(ArchitectureSpec(names=("llama",), load=Llama, huggingface=reading))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from shimmy import hookimpl
 from shimmy.graph.builder import Graph, Value
-from shimmy.huggingface.keys import DECODER_DEFAULTS, DECODER_KEYS, EXPERT_KEYS, expert_count
+from shimmy.huggingface.keys import DECODER_DEFAULTS, DECODER_KEYS, EXPERT_KEYS, EXPERT_LAYERS, expert_count
 from shimmy.specs import ArchitectureSpec, HuggingFaceSpec
 from shimmy_plugins.architectures.llama import LlamaParams
 from shimmy_plugins.architectures.parts import swiglu
@@ -36,7 +36,7 @@ def register_architectures(register: Callable[[ArchitectureSpec], None]) -> None
         classes=("Qwen2MoeForCausalLM",),
         keys=DECODER_KEYS | EXPERT_KEYS | shared,
         defaults=DECODER_DEFAULTS | {"norm_topk_prob": False},
-        expected={"hidden_act": ("silu",)},
+        expected=EXPERT_LAYERS | {"hidden_act": ("silu",)},
         derive=expert_count,
     )
     register(ArchitectureSpec(names=("qwen2moe",), load=Qwen2Moe, huggingface=reading))

@@ -52,6 +52,25 @@ def test_gemma3_has_its_windows_and_its_two_bases(tmp_path: Path, plugins: Plugi
     assert older["gemma3.attention.sliding_window_pattern"] == 3
 
 
+@pytest.mark.parametrize(
+    ("model_class", "window"),
+    [("MistralForCausalLM", 24), ("MixtralForCausalLM", 24), ("LlamaForCausalLM", None)],
+)
+def test_windows_are_mistrals(model_class: str, window: int | None, tmp_path: Path, plugins: Plugins) -> None:
+    found = metadata(tmp_path, plugins, "llama", architectures=[model_class], sliding_window=24)
+    assert found.get("llama.attention.sliding_window") == window
+    assert found["llama.context_length"] == 256
+
+
+@pytest.mark.parametrize("name", ["qwen2moe", "qwen3moe"])
+@pytest.mark.parametrize(("key", "value"), [("mlp_only_layers", [1]), ("decoder_sparse_step", 2)])
+def test_layers_without_experts_are_refused(
+    name: str, key: str, value: Any, tmp_path: Path, plugins: Plugins
+) -> None:
+    with pytest.raises(ModelError, match=f"'{key}' is .* computes"):
+        metadata(tmp_path, plugins, name, **{key: value})
+
+
 def test_caps_that_are_null_are_none(tmp_path: Path, plugins: Plugins) -> None:
     found = metadata(tmp_path, plugins, "gemma2_uncapped")
     assert (found["gemma2.attn_logit_softcapping"], found["gemma2.final_logit_softcapping"]) == (0.0, 0.0)

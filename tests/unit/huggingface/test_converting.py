@@ -13,9 +13,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from shimmy.engine.load import record_model
+from shimmy.engine.protocol import EngineSettings
 from shimmy.errors import ConfigError, ModelError
 from shimmy.gguf.reader import open_gguf
 from shimmy.gguf.weights import Weights
+from shimmy.plugins import Plugins
+from shimmy.testing.plans import no_progress
 from tests.folders import FOLDER, all_plugins, change_json, change_tensors, copy
 from tests.unit.huggingface.conftest import MakeConverter
 
@@ -201,7 +205,15 @@ def test_two_processes_at_once(converter: MakeConverter, cache: Path):
 
 
 def test_context_ends_where_a_window_does(converter: MakeConverter, tmp_path: Path):
+    folder = copy("qwen2", tmp_path)
+    change_json(folder / "config.json", sliding_window=128, use_sliding_window=True)
+    with open_gguf(converter().file_of(folder, Steps())) as file:
+        assert file.metadata["qwen2.context_length"] == 128
+
+
+def test_mistrals_window_is_heeded(converter: MakeConverter, tmp_path: Path, plugins: Plugins):
     folder = copy("mistral", tmp_path)
     change_json(folder / "config.json", sliding_window=128)
-    with open_gguf(converter().file_of(folder, Steps())) as file:
-        assert file.metadata["llama.context_length"] == 128
+    path = converter().file_of(folder, Steps())
+    graph = record_model(path, path.stem, EngineSettings(), plugins, no_progress).graph
+    assert {node.attrs["window"] for node in graph.nodes if node.op == "attention"} == {128}
