@@ -22,8 +22,11 @@ from shimmy.gguf.weights import Weights
 from shimmy.graph.batch import Batch
 from shimmy.graph.builder import Graph
 from shimmy.graph.experts import top_experts
+from shimmy.graph.reference import ReferenceCache, attention
 from shimmy_plugins.commands.verify import run as command
-from shimmy_plugins.commands.verify.checks import ELEMENTS, Check, verify
+from shimmy_plugins.commands.verify.check import Check
+from shimmy_plugins.commands.verify.checks import ELEMENTS, verify
+from shimmy_plugins.quants import q4_0
 from tests.architectures import converted, with_vectors
 from tests.backend.harness import F32, PLUGINS, no_progress
 from tests.zoo import model_path, reference
@@ -56,10 +59,12 @@ def test_the_cpu_engine_passes(shimmy: Shimmy, precision: str):
 def assert_complete(checks: Sequence[dict[str, object]]) -> None:
     """Every tensor, node and layer is compared, in both phases, and enough of it."""
     model = recorded()
+    sizes = {name: prod(model.weights.shape(name)) for name in model.weights.names()}
+    read = {check["label"]: check["elements"] for check in checks if check["kind"] == "blocks"}
+    assert all(read[name] >= min(ELEMENTS, size) for name, size in sizes.items())
     for phase in ("prompt", "generated"):
         found = [check for check in checks if check["phase"] == phase]
         compared = {c["label"]: c["elements"] for c in found if c["kind"] == "weights"}
-        sizes = {name: prod(model.weights.shape(name)) for name in model.weights.names()}
         assert all(compared[name] >= min(ELEMENTS, size) for name, size in sizes.items())
         ops = [check["label"] for check in found if check["kind"] == "ops"]
         assert ops == [node.label for node in model.graph.nodes]
@@ -71,7 +76,7 @@ def assert_complete(checks: Sequence[dict[str, object]]) -> None:
 def test_keys_and_values_may_be_rounded(shimmy: Shimmy):
     code, out = shimmy("--engine-backend", "cpu", "--kv-type", "q8_0")
     assert code == 0
-    assert out.rstrip().endswith("ok: 188 checks.")
+    assert out.rstrip().endswith("ok: 224 checks.")
     assert "KV q8_0" in out
 
 
@@ -229,19 +234,63 @@ def test_answers_that_are_none(
     assert message in capsys.readouterr().err
 
 
+def without_window(q: F32, k: F32, v: F32, *, batch: Batch, cache: ReferenceCache, **attrs: Any) -> F32:
+    return attention(q, k, v, batch=batch, cache=cache, **{**attrs, "window": None})
+
+
+def test_a_window_that_is_not_heeded_is_found():
+    """The first token that is outside is the 65th."""
+    failed = failures(WrongOp("attention", without_window), model_path("gemma2.q4_k_m"))
+    found = [(check.kind, check.label, check.phase) for check in failed]
+    assert found == [("far", "blk.0.attention", "prompt"), ("far", "blk.0.attention", "generated")]
+
+
+def position_before(*, weight: F32, batch: Batch) -> F32:
+    return weight[np.minimum(batch.positions, len(weight) - 2)]
+
+
+def test_a_wrong_last_position_is_found():
+    failed = failures(WrongOp("position_embed", position_before), model_path("gpt2.q4_k_m"))
+    assert [(check.kind, check.label, check.phase) for check in failed] == [
+        ("far", "position_embd", "generated")
+    ]
+
+
+def test_a_type_that_is_read_wrongly_is_found(monkeypatch: pytest.MonkeyPatch):
+    """By the plugin, so that engines and definitions agree."""
+    monkeypatch.setattr(q4_0, "unpack", off_by_one)
+    failed = failures(ReferenceBackend())
+    assert kinds(failed) == {"blocks"}
+    assert {check.group for check in failed} == {"Q4_0"}
+    assert len(failed) == 22
+
+
+RIGHT = q4_0.unpack
+
+
+def off_by_one(blocks: Any) -> Any:
+    """The zero of codes is 7, not 8."""
+    return replace(RIGHT(blocks), offsets=7)
+
+
 def wrong_swiglu(gate: F32, up: F32) -> F32:
     return (gate / (np.float32(1) + np.exp(-gate)) * up * np.float32(1.0001)).astype(np.float32)
 
 
 class WrongOp(ReferenceBackend):
+    """An op is something else."""
+
+    def __init__(self, name: str, function: Callable[..., F32]) -> None:
+        self.name, self.definition = name, f"{__name__}:{function.__name__}"
+
     def compile(self, graph: Graph, weights: Weights, limits: Limits, progress: Progress) -> Plan:
-        wrong = replace(graph.ops["swiglu"], reference=f"{__name__}:wrong_swiglu")
-        changed = replace(graph, ops={**graph.ops, "swiglu": wrong})
+        wrong = replace(graph.ops[self.name], reference=self.definition)
+        changed = replace(graph, ops={**graph.ops, self.name: wrong})
         return super().compile(changed, weights, limits, progress)
 
 
 def test_a_wrong_op_is_found():
-    failed = failures(WrongOp())
+    failed = failures(WrongOp("swiglu", wrong_swiglu))
     assert {check.label for check in failed if check.kind == "ops"} == {f"blk.{i}.swiglu" for i in range(3)}
     assert {check.label for check in failed if check.kind == "layers"} == {f"blk.{i}" for i in range(3)}
 

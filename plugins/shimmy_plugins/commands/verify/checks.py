@@ -1,4 +1,4 @@
-"""The comparisons: weights, ops, layers, logits, and generated rows against those of prompts."""
+"""The comparisons: blocks, weights, ops, layers, logits, and generated rows against those of prompts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from math import ceil, inf
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,9 @@ from shimmy.engine.plan import Backend, Limits, Progress
 from shimmy.graph.builder import Node
 from shimmy.graph.shapes import matrix
 from shimmy_plugins.commands.verify import feeds, steps
+from shimmy_plugins.commands.verify.blocks import blocks
+from shimmy_plugins.commands.verify.check import Check, relative
+from shimmy_plugins.commands.verify.far import far
 from shimmy_plugins.commands.verify.pieces import Piece, layers, single_nodes, whole
 from shimmy_plugins.commands.verify.trial import Facts, Recording, Trial
 
@@ -25,8 +28,8 @@ F32 = NDArray[np.float32]
 #: all others to the norm of a row. In int8 the inputs of products are rounded to 8 bits, which the
 #: definitions do not; rows of a one and zeros survive that, so weights are compared as closely as in F32.
 LIMITS = {
-    "f32": {"weights": 1e-6, "ops": 1e-5, "layers": 2e-5, "logits": 1e-4, "decode": 1e-4},
-    "int8": {"weights": 1e-6, "ops": 2e-2, "layers": 1e-1, "logits": 1e-1, "decode": 1e-1},
+    "f32": {"weights": 1e-6, "ops": 1e-5, "far": 1e-5, "layers": 2e-5, "logits": 1e-4, "decode": 1e-4},
+    "int8": {"weights": 1e-6, "ops": 2e-2, "far": 1e-5, "layers": 1e-1, "logits": 1e-1, "decode": 1e-1},
 }
 #: Ops that compute in the plan's precision; all others are F32 in any.
 _PRODUCTS = ("linear", "expert_linear")
@@ -37,29 +40,6 @@ ROUNDED_KV = 1e-3
 ELEMENTS = 512
 #: Most steps in which they are shown; a matrix of one row takes more.
 ROUNDS = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One comparison."""
-
-    kind: str
-    """What was compared: a key of :data:`LIMITS`, or "references"."""
-    label: str
-    """The tensor, node, layer, stretch of tokens or prompt."""
-    group: str
-    """What it is one of: the type of a tensor, the op of a node, tokens or logits of an answer."""
-    phase: str
-    """"prompt" or "generated"."""
-    elements: int
-    """Numbers compared."""
-    error: float
-    """The largest; infinite where a result is no number."""
-    limit: float
-
-    @property
-    def passed(self) -> bool:
-        return self.error <= self.limit
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +62,8 @@ def verify(model: RecordedModel, backend: Backend, limits: Limits, progress: Pro
         ShimmyError: it cannot be compiled, or run.
     """
     trial = Trial(model, backend, limits, progress)
-    checks = [*_nodes(trial), *_layers(trial), *_model(trial)]
+    own = [*blocks(trial.weights, trial.random)]
+    checks = [*own, *_nodes(trial), *_far(trial), *_layers(trial), *_model(trial)]
     return Verdict(trial.facts, checks)
 
 
@@ -102,6 +83,12 @@ def _nodes(trial: Trial) -> Iterator[Check]:
             yield from _weights(trial, node, showing)
             yield _rows(trial, "ops", node.label, node.op, noise.phase, found, expected)
     trial.progress("ops", len(pieces), len(pieces))
+
+
+def _far(trial: Trial) -> Iterator[Check]:
+    """What depends on positions, far from the first."""
+    for node, phase, found, expected in far(trial):
+        yield _rows(trial, "far", node.label, node.op, phase, found, expected)
 
 
 def _layers(trial: Trial) -> Iterator[Check]:
@@ -165,7 +152,7 @@ def _weights(
 ) -> Iterator[Check]:
     """The tensors of a node, by what it makes of rows that show them."""
     found, expected = (np.concatenate([pair[side] for _, pair in showing]) for side in range(2))
-    error = _worst(np.abs(found - expected).max(), np.abs(expected).max())
+    error = relative(np.abs(found - expected).max(), np.abs(expected).max())
     for name in node.weights.values():
         info = trial.weights.info(name)
         elements = min(int(np.prod(info.shape)), found.size)
@@ -182,16 +169,10 @@ def _rows(trial: Trial, kind: str, label: str, group: str, phase: str, found: F3
         limit = max(limit, ROUNDED_KV)
     found, expected = (x.reshape(len(x), -1) for x in (found, expected))
     norms = np.linalg.norm(found - expected, axis=1), np.linalg.norm(expected, axis=1)
-    errors = [_worst(difference, norm) for difference, norm in zip(*norms, strict=True)]
+    errors = [relative(difference, norm) for difference, norm in zip(*norms, strict=True)]
     error = max(errors)
-    if kind != "ops" and facts.precision == "int8" and error < inf and trial.chooses:
+    alone = kind in ("ops", "far")
+    if not alone and facts.precision == "int8" and error < inf and trial.chooses:
         # A row whose experts are nearly as good as others may be computed by those: no fault in some rows.
         error = float(np.median(errors))
     return Check(kind, label, group, phase, found.size, error, limit)
-
-
-def _worst(difference: float, size: float) -> float:
-    """A relative error."""
-    if not np.isfinite(difference):
-        return inf
-    return float(difference / size) if size else (inf if difference else 0.0)

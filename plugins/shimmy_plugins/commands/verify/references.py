@@ -11,7 +11,7 @@ from shimmy.engine.load import RecordedModel
 from shimmy.engine.plan import Backend, Limits, Progress
 from shimmy.testing.answers import compare, read_answers
 from shimmy.testing.steps import CHUNK
-from shimmy_plugins.commands.verify.checks import Check
+from shimmy_plugins.commands.verify.check import Check
 
 
 def references(

@@ -10,14 +10,17 @@ from typing import Any
 import typer
 
 from shimmy.cli.output import print_facts, print_json, print_table
-from shimmy_plugins.commands.verify.checks import Check, Verdict
+from shimmy_plugins.commands.verify.check import Check
+from shimmy_plugins.commands.verify.checks import Verdict
 
 #: Failures that are shown by name.
 _SHOWN = 20
 
 _WHAT = {
+    "blocks": "blocks",
     "weights": "weights",
     "ops": "op",
+    "far": "op, far on",
     "layers": "layers",
     "logits": "logits",
     "decode": "decode = prompt",
@@ -92,7 +95,7 @@ def _grouped(checks: Sequence[Check]) -> list[list[Check]]:
 
 
 def _row(checks: Sequence[Check]) -> tuple[str, ...]:
-    worst = max(checks, key=lambda check: check.error / check.limit)
+    worst = max(checks, key=lambda check: check.strain)
     return (
         _WHAT[worst.kind],
         worst.group,

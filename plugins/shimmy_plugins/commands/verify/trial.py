@@ -61,14 +61,9 @@ class Trial:
         self.progress = progress
         self.facts = Facts("", "", "", 0)
         self._backend = backend
-        self._limits = replace(
-            limits,
-            max_ctx=steps.CONTEXT,
-            max_sequences=steps.ROWS,
-            step_tokens=steps.ROWS,
-            packed_cache=0,
-        )
-        self._random = np.random.default_rng(_SEED)
+        self._limits = replace(limits, max_sequences=steps.ROWS, packed_cache=0)
+        self.positions = model.context.positions
+        self.random = np.random.default_rng(_SEED)
         tables = [node.weights["weight"] for node in self.graph.nodes if node.op == "embed"]
         if not tables:
             raise ModelError(f"{model.card.name}: its graph reads no tokens, so there is nothing to compare.")
@@ -78,16 +73,22 @@ class Trial:
 
     def tokens(self, count: int) -> list[int]:
         """The first of the vocabulary, the last, and any others."""
-        others = self._random.integers(self._vocabulary, size=count)
+        others = self.random.integers(self._vocabulary, size=count)
         return [0, self._vocabulary - 1, *map(int, others)][:count]
 
     def noise(self, piece: Piece, value: int, rows: int, done: int) -> F32:
         """A feed of normal numbers."""
-        return feeds.noise(self.graph, self._random, piece, value, rows, done)
+        return feeds.noise(self.graph, self.random, piece, value, rows, done)
 
-    def compile(self, graph: Graph) -> Plan:
-        """The plan of a graph, with room for what :mod:`.steps` makes. Raises ShimmyError."""
-        plan = self._backend.compile(graph, self.weights, self._limits, self.progress)
+    def compile(self, graph: Graph, *, context: int = steps.CONTEXT, rows: int = steps.ROWS) -> Plan:
+        """The plan of a graph, with room for what :mod:`.steps` makes. Raises ShimmyError.
+
+        Args:
+            context: positions of a sequence.
+            rows: of a step.
+        """
+        limits = replace(self._limits, max_ctx=context, step_tokens=rows)
+        plan = self._backend.compile(graph, self.weights, limits, self.progress)
         self.facts = Facts(plan.description, plan.precision, plan.kv_type, plan.block_tokens)
         steps.reserve(plan)
         return plan
