@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from shimmy.graph.builder import Graph, Node
 from shimmy.graph.evaluate import evaluator
+from shimmy.graph.offload import EXPERT_OPS
 from shimmy.graph.reference import ReferenceCache
 from shimmy.testing.steps import CHUNK, Part, batch_of
 from shimmy_plugins.commands.verify import steps
@@ -29,11 +30,14 @@ ROWS = 8
 
 
 def far(trial: Trial) -> Iterator[Finding]:
-    """One node of each kind, on a prompt in pieces and a token behind it."""
-    pieces = _kinds(trial.graph)
-    end = _end(trial, pieces)
-    if not pieces:
+    """The first and the last node of each kind, on a prompt in pieces and a token behind it."""
+    compared = _kinds(trial.graph)
+    if not compared:
         return
+    # Settings may want experts computed elsewhere, and then there have to be some.
+    experts = [piece for piece in single_nodes(trial.graph) if piece.nodes[0].op in EXPERT_OPS]
+    pieces = [*compared, *experts[:1]]
+    end = _end(trial, compared)
     tape, given, seen = Tape(), [], []
     graph = side_by_side(trial.graph, pieces, tape)
     with closing(trial.compile(graph, context=end + 1, rows=CHUNK)) as plan:
@@ -54,7 +58,7 @@ def far(trial: Trial) -> Iterator[Finding]:
             given.append(tape.given)
             seen.append(tape.seen)
         trial.progress("far", len(starts), len(starts))
-    for number, piece in enumerate(pieces):
+    for number, piece in enumerate(compared):
         (node,) = piece.nodes
         inputs = [np.concatenate([each[number, value] for each in given]) for value in node.inputs]
         found = np.concatenate([each[number, node.index] for each in seen])
@@ -64,15 +68,16 @@ def far(trial: Trial) -> Iterator[Finding]:
 
 
 def _kinds(graph: Graph) -> list[Piece]:
-    """The first node of each op with the same numbers and sizes."""
-    kinds: dict[str, Piece] = {}
+    """Of the nodes of each op with the same numbers and sizes the first and the last, which may be computed
+    elsewhere."""
+    kinds: dict[str, list[Piece]] = {}
     for piece in single_nodes(graph):
         (node,) = piece.nodes
         if node.op in _POSITIONAL:
             attrs = {name: value for name, value in node.attrs.items() if name != "layer"}
             shapes = [graph.nodes[i].shape for i in node.inputs]
-            kinds.setdefault(repr((node.op, shapes, node.weights, attrs)), piece)
-    return list(kinds.values())
+            kinds.setdefault(repr((node.op, shapes, node.weights, attrs)), []).append(piece)
+    return [piece for same in kinds.values() for piece in (*same[:1], *same[1:][-1:])]
 
 
 def _end(trial: Trial, pieces: list[Piece]) -> int:
