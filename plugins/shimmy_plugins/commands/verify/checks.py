@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from math import ceil
+from math import ceil, inf
 
 import numpy as np
 from numpy.typing import NDArray
