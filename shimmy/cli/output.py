@@ -100,3 +100,11 @@ def readable_count(count: int) -> str:
             return f"{amount:.3g}{unit}"
         amount /= 1000
     return f"{amount:.3g}B"
+
+
+def readable_context(context: int, native: int, rope: str, factor: float) -> str:
+    """``8192 tokens (native 8192)``, and how rotary positions are scaled, if they are."""
+    if rope == "none":
+        return f"{context} tokens (native {native})"
+    stretch = "" if factor == 1.0 else f" \N{MULTIPLICATION SIGN}{factor:.3g}"
+    return f"{context} tokens (native {native}, {rope}{stretch})"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from shimmy.cli.inprocess import Answer, adapters_of, loaded_engine
-from shimmy.cli.output import readable_count, readable_size
+from shimmy.cli.output import readable_context, readable_count, readable_size
 from shimmy.engine.protocol import Ready, Sampling, Submit
 from shimmy.gguf.reader import GGUFFile, open_gguf
 from shimmy.gguf.types import types_by_id
@@ -95,7 +95,10 @@ def as_facts(report: Report) -> Iterator[tuple[str, str]]:
         yield "", f"rank {adapter['rank']}, {readable_count(adapter['parameters'])} parameters"
         yield from (("", f"{name} {value:.6g}") for name, value in adapter["training"].items())
     yield "types", _shares(model["bytes_by_type"])
-    yield "context", f"{context['effective']} tokens (native {context['native']}{_rope(context)})"
+    yield (
+        "context",
+        readable_context(context["effective"], context["native"], context["rope"], context["rope_factor"]),
+    )
     yield from _memory_facts(report["memory"], context["effective"])
     template = report["template"]
     yield "template", f"{template['name'] or 'none'}: {template['reason']}"
@@ -188,13 +191,6 @@ def _trial(engine: Engine, text: ModelText, adapters: list[tuple[int, float]]) -
 def _shares(sizes: Mapping[str, int]) -> str:
     total = sum(sizes.values())
     return ", ".join(f"{name} {size / total:.1%}" for name, size in sizes.items()) + " of the bytes"
-
-
-def _rope(context: Mapping[str, Any]) -> str:
-    if context["rope"] == "none":
-        return ""
-    factor = context["rope_factor"]
-    return f", {context['rope']}" + ("" if factor == 1 else f" \N{MULTIPLICATION SIGN}{factor:.3g}")
 
 
 def _memory_facts(memory: Mapping[str, Any], context: int) -> Iterator[tuple[str, str]]:

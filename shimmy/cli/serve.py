@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from shimmy.cli.common import SERVING, bootstrap, settings_options
-from shimmy.cli.output import is_terminal, printable, readable_size
+from shimmy.cli.output import is_terminal, printable, readable_context, readable_size
 from shimmy.cli.progress import LoadingBar, LoadingLog
 from shimmy.plugins import check_routes, chosen_frontends
 from shimmy.server.keys import key_ring
@@ -144,11 +144,11 @@ async def _follow(context: ServerContext, bar: LoadingBar | LoadingLog) -> None:
 def banner(model: ServedModel, example: str | None) -> str:
     """What is served and how, and a first request to paste."""
     facts = model.facts
+    context = readable_context(facts.context, facts.native_context, facts.rope_kind, facts.rope_factor)
     rows = {
         "model": f"{model.card.name} ({facts.architecture}, {model.card.quantization})",
         "engine": f"{facts.backend}, {facts.precision}: {facts.description} ({facts.backend_reason})",
-        "context": f"{facts.context} tokens, {readable_size(facts.kv_bytes_per_token)} of KV cache each "
-        f"({facts.kv_type})",
+        "context": f"{context}, {readable_size(facts.kv_bytes_per_token)} of KV cache each ({facts.kv_type})",
     }
     if there := facts.host_weight_bytes:
         own = readable_size(facts.weight_bytes - there)

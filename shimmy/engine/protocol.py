@@ -213,15 +213,6 @@ class Ready(msgspec.Struct, frozen=True, tag="ready"):
     device_bytes: int | None = None
     """Memory taken of a GPU, before the KV cache grows; None: nothing is on one."""
 
-    @property
-    def context_text(self) -> str:
-        """For people: "1024", or "2048 (native 1024, yarn" and the factor."""
-        facts = [f"native {self.native_context}"] if self.context != self.native_context else []
-        if self.rope_kind != "none":
-            factor = f" \N{MULTIPLICATION SIGN}{self.rope_factor:.3g}" if self.rope_factor != 1.0 else ""
-            facts.append(self.rope_kind + factor)
-        return f"{self.context} ({', '.join(facts)})" if facts else str(self.context)
-
 
 class Failed(msgspec.Struct, frozen=True, tag="failed"):
     """Loading failed; the worker exits."""

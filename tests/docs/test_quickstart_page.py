@@ -16,6 +16,9 @@ def test_the_banner():
         description="2 threads, AVX-512",
         context=8192,
         host_weight_bytes=0,
+        native_context=8192,
+        rope_kind="none",
+        rope_factor=1.0,
         kv_bytes_per_token=45 * 1024,
         kv_type=Settings().kv_type,
     )

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from shimmy.cli.output import print_error, print_facts, print_json, print_table, printable
+from shimmy.cli.output import (
+    print_error,
+    print_facts,
+    print_json,
+    print_table,
+    printable,
+    readable_context,
+)
 from shimmy.errors import ModelError
 from tests import zoo
 
@@ -52,3 +59,15 @@ def test_files_of_any_name(run, tmp_path: Path) -> None:
     assert code == 0
     [row] = [line for line in out.splitlines() if r"not\udcfftext.gguf" in line]
     assert row.endswith("is not UTF-8.")
+
+
+@pytest.mark.parametrize(
+    ("facts", "text"),
+    [
+        ((600, 1024, "none", 1.0), "600 tokens (native 1024)"),
+        ((1024, 1024, "llama3", 1.0), "1024 tokens (native 1024, llama3)"),
+        ((2048, 1024, "yarn", 2.0), "2048 tokens (native 1024, yarn \N{MULTIPLICATION SIGN}2)"),
+    ],
+)
+def test_the_context_in_words(facts: tuple[int, int, str, float], text: str) -> None:
+    assert readable_context(*facts) == text

@@ -91,6 +91,7 @@ def test_wrong_settings_end_it_before_it_says_that_it_listens(run, arguments, pr
 def test_the_banner_tells_which_weights_are_not_on_the_gpu() -> None:
     facts = {"architecture": "llama", "backend": "wgpu", "precision": "f32", "backend_reason": "asked for"}
     facts |= {"description": "Voodoo", "context": 512, "kv_bytes_per_token": 1024, "kv_type": "f32"}
+    facts |= {"native_context": 512, "rope_kind": "none", "rope_factor": 1.0}
     card = SimpleNamespace(name="tiny", quantization="F16")
 
     def shown(host: int) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 from shimmy.engine.context import Context, check_positions, choose_context, fit_context
 from shimmy.engine.load import automatic_kv_memory
-from shimmy.engine.protocol import PROTOCOL_VERSION, EngineSettings, Ready
+from shimmy.engine.protocol import EngineSettings
 from shimmy.errors import ConfigError, GGUFError, OutOfMemoryError
 from shimmy.graph.builder import Graph
 from shimmy.graph.scaling import PLAIN, RopeScaling, Yarn
@@ -177,42 +177,6 @@ def test_on_a_gpu_too_little_memory_may_be_helped_by_the_machine_s() -> None:
     with pytest.raises(OutOfMemoryError) as caught:
         fit_context(plan, choose(), 100 << 10)
     assert "lower gpu_layers" in (caught.value.hint or "")
-
-
-def ready(context: int, scaling: RopeScaling = PLAIN) -> Ready:
-    return Ready(
-        version=PROTOCOL_VERSION,
-        architecture="x",
-        backend="fake",
-        backend_reason="asked for",
-        precision="f32",
-        description="fake",
-        context=context,
-        native_context=1024,
-        vocabulary=1,
-        weight_bytes=0,
-        kv_type="f32",
-        kv_bytes_per_token=1,
-        kv_memory=1,
-        plugins=[],
-        fallbacks=[],
-        seconds=0.0,
-        rope_kind=scaling.kind,
-        rope_factor=scaling.factor,
-    )
-
-
-@pytest.mark.parametrize(
-    ("context", "scaling", "text"),
-    [
-        (1024, PLAIN, "1024"),
-        (600, PLAIN, "600 (native 1024)"),
-        (2048, RopeScaling(yarn=Yarn(2.0, 1024)), "2048 (native 1024, yarn \N{MULTIPLICATION SIGN}2)"),
-        (1024, RopeScaling(factors=FREQS), "1024 (llama3)"),
-    ],
-)
-def test_the_context_in_words(context: int, scaling: RopeScaling, text: str) -> None:
-    assert ready(context, scaling).context_text == text
 
 
 def test_the_kv_cache_takes_a_share_of_the_memory_it_lies_in(monkeypatch: pytest.MonkeyPatch) -> None:
