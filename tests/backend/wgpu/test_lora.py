@@ -280,6 +280,8 @@ def test_adapters_add_no_dispatch_to_products_of_generated_rows(plan: WgpuPlan, 
     )
     found = [[dispatch.node for dispatch, _ in calls] for calls in (*plain, *adapted)]
     assert [node for node in found[1] if node not in ("lora.clear", "a.lora")] == found[0]
+    # Nobody waits for anything but a single row.
+    assert ("lora.clear" in found[1]) == (rows == 1)
 
 
 def test_memory_of_adapters_that_are_forgotten_is_given_back(plan: Plan, gpu: Gpu) -> None:

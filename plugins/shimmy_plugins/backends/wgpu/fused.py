@@ -89,10 +89,25 @@ class Experts:
 
 
 @dataclass(frozen=True, slots=True)
-class Attention:
-    """Attention, with what is done to each head of its queries and keys, if only attention reads it."""
+class _OfNode:
+    """What computes a node, whatever else."""
 
     node: Node
+
+    @property
+    def result(self) -> int:
+        """The value computed."""
+        return self.node.index
+
+    @property
+    def label(self) -> str:
+        return self.node.label
+
+
+@dataclass(frozen=True, slots=True)
+class Attention(_OfNode):
+    """Attention, with what is done to each head of its queries and keys, if only attention reads it."""
+
     inputs: tuple[int, int, int]
     """q, k and v, before all that."""
     rope: Node | None
@@ -100,40 +115,20 @@ class Attention:
     norms: tuple[Node | None, Node | None]
     """Of q and of k, before they are turned."""
 
-    @property
-    def result(self) -> int:
-        return self.node.index
-
-    @property
-    def label(self) -> str:
-        return self.node.label
-
 
 @dataclass(frozen=True, slots=True)
-class View:
-    """Some columns of a value: nothing is computed."""
-
-    node: Node
-    """A slice."""
+class View(_OfNode):
+    """Some columns of a value, which a slice takes: nothing is computed."""
 
     @property
     def inputs(self) -> tuple[int, ...]:
         return self.node.inputs
 
-    @property
-    def result(self) -> int:
-        return self.node.index
-
-    @property
-    def label(self) -> str:
-        return self.node.label
-
 
 @dataclass(frozen=True, slots=True)
-class Single:
-    """A node for itself, or one of :data:`~.fusion.ADDING` with a value that is added to its result."""
+class Single(_OfNode):
+    """A node for itself, or one of :data:`~.sums.ADDING` with a value that is added to its result."""
 
-    node: Node
     add: int | None = None
     total: int | None = None
     """The value computed, if it is not the node's."""
@@ -145,10 +140,6 @@ class Single:
     @property
     def result(self) -> int:
         return self.node.index if self.total is None else self.total
-
-    @property
-    def label(self) -> str:
-        return self.node.label
 
 
 Fused: TypeAlias = Linear | Experts | Attention | View | Single

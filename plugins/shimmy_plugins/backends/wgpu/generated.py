@@ -35,8 +35,8 @@ class Generated(Lowering):
 
     def lower(self, items: Sequence[Fused]) -> None:
         super().lower(with_beginnings(items))
-        if self.adapters:
-            self.program.insert(0, self._published.clear())
+        if adapters := self.adapters:
+            self.program.insert(0, self._published.clear(lambda: adapters.meets))
 
     def linear(self, item: Linear) -> None:
         matrices = self.matrices(item)

@@ -34,9 +34,9 @@ class Published:
         self._size += -(-size // ALIGNMENT) * ALIGNMENT
         return lambda: self._whole().slice(at, size)
 
-    def clear(self) -> Dispatch:
-        """What every step begins with."""
-        kernel = lora.clear(self._composer, self._gpu, self._size)
+    def clear(self, meets: Callable[[], bool]) -> Dispatch:
+        """What a step begins with in which products wait for it; ``meets``: whether any may."""
+        kernel = lora.clear(self._composer, self._gpu, self._size, meets)
         return Dispatch("lora.clear", (kernel,), (), (self._whole().whole(),))
 
     def _whole(self) -> Buffer:

@@ -130,7 +130,9 @@ def linear_vec(
     busy = BUSY_WAITING if lora else BUSY_WORKGROUPS
     one, *several = _shapes(gpu, layout, outputs, columns, int8, busy)
     compose = partial(
-        composer.compose,
+        _compose,
+        composer,
+        gpu,
         layout=layout,
         outputs=outputs,
         columns=columns,
@@ -142,35 +144,21 @@ def linear_vec(
         y=y or Columns(outputs, outputs),
         late=late,
         picked=picked,
-        slots=None,
-        choice=None,
-        patience=PATIENCE,
-        subgroup=gpu.subgroup,
     )
     name = f"{layout.name} {rows}x{columns}{' int8' * int8}{' norm' * (norm is not None)}"
 
     def product(shape: Shape, place: str) -> Kernel:
-        source = compose(
-            "shimmy/ops/linear_vec.wgsl",
-            shape=shape,
-            workgroup=shape.workgroup,
-            place=place,
-            lora=lora.targets(shape.batch) if lora else None,
-        )
+        source = compose("linear_vec", shape, place, lora=lora.targets(shape.batch) if lora else None)
         grid = partial(_grid, shape, late, lora)
         return Kernel(f"linear_vec {name} {ending} x{shape.batch}", source, grid)
 
-    single = replace(several[0], batch=1)
-    source = compose(
-        "shimmy/ops/prepare_vec.wgsl",
-        shape=single,
-        workgroup=one.workgroup,
-        place="output",
-        lora=lora.several if lora else None,
+    single, workgroup = replace(several[0], batch=1), one.workgroup
+    prepare = compose(
+        "prepare_vec", single, "output", workgroup=workgroup, lora=lora.several if lora else None
     )
     return VecKernels(
         one=product(one, "workgroup"),
-        prepare=Kernel(f"prepare_vec {name}", source, partial(_grid_prepare, one.workgroup, late, lora)),
+        prepare=Kernel(f"prepare_vec {name}", prepare, partial(_grid_prepare, workgroup, late, lora)),
         several=tuple(product(shape, "buffer") for shape in several),
         rows=tuple(shape.batch for shape in several[:-1]),
         row_bytes=_row_bytes(layout, columns, int8),
@@ -201,26 +189,23 @@ def expert_vec(
     int8 = precision == "int8" and isinstance(layout, AffineLayout)
     outputs = width_of(rows, ending)
     shape = next(_shapes(gpu, layout, outputs, columns, int8, BUSY_WORKGROUPS, slots.used))
-    source = composer.compose(
-        "shimmy/ops/linear_vec.wgsl",
+    source = _compose(
+        composer,
+        gpu,
+        "linear_vec",
+        shape,
+        "workgroup",
         layout=layout,
         outputs=outputs,
         columns=columns,
         int8=int8,
         norm=norm,
-        total=None,
         ending=ending,
-        bias=False,
         y=Columns(outputs, outputs),
         late=late,
         picked=False,
-        lora=None,
         slots=slots,
         choice=choice,
-        subgroup=gpu.subgroup,
-        shape=shape,
-        workgroup=shape.workgroup,
-        place="workgroup",
     )
     name = f"{layout.name} {slots.used} of {slots.experts} {rows}x{columns}{' int8' * int8}"
 
@@ -228,6 +213,13 @@ def expert_vec(
         return shape.grid_x, size.count(late=late) * slots.used, shape.grid_z
 
     return Kernel(f"expert_vec {name} {ending}", source, grid)
+
+
+def _compose(composer: Composer, gpu: Gpu, op: str, shape: Shape, place: str, **parameters: object) -> str:
+    """The shader of an op; of what is not among the parameters it has none."""
+    none = {"total": None, "bias": False, "lora": None, "slots": None, "choice": None}
+    common = {"workgroup": shape.workgroup, "subgroup": gpu.subgroup, "patience": PATIENCE}
+    return composer.compose(f"shimmy/ops/{op}.wgsl", shape=shape, place=place, **none | common | parameters)
 
 
 def _row_bytes(layout: GpuLayout, columns: int, int8: bool) -> tuple[int, ...]:

@@ -134,11 +134,19 @@ def shrink(
     return Kernel(f"lora_shrink {columns}", source, grid)
 
 
-def clear(composer: Composer, gpu: Gpu, size: int) -> Kernel:
-    """No number of A x is there, in as many bytes, a multiple of 16. Bindings: published."""
+def clear(composer: Composer, gpu: Gpu, size: int, meets: Callable[[], bool]) -> Kernel:
+    """No number of A x is there, in as many bytes, a multiple of 16. Bindings: published.
+
+    ``meets``: whether products of a single row may wait for such numbers now; else nothing is to be done.
+    """
     workgroup = _workgroup(gpu)
     source = composer.compose("shimmy/ops/lora_clear.wgsl", workgroup=workgroup, quads=size // 16)
-    return Kernel("lora_clear", source, lambda _size: (-(-size // 16 // workgroup), 1, 1))
+
+    def grid(step: Size) -> tuple[int, int, int]:
+        alone = 1 in (step.rows, step.outputs)
+        return -(-size // 16 // workgroup) if alone and meets() else 0, 1, 1
+
+    return Kernel("lora_clear", source, grid)
 
 
 def expand(
