@@ -28,7 +28,7 @@ def loaded_engine(card: ModelCard, settings: Settings, plugins: Plugins, *, quie
     With an adapter, requests name it by :func:`adapters_of`.
     """
     from shimmy.engine.load import fit_adapter, load_engine
-    from shimmy.engine.protocol import EngineSettings
+    from shimmy.engine.settings import EngineSettings
 
     with loading_bar(card.name, quiet=quiet) as bar:
         engine = EngineSettings.of(settings)

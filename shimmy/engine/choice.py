@@ -9,7 +9,7 @@ from shimmy.errors import ConfigError
 
 if TYPE_CHECKING:
     from shimmy.engine.plan import Backend
-    from shimmy.engine.protocol import EngineSettings
+    from shimmy.engine.settings import EngineSettings
     from shimmy.gguf.card import ModelCard
     from shimmy.plugins import Plugins
     from shimmy.specs import BackendSpec

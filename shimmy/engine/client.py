@@ -15,7 +15,6 @@ from shimmy.engine.protocol import (
     PROTOCOL_VERSION,
     AdapterLoaded,
     Cancel,
-    EngineSettings,
     Failed,
     FromWorker,
     Load,
@@ -33,6 +32,7 @@ from shimmy.engine.protocol import (
     pack,
     unpack_from_worker,
 )
+from shimmy.engine.settings import EngineSettings
 from shimmy.engine.stream import EventStream
 from shimmy.errors import EngineError, ShimmyError, WorkerDiedError
 

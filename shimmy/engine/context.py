@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from shimmy.engine.protocol import EngineSettings
+from shimmy.engine.settings import EngineSettings
 from shimmy.errors import ConfigError, OutOfMemoryError
 from shimmy.graph.scaling import RopeScaling, read_scaling
 

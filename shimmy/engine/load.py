@@ -13,8 +13,9 @@ from shimmy.engine.engine import Engine
 from shimmy.engine.machine import available_memory, usable_cores
 from shimmy.engine.offload import divided
 from shimmy.engine.plan import Backend, Limits, Plan, Progress
-from shimmy.engine.protocol import PROTOCOL_VERSION, EngineSettings, Ready
+from shimmy.engine.protocol import PROTOCOL_VERSION, Ready
 from shimmy.engine.recording import naming, record_file
+from shimmy.engine.settings import EngineSettings
 from shimmy.gguf.card import read_card
 from shimmy.gguf.params import read_params
 from shimmy.gguf.reader import open_gguf

@@ -11,7 +11,7 @@ from shimmy.graph.offload import Split, expert_layers, layer_count, split
 
 if TYPE_CHECKING:
     from shimmy.engine.plan import Limits, Plan, Progress
-    from shimmy.engine.protocol import EngineSettings
+    from shimmy.engine.settings import EngineSettings
     from shimmy.gguf.weights import Weights
     from shimmy.graph.builder import Graph
     from shimmy.plugins import Plugins

@@ -10,93 +10,18 @@ from __future__ import annotations
 
 import struct
 from io import RawIOBase
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import msgspec
 
+from shimmy.engine.settings import EngineSettings
 from shimmy.errors import EngineError, ShimmyError, error_by_code
-
-if TYPE_CHECKING:
-    from shimmy.settings import Settings
 
 PROTOCOL_VERSION = 2
 MAX_FRAME = 1 << 28
 #: Adapters that a request may have at the same time.
 MOST_MIXED = 4
 _LENGTH = struct.Struct("<I")
-
-
-class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings a worker needs, frozen at its start."""
-
-    backend: str = "auto"
-    precision: str = "auto"
-    gpu: str = "auto"
-    gpu_memory: int | None = None
-    """Bytes; None: what is free."""
-    gpu_layers: int | None = None
-    """Layers on the GPU, counted from the last; None: all."""
-    cpu_moe: bool = False
-    n_cpu_moe: int = 0
-    """Layers, counted from the first, whose experts are not on the GPU."""
-    threads: int | None = None
-    instructions: str = "auto"
-    max_ctx: int | None = None
-    rope_scale: float | None = None
-    """Factor of YaRN, at least 1; None lets ``max_ctx`` decide."""
-    kv_type: str = "f32"
-    quantize: str = "f16"
-    """What matrices of model folders become when they are converted."""
-    kv_memory: int | None = None
-    """Bytes; None takes a share of the machine's memory."""
-    prefix_cache: bool = True
-    prefix_cache_memory: int | None = None
-    """Bytes; None takes a share of ``kv_memory``."""
-    packed_cache: bool = False
-    packed_cache_size: int | None = None
-    """Bytes; None: :data:`shimmy.engine.load.PACKED_CACHE_SIZE`."""
-    max_sequences: int = 32
-    step_tokens: int | None = None
-    """None: what suits the backend."""
-    max_adapters: int = 8
-    max_lora_rank: int = 256
-    lora_memory: int = 2 << 30
-    """Bytes of all adapters together."""
-    plugins_enabled: tuple[str, ...] | None = None
-    plugins_disabled: tuple[str, ...] = ()
-    strict_plugins: bool = False
-
-    @classmethod
-    def of(cls, settings: Settings) -> EngineSettings:
-        """The part of the core's settings that concerns an engine."""
-        return cls(
-            backend=settings.engine_backend,
-            precision=settings.precision,
-            gpu=settings.gpu,
-            gpu_memory=settings.gpu_memory,
-            gpu_layers=settings.gpu_layers,
-            cpu_moe=settings.cpu_moe,
-            n_cpu_moe=settings.n_cpu_moe,
-            threads=settings.threads,
-            instructions=settings.instructions,
-            max_ctx=settings.max_ctx,
-            rope_scale=settings.rope_scale,
-            kv_type=settings.kv_type,
-            quantize=settings.quantize,
-            kv_memory=settings.kv_memory,
-            prefix_cache=settings.prefix_cache,
-            prefix_cache_memory=settings.prefix_cache_memory,
-            packed_cache=settings.packed_cache,
-            packed_cache_size=settings.packed_cache_size,
-            max_sequences=settings.max_sequences,
-            step_tokens=settings.step_tokens,
-            max_adapters=settings.max_adapters,
-            max_lora_rank=settings.max_lora_rank,
-            lora_memory=settings.lora_memory,
-            plugins_enabled=settings.plugins.enabled,
-            plugins_disabled=settings.plugins.disabled,
-            strict_plugins=settings.strict_plugins,
-        )
 
 
 class Sampling(msgspec.Struct, frozen=True, kw_only=True):

@@ -159,7 +159,7 @@ def create_context(settings: Settings, plugins: Plugins, workers: Workers | None
     """
     from shimmy.discovery.catalog import Catalog
     from shimmy.engine.client import EngineClient
-    from shimmy.engine.protocol import EngineSettings
+    from shimmy.engine.settings import EngineSettings
     from shimmy.server.adapters import AdapterPool
     from shimmy.server.models import ModelPool
     from shimmy.server.text import read_text

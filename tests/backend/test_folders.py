@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from shimmy.engine.load import load_engine
-from shimmy.engine.protocol import EngineSettings
+from shimmy.engine.settings import EngineSettings
 from tests.backend.harness import BACKENDS, generate_greedy, gpu_of, no_progress
 from tests.folders import FOLDER, NAMES, all_plugins, reference
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from shimmy.engine.load import load_engine
-from shimmy.engine.protocol import EngineSettings, Ready
+from shimmy.engine.protocol import Ready
+from shimmy.engine.settings import EngineSettings
 from shimmy.graph.kv import KV_TYPES
 from tests.backend.harness import (
     JUDGED,

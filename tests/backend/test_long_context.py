@@ -12,7 +12,8 @@ import pytest
 from shimmy.engine.context import choose_context
 from shimmy.engine.load import load_engine, op_table, read_architecture
 from shimmy.engine.plan import Plan
-from shimmy.engine.protocol import EngineSettings, Ready, Sampling, Submit
+from shimmy.engine.protocol import Ready, Sampling, Submit
+from shimmy.engine.settings import EngineSettings
 from shimmy.gguf.reader import open_gguf
 from shimmy.gguf.weights import Weights
 from shimmy.graph.builder import record

@@ -18,7 +18,7 @@ import pytest
 from shimmy.engine import load
 from shimmy.engine.load import load_engine
 from shimmy.engine.plan import Limits
-from shimmy.engine.protocol import EngineSettings
+from shimmy.engine.settings import EngineSettings
 from shimmy.gguf.content import IDENTIFYING
 from shimmy.gguf.quant import AffineRun, FloatRun, Scales
 from shimmy_plugins.backends.cpu.backend import CpuBackend

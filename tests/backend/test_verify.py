@@ -15,9 +15,9 @@ import pytest
 from shimmy.cli import main
 from shimmy.engine.load import limits_for, record_model
 from shimmy.engine.plan import FinishedStep, Limits, Plan, Progress
-from shimmy.engine.protocol import EngineSettings
 from shimmy.engine.reference import ReferenceBackend
 from shimmy.engine.sampling import RowSampling
+from shimmy.engine.settings import EngineSettings
 from shimmy.gguf.weights import Weights
 from shimmy.graph.batch import Batch
 from shimmy.graph.builder import Graph

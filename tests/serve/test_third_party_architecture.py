@@ -19,7 +19,8 @@ ANSWER = """
 import asyncio, json, sys
 from pathlib import Path
 from shimmy.engine.client import EngineClient
-from shimmy.engine.protocol import EngineSettings, Sampling
+from shimmy.engine.protocol import Sampling
+from shimmy.engine.settings import EngineSettings
 
 async def main():
     settings = EngineSettings(precision="f32", plugins_disabled=tuple(sys.argv[2:]))

@@ -13,7 +13,7 @@ import pytest
 
 from shimmy.cli.app import run
 from shimmy.engine.choice import choose_backend
-from shimmy.engine.protocol import EngineSettings
+from shimmy.engine.settings import EngineSettings
 from shimmy.errors import ConfigError
 from shimmy.plugins import Plugins
 from shimmy_plugins.backends import wgpu

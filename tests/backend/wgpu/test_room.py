@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from shimmy.engine.load import load_engine
-from shimmy.engine.protocol import EngineSettings, Sampling, Submit
+from shimmy.engine.protocol import Sampling, Submit
+from shimmy.engine.settings import EngineSettings
 from shimmy.errors import OutOfMemoryError
 from shimmy.graph.builder import Graph
 from shimmy.graph.offload import split

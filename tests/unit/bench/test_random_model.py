@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from shimmy.engine.load import load_engine
-from shimmy.engine.protocol import EngineSettings, Sampling, Submit
+from shimmy.engine.protocol import Sampling, Submit
+from shimmy.engine.settings import EngineSettings
 from shimmy.errors import ConfigError, RegistryError
 from shimmy.gguf.reader import open_gguf
 from shimmy.gguf.weights import Weights

@@ -12,8 +12,8 @@ import shimmy
 import shimmy_plugins
 from shimmy.cli.app import COMMANDS, build
 from shimmy.cli.common import ENGINE, FINDING, NAMING, ROOT, SAMPLING, SERVING, TEXT
-from shimmy.engine.protocol import EngineSettings
-from shimmy.settings import settings_table
+from shimmy.engine.settings import EngineSettings
+from shimmy.settings import load_settings, settings_table
 
 CORE, PLUGINS = Path(shimmy.__file__).parent, Path(shimmy_plugins.__file__).parent
 LOADING = {*FINDING, *NAMING, *TEXT, *ENGINE}
@@ -32,7 +32,7 @@ HEEDED = {
 def attributes_of_settings() -> Iterator[str]:
     """What code outside of the settings' own modules reads of objects called ``settings``."""
     for path in (*CORE.rglob("*.py"), *PLUGINS.rglob("*.py")):
-        if path.parent == CORE and path.name.startswith("settings"):
+        if path.is_relative_to(CORE / "settings"):
             continue
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith("settings"):
@@ -63,5 +63,12 @@ def test_every_command_and_setting_is_accounted_for():
 
 
 def test_engines_get_all_their_settings():
+    given = {"kv_memory": 5 << 20, "engine_backend": "reference", "plugins.disabled": ["x"], "step_tokens": 7}
+    engine = EngineSettings.of(load_settings(given))
+    expected = EngineSettings(kv_memory=5 << 20, backend="reference", plugins_disabled=("x",), step_tokens=7)
+    assert engine == expected, "other values are the defaults of the settings"
+
+
+def test_engines_take_no_other_settings():
     fields = set(EngineSettings.__struct_fields__) - {"plugins_enabled", "plugins_disabled", "strict_plugins"}
     assert fields - {"backend"} | {"engine_backend"} == set(ENGINE)

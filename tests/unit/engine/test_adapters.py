@@ -12,7 +12,8 @@ from msgspec.structs import replace
 from shimmy.engine.adapters import lora_rows
 from shimmy.engine.client import EngineClient
 from shimmy.engine.engine import Engine
-from shimmy.engine.protocol import EngineSettings, Sampling, Submit
+from shimmy.engine.protocol import Sampling, Submit
+from shimmy.engine.settings import EngineSettings
 from shimmy.errors import AdapterError, EngineError, RequestError, WorkerDiedError
 from tests.unit.engine.fake_plan import VOCABULARY, FakePlan, expected
 from tests.zoo import LORA, adapter_reference, model_path

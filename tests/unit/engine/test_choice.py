@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shimmy.engine.choice import choose_backend
-from shimmy.engine.protocol import EngineSettings
+from shimmy.engine.settings import EngineSettings
 from shimmy.errors import ConfigError, RegistryError
 from shimmy.registry import Registry
 from shimmy.specs import BackendSpec

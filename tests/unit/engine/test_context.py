@@ -10,7 +10,7 @@ import pytest
 
 from shimmy.engine.context import Context, check_positions, choose_context, fit_context
 from shimmy.engine.load import automatic_kv_memory
-from shimmy.engine.protocol import EngineSettings
+from shimmy.engine.settings import EngineSettings
 from shimmy.errors import ConfigError, GGUFError, OutOfMemoryError
 from shimmy.graph.builder import Graph
 from shimmy.graph.scaling import PLAIN, RopeScaling, Yarn

@@ -8,7 +8,7 @@ import pytest
 
 from shimmy.engine.client import EngineClient
 from shimmy.engine.launch import Workers, early_start
-from shimmy.engine.protocol import EngineSettings
+from shimmy.engine.settings import EngineSettings
 from tests.zoo import model_path
 
 SETTINGS = EngineSettings(backend="reference")

@@ -9,7 +9,7 @@ import pytest
 
 from shimmy.engine.load import automatic_kv_memory
 from shimmy.engine.offload import divided
-from shimmy.engine.protocol import EngineSettings
+from shimmy.engine.settings import EngineSettings
 from shimmy.errors import ConfigError
 from shimmy.graph.builder import Graph
 from shimmy.registry import Registry

@@ -9,7 +9,8 @@ import pytest
 from shimmy.engine.blocks import BlockPool, block_key, root_key
 from shimmy.engine.engine import Engine
 from shimmy.engine.load import kept_blocks
-from shimmy.engine.protocol import EngineSettings, Sampling, Submit, TokenEvent
+from shimmy.engine.protocol import Sampling, Submit, TokenEvent
+from shimmy.engine.settings import EngineSettings
 from tests.unit.engine.fake_plan import VOCABULARY, FakePlan, expected
 
 GREEDY = Sampling(temperature=0.0)

@@ -7,10 +7,11 @@ import io
 import pytest
 
 from shimmy.engine import protocol as p
+from shimmy.engine.settings import EngineSettings
 from shimmy.errors import ConfigError, EngineError, GGUFError
 
 FRAMES_TO_WORKER = [
-    p.Load(1, "/m.gguf", "m", p.EngineSettings(plugins_disabled=("a",), kv_memory=1 << 40)),
+    p.Load(1, "/m.gguf", "m", EngineSettings(plugins_disabled=("a",), kv_memory=1 << 40)),
     p.Submit(1, [1, 2], 5, p.Sampling(logit_bias={3: -1.5}, seed=2**63), [0]),
     p.Cancel(1),
 ]

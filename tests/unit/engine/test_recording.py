@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from shimmy.engine.load import record_model
-from shimmy.engine.protocol import EngineSettings
+from shimmy.engine.settings import EngineSettings
 from shimmy.errors import ModelError
 from shimmy.gguf.reader import open_gguf
 from shimmy.gguf.types import types_by_id

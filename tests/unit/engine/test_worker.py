@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from shimmy.engine.client import EngineClient
-from shimmy.engine.protocol import EngineSettings, Sampling
+from shimmy.engine.protocol import Sampling
+from shimmy.engine.settings import EngineSettings
 from shimmy.errors import GGUFError, OutOfMemoryError, RequestError, WorkerDiedError
 from tests import zoo
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from shimmy.engine.client import EngineClient
-from shimmy.engine.protocol import EngineSettings, Sampling
+from shimmy.engine.protocol import Sampling
+from shimmy.engine.settings import EngineSettings
 from shimmy.errors import GGUFError
 from shimmy.gguf.card import read_card
 from shimmy.gguf.parts import PartName, model_stem, part_name, part_paths

@@ -14,7 +14,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from shimmy.engine.load import record_model
-from shimmy.engine.protocol import EngineSettings
+from shimmy.engine.settings import EngineSettings
 from shimmy.errors import ConfigError, ModelError
 from shimmy.gguf.reader import open_gguf
 from shimmy.gguf.weights import Weights

@@ -69,7 +69,7 @@ def compiled(card: ModelCard, settings: Settings, plugins: Plugins) -> WgpuPlan:
     from shimmy.engine.choice import choose_backend
     from shimmy.engine.load import limits_for, record_model
     from shimmy.engine.offload import divided
-    from shimmy.engine.protocol import EngineSettings
+    from shimmy.engine.settings import EngineSettings
     from shimmy_plugins.backends.wgpu.plan import WgpuPlan
 
     engine = replace(EngineSettings.of(settings), backend="wgpu")

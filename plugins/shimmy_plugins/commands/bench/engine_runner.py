@@ -12,7 +12,8 @@ import msgspec
 from shimmy import __version__
 from shimmy.engine.load import Loaded, load_engine
 from shimmy.engine.pace import LEAST_TOKENS
-from shimmy.engine.protocol import EngineSettings, Sampling, Submit
+from shimmy.engine.protocol import Sampling, Submit
+from shimmy.engine.settings import EngineSettings
 from shimmy.errors import EngineError
 from shimmy.plugins import Plugins
 from shimmy_plugins.commands.bench.noise import Meter, Timed

@@ -14,7 +14,8 @@ import typer
 from shimmy.cli.output import print_facts, print_json, print_table
 from shimmy.engine.load import Loaded
 from shimmy.engine.plan import KernelTime, Plan, Profile, ProfiledPlan
-from shimmy.engine.protocol import EngineSettings, Ready
+from shimmy.engine.protocol import Ready
+from shimmy.engine.settings import EngineSettings
 from shimmy.errors import ConfigError
 from shimmy.graph.batch import Batch
 from shimmy_plugins.commands.bench.engine_runner import load_for

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shimmy.engine.machine import usable_cores
-from shimmy.engine.protocol import EngineSettings
+from shimmy.engine.settings import EngineSettings
 from shimmy.errors import ConfigError
 from shimmy.plugins import Plugins
 from shimmy.settings import Settings

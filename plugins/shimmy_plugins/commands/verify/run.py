@@ -9,7 +9,7 @@ from shimmy.engine.choice import choose_backend
 from shimmy.engine.load import limits_for, record_model
 from shimmy.engine.offload import divided
 from shimmy.engine.plan import Progress
-from shimmy.engine.protocol import EngineSettings
+from shimmy.engine.settings import EngineSettings
 from shimmy_plugins.commands.verify.checks import Verdict, verify
 from shimmy_plugins.commands.verify.references import references
 from shimmy_plugins.commands.verify.report import Report
