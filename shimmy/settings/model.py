@@ -7,7 +7,7 @@ file, ``settings.max_ctx``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache, reduce
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -23,18 +23,11 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from shimmy.errors import ConfigError
 from shimmy.plugins import PluginChoice
-from shimmy.settings.sources import (
-    DEFAULT,
-    EnvironmentSource,
-    FileSource,
-    Origin,
-    flag_arguments,
-)
+from shimmy.settings.problems import check_obsolete, config_error
+from shimmy.settings.sources import DEFAULT, EnvironmentSource, FileSource, Origin, flag_arguments
 from shimmy.settings.table import PREFIX, SettingInfo, describe, takes_auto
 from shimmy.settings.values import BindAddress, Bytes, UserPath, split_address
 
@@ -50,9 +43,6 @@ FLAGS = {
     "sampling.min_p": "--min-p",
     "sampling.repeat_penalty": "--repeat-penalty",
 }
-#: Values of earlier servers of this name, and what became of them.
-OBSOLETE_VALUES = {("engine_backend", "llama"): "shimmy brings its own engines now; use 'auto'."}
-_OBSOLETE = "obsolete"
 
 
 class Address(NamedTuple):
@@ -263,7 +253,7 @@ class Settings(BaseSettings):
         try:
             return validate(given)
         except ValidationError as error:
-            raise _config_error(error, given) from None
+            raise config_error(error, given, settings_table()) from None
 
     @field_validator("*", mode="before")
     @classmethod
@@ -275,8 +265,7 @@ class Settings(BaseSettings):
             return None
         if isinstance(value, bool) and annotation is not bool:
             raise ValueError("a truth value")
-        if isinstance(value, str) and (advice := OBSOLETE_VALUES.get((name, value))):
-            raise PydanticCustomError(_OBSOLETE, advice)
+        check_obsolete(name, value)
         return value
 
     def origin(self, key: str) -> Origin:
@@ -315,27 +304,3 @@ def load_settings(flags: Mapping[str, Any] | None = None, config: Path | None = 
         ConfigError: an unknown key or variable, a value of wrong type or out of range.
     """
     return Settings(**flag_arguments(flags or {}, config, settings_table()))
-
-
-def _config_error(error: ValidationError, given: Mapping[str, Any]) -> ConfigError:
-    """pydantic's findings as one line per setting: value, source, what was expected."""
-    lines: dict[str, str] = {}
-    for problem in error.errors():
-        # Behind the key come list positions and the members of unions.
-        parts = [str(part) for part in problem["loc"]]
-        key = next((key for key in (".".join(parts[:2]), parts[0]) if key in settings_table()), parts[0])
-        origin = given.get("origins", {}).get(key, DEFAULT)
-        lines[key] = f"{key} is {_shown(given, key)} (from {origin}){_reason(problem, key)}"
-    return ConfigError("\n".join(lines.values()), param=next(iter(lines)))
-
-
-def _shown(given: Mapping[str, Any], key: str) -> str:
-    if key in settings_table() and settings_table()[key].is_secret:
-        return "a secret not shown here"
-    return repr(reduce(lambda table, name: table[name], key.split("."), given))
-
-
-def _reason(problem: ErrorDetails, key: str) -> str:
-    if problem["type"] == _OBSOLETE or key not in settings_table():
-        return f": {problem['msg']}"
-    return f"; expected {settings_table()[key].expected}."

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from shimmy.errors import ConfigError
 from shimmy.settings import Address, Settings, load_settings, settings_table
-from shimmy.settings.model import OBSOLETE_VALUES
+from shimmy.settings.problems import OBSOLETE_VALUES
 from shimmy.settings.values import parse_size
 
 
