@@ -186,6 +186,37 @@ def test_rounding_may_choose_other_experts_for_some_rows(engine: Rounding, found
     assert {check.kind for check in failed} - {"ops"} == found
 
 
+class Outlying(ReferenceBackend):
+    """Says that it rounds, and its sums in the first of several rows are off by a share."""
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def compile(self, graph: Graph, weights: Weights, limits: Limits, progress: Progress) -> Plan:
+        nodes = [
+            replace(node, attrs={**node.attrs, "share": self.share}) if node.op == "add" else node
+            for node in graph.nodes
+        ]
+        wrong = replace(graph.ops["add"], reference=f"{__name__}:inexact_sum")
+        changed = replace(graph, nodes=nodes, ops={**graph.ops, "add": wrong})
+        plan = super().compile(changed, weights, limits, progress)
+        plan.precision = "int8"
+        return plan
+
+
+def inexact_sum(a: F32, b: F32, *, share: float) -> F32:
+    total = a + b
+    if len(total) > 1:
+        total[0] *= 1 + share
+    return total
+
+
+@pytest.mark.parametrize(("share", "found"), [(0.08, set()), (0.8, {"layers"})])
+def test_rounding_may_harm_one_row_more_than_others(share: float, found: set[str]):
+    failed = failures(Outlying(share))
+    assert {check.kind for check in failed} - {"ops"} == found
+
+
 def answers_on_record(folder: Path, **changes: object) -> str:
     """Those to the shortest prompt, with changes."""
     known = reference("llama_spm")

@@ -31,6 +31,9 @@ LIMITS = {
     "f32": {"weights": 1e-6, "ops": 1e-5, "far": 1e-5, "layers": 2e-5, "logits": 1e-4, "decode": 1e-4},
     "int8": {"weights": 1e-6, "ops": 2e-2, "far": 1e-5, "layers": 1e-1, "logits": 1e-1, "decode": 1e-1},
 }
+#: How many times as much as the middle row another may suffer from rounding to 8 bits, which is the coarser
+#: the further single numbers stand out: in the real Gemma 3 of 270M, four times.
+SPREAD = 4.0
 #: Ops that compute in the plan's precision; all others are F32 in any.
 _PRODUCTS = ("linear", "expert_linear")
 #: At least this where keys and values are rounded: what is near the middle between two numbers may go
@@ -172,7 +175,8 @@ def _rows(trial: Trial, kind: str, label: str, group: str, phase: str, found: F3
     errors = [relative(difference, norm) for difference, norm in zip(*norms, strict=True)]
     error = max(errors)
     alone = kind in ("ops", "far")
-    if not alone and facts.precision == "int8" and error < inf and trial.chooses:
+    if not alone and facts.precision == "int8" and error < inf:
+        middle = float(np.median(errors))
         # A row whose experts are nearly as good as others may be computed by those: no fault in some rows.
-        error = float(np.median(errors))
+        error = middle if trial.chooses else max(middle, error / SPREAD)
     return Check(kind, label, group, phase, found.size, error, limit)
