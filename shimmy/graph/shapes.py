@@ -46,7 +46,8 @@ def norm(inputs: Sequence[Shape], weights: Mapping[str, Shape], attrs: Mapping[s
         raise GraphError(f"epsilon is {attrs['eps']}, expected a finite number, 0 or above.")
     for role, shape in weights.items():
         if shape != inputs[0][-1:]:
-            raise GraphError(f"the {role} has shape {shape}, its input {inputs[0]}.")
+            expected = inputs[0][-1:]
+            raise GraphError(f"the {role} has shape {shape}, expected {expected} for its input {inputs[0]}.")
     return inputs[0]
 
 

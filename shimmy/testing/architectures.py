@@ -19,6 +19,7 @@ from shimmy.errors import GGUFError, GraphError
 from shimmy.graph.builder import Graph, record
 from shimmy.graph.lora import Term, target_labels
 from shimmy.graph.scaling import read_scaling
+from shimmy.huggingface.converted import Converter
 from shimmy.huggingface.names import FromHuggingFace
 from shimmy.lora.adapter import Adapter, Module
 from shimmy.lora.adapter import Part as AdapterPart
@@ -51,6 +52,8 @@ class ArchitectureConformance:
     references: tuple[Path, str | None] | None = None
     #: Patterns of tensors in the file that the architecture leaves out knowingly.
     unused: Sequence[str] = ()
+    #: The model once more, as transformers saves it: a folder with a tokenizer, its weights not rounded.
+    huggingface: Path | None = None
 
     def file(self, folder: Path) -> Path:
         """The model: a file that is there, or one that is written to ``folder``."""
@@ -142,22 +145,29 @@ class ArchitectureConformance:
             assert_close(rows, expected, 1e-4, f"{name}: logits")
 
     def test_logits_are_those_of_another_implementation(self, model: Model, plans: dict[str, Plan]) -> None:
-        shapes = {name: model.weights.shape(name) for name in model.weights.names()}
-        weights = {name: model.weights.dequantize(name).reshape(shape) for name, shape in shapes.items()}
-        expected = self.logits(weights, _tokens(model))
-        if expected is None:
+        if not self._compared(model, plans["definitions"], "logits"):
             assert self.answers(model), f"{type(self).__name__} needs a judge: logits(), or references."
             pytest.skip("answers of another program are on record")
-        found = _rows(plans["definitions"], [Part(_tokens(model), 0, [2, 0])], every_row=True)
-        assert_close(found, np.asarray(expected, np.float32), 1e-4, "logits")
 
     def test_answers_are_those_of_another_program(self, model: Model, plans: dict[str, Plan]) -> None:
         answers = self.answers(model)
         if not answers:
             pytest.skip("no answers of another program are on record")
         for name, plan in plans.items():
-            for outcome in (outcome for answer in answers for outcome in compare(plan, answer)):
-                assert outcome.passed, f"{name}: {outcome}"
+            _answered(plan, answers, name)
+
+    def test_a_model_folder_is_the_same_model(self, model: Model, tmp_path: Path) -> None:
+        """Made into a file, it is held against what the file itself is held against."""
+        if self.huggingface is None:
+            pytest.skip("`huggingface` names no folder of the model")
+        plugins = self.plugins()
+        converter = Converter(plugins, op_table(plugins), "f32", tmp_path)
+        made = read_model(converter.file_of(self.huggingface, no_progress), plugins)
+        assert made.architecture == model.architecture, f"the folder is taken for {made.architecture!r}."
+        plan = JUDGE.compile(made.graph, made.weights, LIMITS, no_progress)
+        self._compared(made, plan, "logits of the folder")
+        _answered(plan, self.answers(model), "the folder")
+        plan.close()
 
     def test_adapters_of_every_matrix_fit(self, model: Model) -> None:
         """An adapter as PEFT names and arranges it, of rank 2 on all matrices."""
@@ -193,6 +203,16 @@ class ArchitectureConformance:
             )
 
     # -- what they are made of ---------------------------------------------------------------
+
+    def _compared(self, model: Model, plan: Plan, what: str) -> bool:
+        """Whether there is another implementation; then its logits are those of the plan."""
+        shapes = {name: model.weights.shape(name) for name in model.weights.names()}
+        weights = {name: model.weights.dequantize(name).reshape(shape) for name, shape in shapes.items()}
+        expected = self.logits(weights, _tokens(model))
+        if expected is not None:
+            found = _rows(plan, [Part(_tokens(model), 0, [2, 0])], every_row=True)
+            assert_close(found, np.asarray(expected, np.float32), 1e-4, what)
+        return expected is not None
 
     def _record(self, model: Model, table: _Table) -> Graph:
         scaling = read_scaling(model.file.metadata, model.architecture, table, LIMITS.max_ctx)
@@ -233,6 +253,11 @@ class _Table:
     def shape(self, name: str) -> tuple[int, ...]:
         shape: tuple[int, ...] = self.changed.get(name) or self.tensors.shape(name)
         return shape
+
+
+def _answered(plan: Plan, answers: Sequence[Answer], what: str) -> None:
+    for outcome in (outcome for answer in answers for outcome in compare(plan, answer)):
+        assert outcome.passed, f"{what}: {outcome}"
 
 
 def _vocabulary(model: Model) -> int:

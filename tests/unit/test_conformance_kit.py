@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,10 +17,13 @@ from shimmy.engine.plan import FinishedStep
 from shimmy.engine.reference import ReferenceBackend
 from shimmy.plugins import PluginChoice, load_plugins
 from shimmy.specs import QuantTypeSpec
-from shimmy.testing import BackendConformance, QuantConformance
+from shimmy.testing import ArchitectureConformance, BackendConformance, QuantConformance
 from shimmy.testing.cases import CASES
 from shimmy.testing.compare import assert_close, assert_same_bits
+from shimmy.testing.engines import installed_plugins
+from shimmy.testing.plans import read_model
 from shimmy_plugins.quants.q4_0 import load
+from tests import architectures
 
 RIGHT = load()
 
@@ -115,6 +121,26 @@ def test_an_oracle_is_needed():
 
     with pytest.raises(NotImplementedError, match="Tests must say what blocks of Q4_0 mean: oracle"):
         Tests().test_any_bytes_have_the_oracles_values()
+
+
+def test_a_folder_that_is_read_wrongly_is_found(tmp_path: Path):
+    """One that says of itself what its file does not, as a specification with a wrong key would."""
+    path = architectures.converted("qwen2", tmp_path, installed_plugins())
+    right = tmp_path / "qwen2"
+    wrong = shutil.copytree(right, tmp_path / "wrong")
+    config = json.loads((wrong / "config.json").read_text())
+    (wrong / "config.json").write_text(json.dumps(config | {"rms_norm_eps": 0.1}))
+
+    class Tests(ArchitectureConformance):
+        def answers(self, model):
+            return architectures.answers("qwen2")
+
+    tests, model = Tests(), read_model(path, installed_plugins())
+    tests.huggingface = right
+    tests.test_a_model_folder_is_the_same_model(model, tmp_path / "right-cache")
+    tests.huggingface = wrong
+    with pytest.raises(AssertionError, match="the folder: prompt .* logits are off by"):
+        tests.test_a_model_folder_is_the_same_model(model, tmp_path / "wrong-cache")
 
 
 class Changed(ReferenceBackend):

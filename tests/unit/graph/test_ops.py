@@ -145,7 +145,7 @@ def chosen(g: Graph, x: Value, used: int = 2, **more: Any) -> Value:
 WRONG: dict[str, tuple[Callable[[Graph, Value], Value], str]] = {
     "norm": (
         lambda g, x: g.layer_norm(x, "norm", eps=1e-5),
-        "norm: the weight has shape (11,), its input (12,)",
+        "norm: the weight has shape (11,), expected (12,) for its input (12,)",
     ),
     "slice": (lambda g, x: g.slice(x, 8, 5), "slice: shape (12,) has no 5 numbers from 8 on"),
     "empty": (lambda g, x: g.slice(x, 8, 0), "slice: shape (12,) has no 0 numbers from 8 on"),
