@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from shimmy.engine.choice import choose_host
 from shimmy.engine.plan import Backend, OffloadingBackend
-from shimmy.errors import ConfigError
+from shimmy.errors import ConfigError, GraphError
 from shimmy.graph.offload import Split, expert_layers, layer_count, split
 
 if TYPE_CHECKING:
@@ -98,4 +98,8 @@ def parts_of(graph: Graph, settings: EngineSettings) -> Split | None:
             param=wanted,
         )
     experts_of = layer_count(graph) if settings.cpu_moe else settings.n_cpu_moe
-    return split(graph, keep_layers=settings.gpu_layers, experts_of=experts_of)
+    try:
+        return split(graph, keep_layers=settings.gpu_layers, experts_of=experts_of)
+    except GraphError as error:
+        hint = f"Leave {' and '.join(asked_for(settings))} out."
+        raise GraphError(error.message, hint=hint) from error

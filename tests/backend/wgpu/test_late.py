@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from shimmy.engine.plan import StepLostError
 from shimmy.graph.builder import Graph, Node, Value
 from shimmy.graph.lora import Term
 from shimmy.testing import plans
 from shimmy_plugins.backends.wgpu.backend import WgpuBackend
 from shimmy_plugins.backends.wgpu.device import Gpu
+from shimmy_plugins.backends.wgpu.ops import linear_vec
 from tests import mixture
 from tests.backend.harness import (
     LIMITS,
@@ -27,8 +30,10 @@ from tests.backend.harness import (
     compile_graph,
     floats,
     graph_of,
+    no_progress,
     rows_of,
 )
+from tests.backend.wgpu.test_lora import meeting
 from tests.lora import with_adapters
 
 WIDTH = 64
@@ -88,14 +93,19 @@ def test_adapters(build: Callable[[Graph, Value], Value]) -> None:
     assert_adapted_alike(graph, weights, graph.nodes)
 
 
-def assert_adapted_alike(graph: Graph, weights: MadeUpWeights, targets: Iterable[Node]) -> None:
-    """All products have an adapter, on some rows of each phase."""
+def terms_for(weights: MadeUpWeights, targets: Iterable[Node]) -> dict[str, Term]:
     rng = np.random.default_rng(2)
     terms = {}
     for node in (node for node in targets if node.op == "linear"):
         rows, columns = weights.shape(node.weights["weight"])
         a, b = (rng.normal(0, 0.1, shape).astype(np.float32) for shape in ((5, columns), (rows, 5)))
         terms[node.label] = Term(a, b, 1.5)
+    return terms
+
+
+def assert_adapted_alike(graph: Graph, weights: MadeUpWeights, targets: Iterable[Node]) -> None:
+    """All products have an adapter, on some rows of each phase."""
+    terms = terms_for(weights, targets)
     assert terms
     both = [compile_graph(backend, graph, weights) for backend in ("reference", "wgpu")]
     for plan in both:
@@ -109,6 +119,30 @@ def assert_adapted_alike(graph: Graph, weights: MadeUpWeights, targets: Iterable
         assert (np.abs(found - rows_of(both[0], batch)).max(axis=1) > 0.01).sum() == len(entries)
     for plan in both:
         plan.close()
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_a_single_output_that_waits_for_its_adapter(
+    gpu: Gpu, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr(linear_vec, "PATIENCE", 1 << 15)
+    weights = made_up()
+    graph = graph_of(weights, lambda g: added_and_multiplied(g, g.last(g.embed("a"))))
+    plan = WgpuBackend(PLUGINS, gpu).compile(graph, weights, LIMITS, no_progress)
+    plan.reserve(2)
+    plan.put_adapter(1, terms_for(weights, graph.nodes))
+    batch = batch_of([Part([3], 1), Part([5], 1, [1])][-rows:])
+    batch = with_adapters(replace(batch, outputs=np.array([rows - 1], np.int32)), [(rows - 1, 1, 0.5)])
+    expected = rows_of(plan, batch)
+    meeting(plan)
+    in_time = 0
+    for _ in range(20):
+        # Whether A x comes in time is a matter of how workgroups are scheduled.
+        with suppress(StepLostError):
+            np.testing.assert_array_equal(rows_of(plan, batch), expected)
+            in_time += 1
+        gpu.upload(meeting(plan)._adapted._state.in_vain, np.zeros(4, np.uint32))
+    assert in_time
 
 
 def test_experts_and_adapters_beside_them() -> None:

@@ -10,7 +10,7 @@ import pytest
 from shimmy.engine.load import automatic_kv_memory
 from shimmy.engine.offload import divided
 from shimmy.engine.settings import EngineSettings
-from shimmy.errors import ConfigError
+from shimmy.errors import ConfigError, GraphError
 from shimmy.graph.builder import Graph
 from shimmy.registry import Registry
 from shimmy.specs import BackendSpec
@@ -101,6 +101,19 @@ def test_settings_that_cannot_be_meant() -> None:
             compiled(on=engine, cpu_moe=True, n_cpu_moe=3)
     with pytest.raises(ConfigError, match="cpu_moe is set, but the model has no experts"):
         compiled(graph=DENSE, cpu_moe=True)
+
+
+def test_what_cannot_leave_is_told_with_the_setting() -> None:
+    def two_values(g: Graph) -> Any:
+        x = g.embed("token_embd")
+        with g.block(0):
+            y = g.linear(x, "attn_q")
+        with g.block(1):
+            return g.last(g.linear(y, "attn_q") + x)
+
+    with pytest.raises(GraphError, match="cannot be computed apart") as caught:
+        compiled(graph=graph_of(WEIGHTS, two_values), gpu_layers=1)
+    assert caught.value.hint == "Leave gpu_layers out."
 
 
 def test_nobody_can_compute_it() -> None:

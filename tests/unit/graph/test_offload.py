@@ -99,6 +99,23 @@ def test_rows_whose_logits_are_not_wanted_may_have_ended_before() -> None:
     np.testing.assert_array_equal(logits(parts), logits(early))
 
 
+def test_experts_that_have_nothing_to_do_with_each_other_leave_apart() -> None:
+    def two_mixtures(g: Graph) -> Any:
+        x = g.embed("token_embd")
+        with g.block(1):
+            chosen = g.top_experts(g.linear(x, "ffn_gate_inp"), mixture.USED, normalize=True)
+            y = g.expert_sum(g.expert_linear(x, "ffn_gate_exps", chosen), chosen)
+            z = g.expert_sum(g.expert_linear(x, "ffn_up_exps", chosen), chosen)
+            x = g.swiglu(g.slice(y, 0, mixture.WIDTH), g.slice(z, mixture.WIDTH, mixture.WIDTH))
+        return g.last(x)
+
+    graph = graph_of(WEIGHTS, two_mixtures)
+    parts = split(graph, experts_of=2)
+    assert parts is not None
+    assert [node.op for node in parts.graph.nodes].count("segment") == 2
+    np.testing.assert_array_equal(logits(parts), logits(graph))
+
+
 @pytest.mark.parametrize("wishes", [{}, {"keep_layers": 3}, {"keep_layers": 99}, {"experts_of": 1}])
 def test_nothing_leaves(wishes: dict[str, int]) -> None:
     assert split(GRAPH, **wishes) is None

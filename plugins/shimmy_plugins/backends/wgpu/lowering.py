@@ -192,7 +192,7 @@ class Lowering(ABC):
         rows: Sequence[int] = (),
         cost: Cost | None = None,
     ) -> None:
-        """Append a dispatch; all kernels end with the binding of the step, but those with angles."""
+        """Append a dispatch of kernels that have the same bindings; see :class:`.kernel.Dispatch`."""
         if not self.adapters:
             # While weights are loaded. With adapters, only what a step needs is compiled.
             for kernel in kernels:
