@@ -70,7 +70,11 @@ class _Merger:
                         tensors.setdefault(_weight(each), self._copied(source))
                 tensors[_weight(node)] = self._merged(node, term)
             if term.offset is not None:
-                tensors[f"{label}.bias"] = self._bias(node, term.offset)
+                tensors[_bias(node)] = self._bias(node, term.offset)
+                # A model has a bias in all layers or in none: a file that lacks some is taken for damaged.
+                for each in nodes.values():
+                    if _kind(each) == _kind(node) and "bias" not in each.weights:
+                        tensors.setdefault(_bias(each), np.zeros(self._rows(each), np.float32))
         return tensors
 
     def _copied(self, name: str) -> LazyTensor:
@@ -101,6 +105,9 @@ class _Merger:
             return change
         return self._fitted.weights.dequantize(node.weights["bias"]).ravel() + change
 
+    def _rows(self, node: Node) -> int:
+        return self._fitted.weights.shape(node.weights["weight"])[0]
+
     def _encoder(self, name: str, shape: tuple[int, ...], spec: QuantTypeSpec) -> Encoder:
         if spec.name.lower() in self._writable:
             return Encoder(spec)
@@ -114,6 +121,15 @@ class _Merger:
 def _weight(node: Node) -> str:
     """The name of a node's matrix where it is its own; architectures look for it first."""
     return f"{node.label}.weight"
+
+
+def _bias(node: Node) -> str:
+    return f"{node.label}.bias"
+
+
+def _kind(node: Node) -> str:
+    """``attn_q`` of any layer."""
+    return node.label.rpartition(".")[2]
 
 
 def _change(term: Term, *, embedding: bool) -> F32:
