@@ -90,7 +90,10 @@ def _best(card: ModelCard, plugins: Plugins) -> tuple[BackendSpec, str]:
     passed_over = [f"{name}: {problem}" for name, problem in problems.items() if problem]
     if not available:
         found = "; ".join(passed_over) or "none is loaded"
-        raise ConfigError(f"no compute backend can run here ({found}).")
+        raise ConfigError(
+            f"no compute backend can run here ({found}).",
+            hint="`shimmy plugins` shows what is loaded; engine_backend may name one that is slow.",
+        )
     if chosen := plugins.select_backend(card, available):
         return plugins.backends.get(chosen), "chosen by a plugin"
     return plugins.backends.get(available[0]), "; ".join(["best available", *passed_over])

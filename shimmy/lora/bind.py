@@ -17,6 +17,7 @@ from shimmy.graph.shapes import matrix
 from shimmy.huggingface.experts import split_expert
 from shimmy.huggingface.names import FromHuggingFace, TensorNames, Transform, Transposed
 from shimmy.lora.adapter import Adapter, Floats, Module, Part, adapter_errors
+from shimmy.lora.config import MERGE_IT
 
 F32 = NDArray[np.float32]
 
@@ -168,7 +169,7 @@ class _Binding:
     def _unknown(self, name: str, label: str) -> AdapterError:
         """Nothing of the base that can be adapted has this name."""
         if any(node.label == label for node in self._base.graph.nodes):
-            hint = "Merge the adapter into its base (merge_and_unload) and convert the result to GGUF."
+            hint = MERGE_IT
         else:
             hint = did_you_mean(label, self._targets)
         return self._error(

@@ -15,6 +15,9 @@ from shimmy.errors import AdapterError
 CONFIG = "adapter_config.json"
 _MOST_CONFIG_BYTES = 16 * 2**20
 
+#: What to do with an adapter of a kind that is not computed.
+MERGE_IT = "Merge it into its base (merge_and_unload), and serve the folder that save_pretrained writes."
+
 #: Fields that, when set, make another kind of adapter than ours, and what to say about each.
 _UNSUPPORTED = {
     "use_dora": "DoRA scales the base's own weights column by column, which shimmy does not compute",
@@ -88,7 +91,7 @@ def peft_config(path: Path, content: Mapping[str, Any]) -> LoraConfig:
     if kind != "LORA":
         raise AdapterError(
             f"{path}: peft_type is {kind!r:.40}, expected 'LORA'.",
-            hint="Other methods are not supported; merge the adapter into its base and convert that.",
+            hint=MERGE_IT,
         )
     _refuse_unsupported(path, content)
     return LoraConfig(
@@ -119,7 +122,7 @@ def _refuse_unsupported(path: Path, content: Mapping[str, Any]) -> None:
         if content.get(key):
             raise AdapterError(
                 f"{path}: has {key}: {problem}.",
-                hint="Merge the adapter into its base (merge_and_unload) and convert the result to GGUF.",
+                hint=MERGE_IT,
             )
     start = content.get("init_lora_weights")
     if isinstance(start, str) and start.lower().startswith(_CHANGED_BASE):

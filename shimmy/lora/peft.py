@@ -15,7 +15,7 @@ from typing import Any
 from shimmy.errors import AdapterError
 from shimmy.huggingface.safetensors import StoredTensor, read_headers
 from shimmy.lora.adapter import Adapter, Module, Part, adapter_errors
-from shimmy.lora.config import CONFIG, LoraConfig, peft_config, read_json
+from shimmy.lora.config import CONFIG, MERGE_IT, LoraConfig, peft_config, read_json
 from shimmy.lora.pairs import check_ranks
 
 WEIGHTS = "adapter_model.safetensors"
@@ -105,7 +105,9 @@ def _role(folder: Path, tensor: StoredTensor) -> tuple[str, str | None]:
             raise AdapterError(f"{folder}: {tensor.name!r} is a bias of A, which no trainer writes.")
         return match["module"], "b_bias" if match["what"] == "bias" else kind
     if "lora_magnitude_vector" in name:
-        raise AdapterError(f"{folder}: {tensor.name!r} belongs to DoRA, which shimmy does not compute.")
+        raise AdapterError(
+            f"{folder}: {tensor.name!r} belongs to DoRA, which shimmy does not compute.", hint=MERGE_IT
+        )
     if (match := _WHOLE.match(name)) and ".lora_" not in name:
         # A copy of the base's own embedding, which PEFT saves along, was not trained; a bias may have been.
         is_copy = match["base"] and match["what"] == "weight"

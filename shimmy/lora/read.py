@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from shimmy.registry import Registry
     from shimmy.specs import QuantTypeSpec
 
+_AGAIN = "It is damaged or incomplete: copy the whole folder that the trainer wrote, or save it again."
+
 
 def read_adapter(path: Path, quant_types: Registry[QuantTypeSpec]) -> Adapter:
     """The adapter in a folder, in a GGUF file, or of which ``path`` is the weight file; headers only.
@@ -24,7 +26,13 @@ def read_adapter(path: Path, quant_types: Registry[QuantTypeSpec]) -> Adapter:
         AdapterError: there is none, or it is broken, incomplete, or of another kind; says what and where.
         GGUFError: a GGUF file is broken.
     """
-    place = adapter_place(path)
+    try:
+        return _read(adapter_place(path), quant_types)
+    except AdapterError as error:
+        raise AdapterError(error.message, hint=error.hint or _AGAIN) from error
+
+
+def _read(place: Path, quant_types: Registry[QuantTypeSpec]) -> Adapter:
     if place.suffix == ".gguf":
         # Needs NumPy, which the server has no other use for.
         from shimmy.lora.gguf import read_gguf_adapter

@@ -69,7 +69,7 @@ def test_what_is_asked_for_and_cannot_run_is_an_error():
 
 
 def test_nothing_that_can_run_is_an_error():
-    with pytest.raises(ConfigError, match="no compute backend can run here .card: no GPU."):
+    with pytest.raises(ConfigError, match="no compute backend can run here .card: no GPU.. .shimmy plugins."):
         choose(CARD, JUDGE)
     with pytest.raises(ConfigError, match="none is loaded"):
         choose(JUDGE)

@@ -45,3 +45,4 @@ def test_refused(name: str) -> None:
     assert caught.match(f"(?s){BROKEN[name]}")
     # The message says which adapter it is about.
     assert name in str(caught.value)
+    assert caught.value.hint

@@ -14,6 +14,7 @@ from shimmy_plugins.backends.cpu.compiler import LOWER, lower, matrices
 from shimmy_plugins.backends.cpu.jit import Jit, Target
 from shimmy_plugins.backends.cpu.loading import PackedWeights
 from shimmy_plugins.backends.cpu.lowering import Lowering
+from shimmy_plugins.backends.cpu.memory import FREE_MEMORY
 from shimmy_plugins.backends.cpu.object_cache import ObjectCache
 from shimmy_plugins.backends.cpu.packed_cache import PackedCache
 from shimmy_plugins.backends.cpu.plan import Compiled, CpuPlan, CpuSegments, Executable
@@ -50,7 +51,9 @@ class CpuBackend:
         try:
             return self._load(kind, expand(graph, LOWER), weights, limits, target, progress)
         except MemoryError as error:
-            raise OutOfMemoryError(f"the model does not fit into memory: {error}.") from error
+            raise OutOfMemoryError(
+                f"the model does not fit into memory: {error}.", hint=FREE_MEMORY
+            ) from error
 
     def _load(
         self,

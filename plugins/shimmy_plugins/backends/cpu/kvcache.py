@@ -10,7 +10,7 @@ import numpy as np
 
 from shimmy.errors import OutOfMemoryError
 from shimmy.graph.kv import SCALE_GROUP
-from shimmy_plugins.backends.cpu.memory import ALIGNMENT, mapped, require_memory, round_up
+from shimmy_plugins.backends.cpu.memory import ALIGNMENT, FREE_MEMORY, mapped, require_memory, round_up
 
 #: Positions in a block: two vectors.
 BLOCK_TOKENS = 32
@@ -129,7 +129,7 @@ def _allocate(count: int, size: int) -> list[mmap.mmap]:
     try:
         return [mapped(size) for _ in range(count)]
     except OSError as error:
-        raise OutOfMemoryError(f"{what}: the system refuses it ({error}).") from error
+        raise OutOfMemoryError(f"{what}: the system refuses it ({error}).", hint=FREE_MEMORY) from error
 
 
 def _address(chunk: mmap.mmap) -> int:

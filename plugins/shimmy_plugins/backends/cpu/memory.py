@@ -19,6 +19,8 @@ from shimmy_plugins.backends.cpu.values import LANES
 LARGE = 4 << 20
 #: A cache line, also the widest vector.
 ALIGNMENT = 64
+#: What to do where there is too little.
+FREE_MEMORY = "Close other programs, take a smaller model or lower the context."
 
 
 def round_up(number: int, multiple: int = LANES) -> int:
@@ -59,5 +61,5 @@ def require_memory(what: str, needed: int) -> None:
     if needed > available:
         raise OutOfMemoryError(
             f"{what}: {needed / 2**20:.0f} MiB are needed, {available / 2**20:.0f} MiB are free.",
-            hint="Close other programs, take a smaller model or lower the context.",
+            hint=FREE_MEMORY,
         )
