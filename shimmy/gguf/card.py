@@ -12,7 +12,7 @@ from typing import Any
 
 from shimmy.errors import GGUFError
 from shimmy.gguf.reader import GGUFFile
-from shimmy.gguf.types import type_name, types_by_id
+from shimmy.gguf.types import HOW_TO_ADD, no_plugin_provides, type_name, types_by_id
 from shimmy.registry import Registry
 from shimmy.specs import QuantTypeSpec
 
@@ -64,12 +64,11 @@ def read_card(file: GGUFFile, *, name: str, source: str, quant_types: Registry[Q
 
 
 def why_unreadable(file: GGUFFile, quant_types: Registry[QuantTypeSpec]) -> str | None:
-    """The first tensor of a type that no plugin provides, as a sentence; None if there is none."""
+    """The first tensor of a type that no plugin provides, and what would add it; None if there is none."""
     specs = types_by_id(quant_types)
     for tensor in file.tensors.values():
         if tensor.ggml_id not in specs:
-            kind = type_name(tensor.ggml_id)
-            return f"no plugin provides the quant type {kind} of its tensor {tensor.name!r:.90}."
+            return f"{no_plugin_provides(tensor.name, tensor.ggml_id)}. {HOW_TO_ADD}"
     return None
 
 

@@ -6,6 +6,12 @@ from shimmy.errors import PluginError
 from shimmy.registry import Registry
 from shimmy.specs import QuantTypeSpec
 
+#: What makes a file of a type usable that no plugin provides.
+HOW_TO_ADD = (
+    "Install or enable a plugin that registers the type (`shimmy init quant NAME` writes one to begin with), "
+    "or take a file of another type."
+)
+
 
 def types_by_id(registry: Registry[QuantTypeSpec]) -> dict[int, QuantTypeSpec]:
     """The registered quant types by ggml id; a PluginError if two claim the same one."""
@@ -30,3 +36,10 @@ def type_name(ggml_id: int) -> str:
         return str(GGMLQuantizationType(ggml_id).name)
     except ValueError:
         return f"type {ggml_id}"
+
+
+def no_plugin_provides(tensor: str, ggml_id: int) -> str:
+    """What is wrong with a tensor of a type that is not registered, as the beginning of a sentence."""
+    known = type_name(ggml_id)
+    kind = f"with ggml's id {ggml_id}" if known == f"type {ggml_id}" else f"{known} (id {ggml_id} in ggml)"
+    return f"tensor {tensor!r:.90} is of the quant type {kind}, which no plugin provides"

@@ -12,7 +12,7 @@ from shimmy.errors import GGUFError
 from shimmy.gguf.content import Progress, content_of
 from shimmy.gguf.quant import AffineRun, FloatRun, QuantType, RunnableQuantType, UnpackedQuantType
 from shimmy.gguf.reader import GGUFFile
-from shimmy.gguf.types import type_name, types_by_id
+from shimmy.gguf.types import HOW_TO_ADD, no_plugin_provides, type_name, types_by_id
 from shimmy.registry import Registry
 from shimmy.specs import QuantTypeSpec
 
@@ -119,9 +119,8 @@ class Weights:
             return spec
         known = ", ".join(sorted(spec.name for spec in self._specs.values())) or "none"
         raise GGUFError(
-            f"{self._file.path}: tensor {name!r} is of type {type_name(ggml_id)} (ggml id {ggml_id}), "
-            f"which no quant plugin provides; available: {known}.",
-            hint="Install or enable a plugin that registers this quant type, or take a file of another type.",
+            f"{self._file.path}: {no_plugin_provides(name, ggml_id)}; available: {known}.",
+            hint=HOW_TO_ADD,
         )
 
     def _load(self, spec: QuantTypeSpec) -> QuantType:

@@ -1,5 +1,6 @@
 """The catalog over sources made on the spot; files are tiny but real GGUF."""
 
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from shimmy.discovery import catalog as catalog_module
 from shimmy.discovery.catalog import Catalog, FoundModel, Skipped
 from shimmy.errors import ConfigError, ModelError, ModelNotFoundError
 from shimmy.gguf.reader import open_gguf
-from shimmy.gguf.writer import write_gguf
+from shimmy.gguf.writer import RawTensor, write_gguf
 from shimmy.plugins import PluginChoice, load_plugins
 from shimmy.settings import Settings
 from shimmy.specs import ArchitectureSpec, DiscoverySourceSpec
@@ -158,18 +159,21 @@ def test_what_is_no_usable_model_is_skipped_with_a_reason(model, changes: dict, 
         catalog.get("odd")
 
 
-def test_a_quant_type_that_no_plugin_provides_is_a_reason(model):
+@pytest.mark.parametrize(("ggml_id", "kind"), [(1, r"F16 \(id 1 in ggml\)"), (99, "with ggml's id 99")])
+def test_a_quant_type_that_no_plugin_provides_is_a_reason(model, ggml_id: int, kind: str):
     found = model("half.gguf")
-    write_gguf(found.path, METADATA, {"token_embd.weight": np.ones((4, 32), np.float16)})
+    write_gguf(found.path, METADATA, {"token_embd.weight": RawTensor(bytes(256), ggml_id, (4, 32))})
     catalog = catalog_of(found, model("tiny.gguf"))
     assert [card.name for card in catalog.models()] == ["tiny"]
-    reason = "no plugin provides the quant type F16 of its tensor 'token_embd.weight'."
-    assert catalog.skipped == [Skipped(found.path, "toys", reason)]
+    [row] = catalog.skipped
+    assert (row.path, row.source) == (found.path, "toys")
     assert catalog.default().name == "tiny"
-    with pytest.raises(
-        ModelError, match="model 'half' cannot be used: no plugin provides the quant type F16"
-    ):
+    with pytest.raises(ModelError, match="model 'half' cannot be used: ") as error:
         catalog.get("half")
+    for told in (row.reason, str(error.value)):
+        # The tensor, its type, and what would add it.
+        assert re.search(f"tensor 'token_embd.weight' is of the quant type {kind}, which no plugin", told)
+        assert "plugin that registers the type (`shimmy init quant NAME`" in told
 
 
 def test_broken_and_vanished_files_are_skipped(tmp_path):

@@ -105,7 +105,7 @@ def test_rows_that_are_none(weights, rows):
 
 def test_an_unsupported_type_is_named(weights):
     with pytest.raises(
-        GGUFError, match=r"'odd' is of type Q4_K \(ggml id 12\), .* available: F32, I8, Q8_0"
+        GGUFError, match=r"'odd' is of the quant type Q4_K \(id 12 in ggml\), .* available: F32, I8, Q8_0"
     ) as caught:
         weights.dequantize("odd")
     assert "plugin" in caught.value.hint
