@@ -33,13 +33,13 @@ class BlockType:
 
     def to_run(self, blocks: NDArray[np.uint8], rows: int) -> AffineRun:
         """Blocks of whole rows -> codes, scales and offsets by row."""
-        parts = self.unpack(_NumpyBlock(blocks))
-        elements, factors = parts.codes.array.shape[1], parts.scales.factors
-        offsets = parts.offsets
+        block = _NumpyBlock(blocks)
+        parts = self.unpack(block).by_group(block)
+        factors, offsets = parts.scales.factors, parts.offsets
         return AffineRun(
             codes=parts.codes.array.reshape(rows, -1),
             bits=parts.bits,
-            group=elements // (factors.array.shape[1] if factors else 1),
+            group=parts.codes.count // (factors.count if factors else 1),
             scales=_by_row(parts.scales, rows),
             offsets=offsets if isinstance(offsets, int) else _by_row(offsets, rows),
             codebook=parts.codebook,
@@ -101,6 +101,10 @@ class _NumpyBytes:
     """The same bytes of all blocks: (blocks, bytes) of uint8, contiguous."""
 
     array: _Array
+
+    @property
+    def count(self) -> int:
+        return int(self.array.shape[1])
 
     def field(self, first: int, bits: int) -> _NumpyBytes:
         words = self._words()

@@ -12,14 +12,19 @@ There are three levels, each optional beyond the first:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Generic, Protocol, Self, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from shimmy.errors import PluginError
+
 Bytes8: TypeAlias = "NDArray[np.uint8] | NDArray[np.int8]"
 Units: TypeAlias = "NDArray[np.float16] | NDArray[np.float32] | NDArray[np.uint8]"
+
+#: Columns that may share a scale in a run layout, the width of codes, and that of codes with a codebook.
+GROUPS, MOST_BITS, CODEBOOK_BITS = (16, 32), 8, 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,11 @@ class Scales:
     """(rows, columns / group) of uint8 or int8; unit * factor is exact in F32."""
     factor_bits: int = 8
     """4: factors are uint8 below 16, so that engines may store two in a byte."""
+
+    @property
+    def groups(self) -> int:
+        """Groups of columns in a row."""
+        return int((self.units if self.factors is None else self.factors).shape[1])
 
     def values(self) -> NDArray[np.float32]:
         """(rows, columns / group)."""
@@ -71,6 +81,25 @@ class AffineRun:
     codebook: tuple[int, ...] = ()
     """For each code, of at most 4 bits, a number from 0 to 255; empty if codes are numbers themselves."""
 
+    def __post_init__(self) -> None:
+        if self.group not in GROUPS or not 1 <= self.bits <= MOST_BITS:
+            raise PluginError(
+                f"a run layout has codes of {self.bits} bits in groups of {self.group} columns; "
+                f"expected 1 to {MOST_BITS} bits, and groups of 16 or 32 columns."
+            )
+        if self.codebook and (self.bits > CODEBOOK_BITS or len(self.codebook) != 2**self.bits):
+            raise PluginError(
+                f"a run layout has a codebook of {len(self.codebook)} numbers for codes of {self.bits} bits; "
+                f"expected codes of at most {CODEBOOK_BITS} bits, and a number for each."
+            )
+        groups = self.codes.shape[1] // self.group
+        for scales in (self.scales, self.offsets):
+            if isinstance(scales, Scales) and scales.groups != groups:
+                raise PluginError(
+                    f"a run layout has scales or offsets for {scales.groups} groups of columns in a row; "
+                    f"expected {groups} groups of {self.group}."
+                )
+
     def numbers(self) -> NDArray[np.uint8]:
         """(rows, columns): what scales multiply."""
         return np.array(self.codebook, np.uint8)[self.codes] if self.codebook else self.codes
@@ -108,6 +137,11 @@ class RunnableQuantType(QuantType, Protocol):
 
 class Bytes(Protocol):
     """Some bytes of a block, next to each other, computed all alike."""
+
+    @property
+    def count(self) -> int:
+        """How many they are."""
+        ...
 
     def field(self, first: int, bits: int) -> Self:
         """From each byte, ``bits`` bits from bit ``first`` on, as a number."""
@@ -156,11 +190,15 @@ class BlockScales(Generic[B, H_co]):
 
     unit: H_co
     factors: B | None = None
-    """One byte per group; None if the block is a single group."""
+    """One byte per group; None if all of the block has the unit itself."""
     signed: bool = False
     """Whether the factors are int8."""
     factor_bits: int = 8
     """4: they are below 16."""
+
+    def or_factors(self, factors: B) -> Self:
+        """With these factors where there are none."""
+        return replace(self, factors=factors) if self.factors is None else self
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +210,21 @@ class BlockParts(Generic[B, H_co]):
     scales: BlockScales[B, H_co]
     offsets: BlockScales[B, H_co] | int
     codebook: tuple[int, ...] = ()
+
+    def by_group(self, block: Block[B, H_co]) -> Self:
+        """The same, with factors of 1 where a scale or offset is that of several groups."""
+        offsets = self.offsets
+        both = (self.scales,) if isinstance(offsets, int) else (self.scales, offsets)
+        counts = [each.factors.count for each in both if each.factors is not None]
+        groups = max(counts, default=self.codes.count // max(GROUPS))
+        if groups <= 1:
+            return self
+        ones = block.bytes(0, groups).field(0, 0) ^ 1
+        return replace(
+            self,
+            scales=self.scales.or_factors(ones),
+            offsets=offsets if isinstance(offsets, int) else offsets.or_factors(ones),
+        )
 
 
 @runtime_checkable

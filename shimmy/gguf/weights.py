@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from shimmy.errors import GGUFError
+from shimmy.errors import GGUFError, PluginError
 from shimmy.gguf.content import Progress, content_of
 from shimmy.gguf.quant import AffineRun, FloatRun, QuantType, RunnableQuantType, UnpackedQuantType
 from shimmy.gguf.reader import GGUFFile
@@ -81,11 +81,20 @@ class Weights:
             return quant.dequantize_blocks(blocks).reshape(count, -1)
 
     def run_layout(self, name: str, rows: slice | None = None) -> AffineRun | FloatRun:
-        """The compact layout of some rows; float32 where the type offers none. Raises as ``dequantize``."""
+        """The compact layout of some rows; float32 where the type offers none.
+
+        Raises:
+            GGUFError, ValueError: as ``dequantize``.
+            PluginError: its type gives what no engine could run.
+        """
         quant, blocks, count = self._blocks(name, rows)
         with _damage_shows_in_numbers():
             if isinstance(quant, RunnableQuantType):
-                return quant.to_run(blocks, count)
+                try:
+                    return quant.to_run(blocks, count)
+                except PluginError as error:
+                    kind = self.info(name).type
+                    raise PluginError(f"tensor {name!r} of type {kind}: {error.message}") from error
             return FloatRun(quant.dequantize_blocks(blocks).reshape(count, -1))
 
     def unpacked_type(self, name: str) -> UnpackedQuantType | None:

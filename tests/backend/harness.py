@@ -54,7 +54,8 @@ __all__ = [
 PLUGINS = load_plugins()
 
 #: How much larger than in the file packed weights may be. Types that take weights from a grid, or five from a
-#: byte, have each weight by itself there.
+#: byte, have each weight by itself there; those with a scale for more than 32 weights
+#: have a byte more for each 32.
 LARGER = {
     "IQ1_S": 2.16,
     "IQ1_M": 2.08,
@@ -65,6 +66,8 @@ LARGER = {
     "IQ3_S": 1.26,
     "TQ1_0": 1.38,
     "TQ2_0": 1.13,
+    "Q2_0": 1.12,
+    "Q1_0": 1.23,
 }
 LARGER_OTHERS = 1.04
 

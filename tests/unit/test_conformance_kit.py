@@ -15,6 +15,8 @@ import pytest
 from shimmy import hookimpl
 from shimmy.engine.plan import FinishedStep
 from shimmy.engine.reference import ReferenceBackend
+from shimmy.gguf.blocks import BlockType
+from shimmy.gguf.quant import BlockParts, BlockScales
 from shimmy.plugins import PluginChoice, load_plugins
 from shimmy.specs import QuantTypeSpec
 from shimmy.testing import ArchitectureConformance, BackendConformance, QuantConformance
@@ -113,6 +115,31 @@ def test_wrong_types_are_found(test: str):
 def test_codes_wider_than_told_are_found():
     with pytest.raises(AssertionError, match="a code is 15, of 3 bits"):
         quant(to_run=wide).test_the_run_layout_has_the_same_numbers()
+
+
+def one_of_each(block):
+    """64 weights with a scale and an offset."""
+    codes = block.join(block.bytes(4, 32).field(0, 4), block.bytes(4, 32).field(4, 4))
+    return BlockParts(codes, 4, BlockScales(block.half(0)), BlockScales(block.half(2)))
+
+
+def one_offset(block):
+    """128 weights with a scale of 16 each, and an offset of all."""
+    codes = block.bytes(12, 32).spread(2)
+    return BlockParts(codes, 2, BlockScales(block.half(0), block.bytes(2, 8)), BlockScales(block.half(10)))
+
+
+@pytest.mark.parametrize(
+    ("unpack", "elements", "size"), [(one_of_each, 64, 36), (one_offset, 128, 44)], ids=["64", "128"]
+)
+def test_a_scale_may_be_for_more_than_engines_have_one_for(unpack, elements: int, size: int, tmp_path: Path):
+    kind = BlockType(unpack)
+    members = {name: getattr(kind, name) for name in ("dequantize_blocks", "to_run", "unpack")}
+    tests = quant(**members, block_elements=elements, block_bytes=size)
+    tests.test_the_run_layout_has_the_same_numbers()
+    tests.test_unpack_is_what_numpy_computes()
+    tests.test_rows_of_a_tensor(tmp_path)
+    tests.test_engines_compute_with_it(tmp_path)
 
 
 def test_an_oracle_is_needed():

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from shimmy.gguf.quant import AffineRun, B, Block, BlockScales, FloatRun, H_co
+    from shimmy.gguf.quant import B, Block, BlockScales, FloatRun, H_co
 
 #: What the codes of IQ4_NL and IQ4_XS stand for.
 IQ4_VALUES = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
@@ -68,22 +68,6 @@ def k_scales(block: Block[B, H_co]) -> tuple[BlockScales[B, H_co], BlockScales[B
     scales = block.join(first.field(0, 6), split.field(0, 4) | first.field(6, 2) << 4)
     minimums = block.join(second.field(0, 6), split.field(4, 4) | second.field(6, 2) << 4)
     return BlockScales(block.half(0), scales), BlockScales(block.half(2, negative=True), minimums)
-
-
-def ternary_run(codes: NDArray[np.uint8], scale: NDArray[np.uint8]) -> AffineRun:
-    """A run with a row for each block.
-
-    Args:
-        codes: (blocks, 256) of 0 to 2 for -1 to 1, or 3 for 2.
-        scale: (blocks, 2), the bytes of a float16.
-    """
-    import numpy as np
-
-    from shimmy.gguf.quant import AffineRun, Scales
-
-    # There is one scale for all groups: a unit of the block, once for each of them.
-    once = np.ones((len(codes), 8), np.uint8)
-    return AffineRun(codes, 2, 32, Scales(np.ascontiguousarray(scale).view("<f2"), once), 1)
 
 
 def quantize(weights: NDArray[np.float32], name: str) -> NDArray[np.uint8]:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from shimmy import hookimpl
 from shimmy.specs import QuantTypeSpec
-from shimmy_plugins.quants._blocks import ternary_run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,10 +41,15 @@ def run(blocks: NDArray[np.uint8]) -> AffineRun:
     """(blocks, bytes) -> a run with a row for each block."""
     import numpy as np
 
+    from shimmy.gguf.quant import AffineRun, Scales
+
     digits = []
     for first, end, count in ((0, 32, 5), (32, 48, 5), (48, 52, 4)):
         # What is left of the byte is a fraction of 256: times 3, its whole part is the next digit.
         powers = np.array([3**i for i in range(count)], np.uint8)[:, None]
         left = (blocks[:, None, first:end] * powers).astype(np.uint16)
         digits.append((left * 3 >> 8).astype(np.uint8).reshape(len(blocks), -1))
-    return ternary_run(np.concatenate(digits, axis=1), blocks[:, 52:])
+    # There is one scale for all groups: a unit of the block, once for each of them.
+    units = np.ascontiguousarray(blocks[:, 52:]).view("<f2")
+    scales = Scales(units, np.ones((len(blocks), 8), np.uint8))
+    return AffineRun(np.concatenate(digits, axis=1), 2, 32, scales, 1)

@@ -15,14 +15,11 @@ from typing import TYPE_CHECKING
 
 from shimmy import hookimpl
 from shimmy.specs import QuantTypeSpec
-from shimmy_plugins.quants._blocks import ternary_run
+from shimmy_plugins.quants._blocks import two_bits
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from shimmy.gguf.blocks import ArrayType
-    from shimmy.gguf.quant import AffineRun
+    from shimmy.gguf.blocks import BlockType
+    from shimmy.gguf.quant import B, Block, BlockParts, H_co
 
 
 @hookimpl
@@ -31,17 +28,15 @@ def register_quant_types(register: Callable[[QuantTypeSpec], None]) -> None:
     register(QuantTypeSpec("TQ2_0", ggml_id=35, block_elements=256, block_bytes=66, load=load))
 
 
-def load() -> ArrayType:
+def load() -> BlockType:
     """The type itself."""
-    from shimmy.gguf.blocks import ArrayType
+    from shimmy.gguf.blocks import BlockType
 
-    return ArrayType(run)
+    return BlockType(unpack)
 
 
-def run(blocks: NDArray[np.uint8]) -> AffineRun:
-    """(blocks, bytes) -> a run with a row for each block."""
-    import numpy as np
+def unpack(block: Block[B, H_co]) -> BlockParts[B, H_co]:
+    """Take a block apart."""
+    from shimmy.gguf.quant import BlockParts, BlockScales
 
-    shifts = np.arange(0, 8, 2, dtype=np.uint8)[:, None]
-    codes = blocks[:, :64].reshape(-1, 2, 1, 32) >> shifts & np.uint8(3)
-    return ternary_run(codes.reshape(len(blocks), -1), blocks[:, 64:])
+    return BlockParts(two_bits(block, 0), 2, BlockScales(block.half(64)), 1)

@@ -39,6 +39,12 @@ def offsets_of_another_kind(block):
     return BlockParts(codes, 8, BlockScales(block.half(0)), BlockScales(block.half(34, negative=True)))
 
 
+def wide(block):
+    """128 weights with a scale of 16 each, and one offset."""
+    codes = block.bytes(12, 32).spread(2)
+    return BlockParts(codes, 2, BlockScales(block.half(0), block.bytes(2, 8)), BlockScales(block.half(10)))
+
+
 def half_words(block):
     """A scale for 16 columns, in two bytes."""
     codes = block.join(block.bytes(4, 16).field(0, 4), block.bytes(4, 16).field(4, 4))
@@ -48,8 +54,18 @@ def half_words(block):
 ODD = [
     QuantTypeSpec("THIRDS", 90, 64, 31, lambda: BlockType(thirds)),
     QuantTypeSpec("INVERSE", 91, 32, 36, lambda: BlockType(offsets_of_another_kind)),
+    QuantTypeSpec("WIDE", 94, 128, 44, lambda: BlockType(wide)),
 ]
-TYPES = [spec for spec in PLUGINS.quant_types if isinstance(spec.load(), UnpackedQuantType)] + ODD
+#: With factors of a block that are no whole words.
+SHORT = PLUGINS.quant_types.get("Q2_0")
+TYPES = [
+    *(
+        spec
+        for spec in PLUGINS.quant_types
+        if isinstance(spec.load(), UnpackedQuantType) and spec is not SHORT
+    ),
+    *ODD,
+]
 
 
 @contextmanager
@@ -97,6 +113,7 @@ class NumpyOnly:
 @pytest.mark.parametrize(
     "spec",
     [
+        SHORT,
         QuantTypeSpec("HALF WORDS", 92, 32, 20, lambda: BlockType(half_words)),
         QuantTypeSpec("NUMPY ONLY", 93, 64, 31, lambda: NumpyOnly(BlockType(thirds))),
     ],

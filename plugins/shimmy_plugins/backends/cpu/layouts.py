@@ -149,7 +149,6 @@ def layout_of(run: Run) -> Layout:
     assert len(spans) < 2, "scales and offsets have their units for the same columns"
     columns = max(spans, default=STRIP_COLUMNS)
     assert columns % STRIP_COLUMNS == 0, "a unit is for whole strips"
-    assert not run.codebook or len(run.codebook) == 2**run.bits <= 16, "a codebook is for 4 bits at most"
     return AffineLayout(run.bits, run.group, columns, scales, offsets, run.codebook)
 
 

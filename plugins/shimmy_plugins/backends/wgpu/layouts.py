@@ -11,7 +11,6 @@ from typing import ClassVar, Literal, TypeAlias
 
 import numpy as np
 
-from shimmy.errors import PluginError
 from shimmy.gguf.quant import AffineRun, FloatRun, Scales
 
 Run: TypeAlias = AffineRun | FloatRun
@@ -22,8 +21,6 @@ BLOCK = 32
 WORD = 4
 _MOST_INT8 = 127
 _HALF_BYTE = 4
-#: Codes that have a number in a codebook are of so many bits.
-_CODEBOOK_BITS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,12 +198,7 @@ def padded(columns: int) -> int:
 
 
 def layout_of(run: Run) -> GpuLayout:
-    """The layout for a tensor with such rows.
-
-    Raises:
-        PluginError: groups are of neither 16 nor 32 columns, or codes are not of 1 to 8 bits, of 1 to 4
-            where a codebook has numbers for them.
-    """
+    """The layout for a tensor with such rows."""
     if isinstance(run, FloatRun):
         names: dict[np.dtype[np.generic], Literal["f32", "f16", "bf16"]] = {
             np.dtype(np.float32): "f32",
@@ -214,16 +206,6 @@ def layout_of(run: Run) -> GpuLayout:
             np.dtype(np.uint16): "bf16",
         }
         return FloatLayout(names[run.values.dtype])
-    if run.group not in (16, 32) or not 1 <= run.bits <= 8:
-        raise PluginError(
-            f"a run layout has codes of {run.bits} bits in groups of {run.group} columns; "
-            "expected 1 to 8 bits, and groups of 16 or 32 columns."
-        )
-    if run.codebook and (run.bits > _CODEBOOK_BITS or len(run.codebook) != 2**run.bits):
-        raise PluginError(
-            f"a run layout has a codebook of {len(run.codebook)} numbers for codes of {run.bits} bits; "
-            f"expected codes of at most {_CODEBOOK_BITS} bits, and a number for each."
-        )
     groups = run.codes.shape[1] // run.group
     offsets = run.offsets if isinstance(run.offsets, int) else _scale_layout(run.offsets, groups)
     return AffineLayout(run.bits, run.group, _scale_layout(run.scales, groups), offsets, run.codebook)

@@ -149,7 +149,8 @@ def unpacking(quant: UnpackedQuantType, layout: AffineLayout) -> Unpacking | Non
     """How the GPU takes blocks of this type apart, into this layout; None if only NumPy can."""
     recorder = _Recorder()
     try:
-        parts = quant.unpack(_RecordedBlock(recorder))
+        block = _RecordedBlock(recorder)
+        parts = quant.unpack(block).by_group(block)
         sources = _sources(recorder, parts, layout)
     except CannotUnpackError:
         return None

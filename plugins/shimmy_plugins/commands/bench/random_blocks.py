@@ -29,6 +29,8 @@ SCALES: dict[str, dict[int, float]] = {
     "IQ2_XS": {0: 1.0},
     "IQ2_XXS": {0: 1.0},
     "IQ1_S": {0: 1.0},
+    "Q1_0": {0: 1.0},
+    "Q2_0": {0: 1.0},
     "TQ1_0": {52: 1.0},
     "TQ2_0": {64: 1.0},
 }
@@ -36,6 +38,8 @@ SCALES: dict[str, dict[int, float]] = {
 QUARTERS = {"IQ1_M": 48}
 #: The byte of a block that holds its scale as an exponent of 2, less 128.
 EXPONENTS = {"MXFP4": 0}
+#: Where codes of two bits mean -1, 0 and 1; the fourth, which means 2, is made another 0.
+TERNARY = {"TQ2_0": slice(0, 64), "Q2_0": slice(2, 18)}
 FLOATS = ("F32", "F16", "BF16")
 #: Enough blocks to know the spread of their weights.
 _CALIBRATION_BLOCKS = 512
@@ -75,9 +79,8 @@ def _blocks(
         quarters = scales.astype("<f2").view("<u2")[:, None] >> np.arange(0, 16, 4) & 15
         blocks[:, at] = blocks[:, at] & 15 | quarters << 4
         return blocks
-    if spec.name == "TQ2_0":
-        # Codes of two bits mean -1, 0 and 1; the fourth, which would mean 2, is another 0.
-        codes = blocks[:, :64]
+    if spec.name in TERNARY:
+        codes = blocks[:, TERNARY[spec.name]]
         codes &= ~((codes & codes >> 1 & 0x55) << 1)
     for offset, factor in SCALES[spec.name].items():
         field = (scales * factor).astype("<f2")

@@ -99,7 +99,8 @@ class Unpacker:
             row_blocks, size = f.size("row_blocks"), f.size("block_bytes")
             with e.loop(0, f.size("rows")) as row, e.loop(0, row_blocks) as b:
                 block = row * row_blocks + b
-                parts = quant.unpack(_NativeBlock(f.pointer("blocks", I8) + block * size))
+                native = _NativeBlock(f.pointer("blocks", I8) + block * size)
+                parts = quant.unpack(native).by_group(native)
                 column = row * f.size("codes_stride") + b * parts.codes.count
                 parts.codes.store(f.pointer("codes", I8) + column)
                 for name, scales in (("scale", parts.scales), ("offset", parts.offsets)):
