@@ -47,6 +47,8 @@ class HuggingFaceSpec:
     """Whether it has rotary positions."""
     ignored: tuple[str, ...] = ()
     """Ends of the names of tensors that are no weights."""
+    other_modules: tuple[str, ...] = ()
+    """Modules besides the language model, of models that see or hear too; they are left out."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,9 @@ from shimmy.graph.scaling import PLAIN, RopeScaling
 from shimmy.graph.shapes import Shape
 from shimmy.graph.tensors import TensorTable
 
+#: Tensors that a message names.
+_MOST_NAMED = 3
+
 
 class Architecture(Protocol):
     """A model architecture: parameters read from the metadata, and the graph they describe."""
@@ -218,10 +221,11 @@ class Graph:
         return Value(self, node.index, shape)
 
     def _origin(self, inputs: Iterable[Value]) -> str:
-        """For people: the tensors that made the inputs, one of which has the wrong shape."""
+        """For people: the nearest tensors that made the inputs, one of which may have the wrong shape."""
         made: dict[str, Shape] = {}
         waiting = [value.index for value in inputs]
-        while waiting:
+        # What the residual stream has come to, each layer has made.
+        while waiting and len(made) < _MOST_NAMED:
             node = self.nodes[waiting.pop(0)]
             if tensor := node.weights.get("weight"):
                 made[tensor] = self.tensors.shape(tensor)

@@ -50,9 +50,9 @@ class FolderModel:
         self.architecture = self.spec.names[0]
         self._config_path = folder.path / CONFIG
         for key, values in self.reading.expected.items():
-            if key in folder.config and folder.config[key] not in values:
+            if key in self.config and self.config[key] not in values:
                 raise ModelError(
-                    f"{self._config_path}: {key!r} is {folder.config[key]!r:.40}, but {self.architecture!r} "
+                    f"{self._config_path}: {key!r} is {self.config[key]!r:.40}, but {self.architecture!r} "
                     f"computes {' or '.join(map(repr, values))}.",
                     hint="Such a model needs an architecture plugin of its own.",
                 )
@@ -123,7 +123,8 @@ class FolderModel:
         if not self.reading.rotary:
             return None
         context = self._value(self.reading.keys["context_length"])
-        return self._located(lambda: rotation(self.config, context=context))
+        head = self.config.get("head_dim") or self.reading.defaults.get("head_dim")
+        return self._located(lambda: rotation({**self.config, "head_dim": head}, context=context))
 
     def rope_tensors(self) -> dict[str, NDArray[np.float32]]:
         """Divisors of frequencies, which the folder has as numbers in config.json, by GGUF name."""

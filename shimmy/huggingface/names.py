@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 #: Rearranges the output rows (the first axis) of a weight, of B, or of a bias.
 Transform: TypeAlias = "Callable[[NDArray[Any]], NDArray[Any]]"
 
+_WITHIN = "language_model."
 _LAYER = re.compile(r"(?<=\.)(\d+)(?=\.)")
 
 
@@ -93,7 +94,8 @@ class TensorNames:
         Raises:
             ModelError: the model has no such layer, or the architecture no such module.
         """
-        if found := self._map.get_name(module):
+        # Where it is a part of a model that sees too, the language model's names are else its own.
+        if found := self._map.get_name(module) or self._map.get_name(module.replace(_WITHIN, "", 1)):
             return str(found)
         if module == _HEAD:
             # The table leaves it out where models share the embedding's matrix; fine-tunes may not.

@@ -154,9 +154,10 @@ def _named(model: FolderModel) -> Iterator[tuple[str, Stored]]:
 
 
 def _split(model: FolderModel) -> Iterator[tuple[str, StoredTensor | HalfTensor]]:
-    """The folder's weights, but for what is computed."""
+    """The language model's weights, but for what is computed."""
+    others = set(model.reading.other_modules)
     for name, stored in model.folder.tensors.items():
-        if not name.endswith((*_BUFFERS, *model.reading.ignored)):
+        if others.isdisjoint(name.split(".")) and not name.endswith((*_BUFFERS, *model.reading.ignored)):
             yield from split_stacked(name, stored)
 
 

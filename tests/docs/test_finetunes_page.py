@@ -36,4 +36,6 @@ def test_the_architectures_are_those_of_the_plugins(plugins: Plugins):
     classes = {
         name for spec in plugins.architectures if spec.huggingface for name in spec.huggingface.classes
     }
-    assert set(re.findall(r"`(\w+(?:ForCausalLM|LMHeadModel))`", page(PAGE))) == classes
+    assert (
+        set(re.findall(r"`(\w+(?:ForCausalLM|LMHeadModel|ForConditionalGeneration))`", page(PAGE))) == classes
+    )

@@ -32,8 +32,23 @@ class Gemma3(Gemma2):
     head_norms = True
 
 
+#: What it means that ``text_config`` leaves a key out: the models that see too say only how they differ.
+TEXT_DEFAULTS = {
+    "vocab_size": 262208,
+    "max_position_embeddings": 131072,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "query_pre_attn_scalar": 256,
+    "rope_theta": 1e6,
+}
+
+
 def derive(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """As for Gemma 2; and how local layers rotate, where it is told by kinds of layers."""
+    """As for Gemma 2; how local layers rotate, where it is told by kinds of layers; and the language model
+    of one that sees too, which has a config of its own."""
+    if "text_config" in config:
+        text = {**TEXT_DEFAULTS, **config["text_config"]}
+        return {**text, **derive(text)}
     kinds = config.get("rope_parameters") or {}
     if "sliding_attention" not in kinds:
         return gemma2.derive(config)
@@ -47,10 +62,11 @@ def derive(config: Mapping[str, Any]) -> Mapping[str, Any]:
 @hookimpl
 def register_architectures(register: Callable[[ArchitectureSpec], None]) -> None:
     reading = HuggingFaceSpec(
-        classes=("Gemma3ForCausalLM",),
+        classes=("Gemma3ForCausalLM", "Gemma3ForConditionalGeneration"),
         keys=gemma2.GEMMA2_KEYS | {"rope.freq_base_swa": "rope_local_base_freq"},
         defaults=gemma2.GEMMA2_DEFAULTS | {"rope_local_base_freq": 10000.0},
         expected=gemma2.GEMMA2_EXPECTED,
         derive=derive,
+        other_modules=("vision_tower", "multi_modal_projector"),
     )
     register(ArchitectureSpec(names=("gemma3",), load=Gemma3, huggingface=reading))

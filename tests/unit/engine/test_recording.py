@@ -83,6 +83,14 @@ BROKEN: dict[str, tuple[str, Any, Any, Any, str]] = {
         "blk.1.swiglu: inputs differ in shape: (55,), (56,). The input was made by 'blk.1.ffn_up.weight' "
         "(111, 144)",
     ),
+    "last norm": (
+        "gemma2",
+        (),
+        {"output_norm.weight": (71,)},
+        {},
+        "its input (72,). The input was made by 'blk.2.post_ffw_norm.weight' (72,), "
+        "'blk.2.post_attention_norm.weight' (72,), 'blk.1.post_ffw_norm.weight' (72,). The file is damaged",
+    ),
     "long factors": (
         "phi3",
         ("rope_factors_long.weight",),
