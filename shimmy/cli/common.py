@@ -8,7 +8,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
 
 import typer
 
@@ -20,6 +20,12 @@ from shimmy.settings.table import SettingInfo, Shape
 
 if TYPE_CHECKING:
     from shimmy.gguf.card import ModelCard
+
+ModelName: TypeAlias = Annotated[
+    str | None,
+    typer.Argument(metavar="NAME", help="A model of `shimmy list`; default: that which `serve` loads."),
+]
+AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 #: Settings that are flags of ``shimmy`` itself and come before the command; all others, which serving
 #: takes; and those that several commands take, by what they decide.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from pydantic import BaseModel, Secret, SecretBytes, SecretStr
 
-from shimmy.cli.common import SERVING, bootstrap, settings_options
+from shimmy.cli.common import SERVING, AsJson, bootstrap, settings_options
 from shimmy.cli.output import print_json, print_table
 from shimmy.plugins import Plugins
 from shimmy.settings import Origin, Settings, settings_table
@@ -19,9 +19,7 @@ SECRET = "****"  # noqa: S105 - what is shown instead of one
 
 
 @settings_options(*SERVING)
-def command(
-    ctx: typer.Context, json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
-) -> None:
+def command(ctx: typer.Context, json: AsJson = False) -> None:
     """Show every setting in force and where its value came from.
 
     Takes the flags of all other commands, to show what becomes of them.

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from shimmy.cli.common import FINDING, NAMING, bootstrap, settings_options
+from shimmy.cli.common import FINDING, NAMING, AsJson, bootstrap, settings_options
 from shimmy.cli.list import print_clashes, print_models, print_no_models, print_skipped
 from shimmy.cli.output import print_json, print_table, readable_size
 from shimmy.discovery.catalog import Catalog, ModelCard, Searched, Skipped
@@ -20,7 +20,7 @@ def command(
     everything: Annotated[
         bool, typer.Option("--all", help="Also show what was skipped, and why, and all places searched.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: AsJson = False,
     llm_only: Annotated[bool, typer.Option(hidden=True)] = False,  # noqa: ARG001 - what is found always is
 ) -> None:
     """Show what each source of models found, and where."""

@@ -15,6 +15,7 @@ from shimmy.cli.common import (
     NAMING,
     SAMPLING,
     TEXT,
+    ModelName,
     bootstrap,
     find_model,
     settings_options,
@@ -38,10 +39,7 @@ def command(
     prompt: Annotated[
         str, typer.Option(metavar="TEXT", help="What to answer, or to continue; - reads standard input.")
     ],
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="NAME", help="A model of `shimmy list`; default: that which `serve` loads."),
-    ] = None,
+    name: ModelName = None,
     raw: Annotated[bool, typer.Option("--raw", help="Continue the prompt, without chat template.")] = False,
     system: Annotated[
         str | None, typer.Option(metavar="TEXT", help="What the model is told before the prompt.")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from shimmy.cli.common import FINDING, NAMING, bootstrap, settings_options
+from shimmy.cli.common import FINDING, NAMING, AsJson, bootstrap, settings_options
 from shimmy.cli.output import print_json, print_table, printable, readable_count, readable_size
 from shimmy.discovery.catalog import Catalog, ModelCard, Skipped
 
@@ -21,7 +21,7 @@ def command(
         bool, typer.Option("--all", help="Also list what is no usable model, and why.")
     ] = False,
     short: Annotated[bool, typer.Option("--short", "-s", help="Print names only, one a line.")] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: AsJson = False,
 ) -> None:
     """List the models that can be served, also under names of your own."""
     catalog = Catalog(*bootstrap(ctx))

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
 
 import typer
 
-from shimmy.cli.common import bootstrap
+from shimmy.cli.common import AsJson, bootstrap
 from shimmy.cli.output import print_json, print_table
 
 
-def command(
-    ctx: typer.Context, json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False
-) -> None:
+def command(ctx: typer.Context, json: AsJson = False) -> None:
     """List the plugins and what became of each."""
     _, plugins = bootstrap(ctx)
     if json:

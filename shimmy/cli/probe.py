@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import logging
-from typing import Annotated
 
 import typer
 
-from shimmy.cli.common import ENGINE, FINDING, NAMING, TEXT, bootstrap, find_model, settings_options
+from shimmy.cli.common import (
+    ENGINE,
+    FINDING,
+    NAMING,
+    TEXT,
+    AsJson,
+    ModelName,
+    bootstrap,
+    find_model,
+    settings_options,
+)
 from shimmy.cli.output import print_error, print_facts, print_json, printable
 from shimmy.errors import ModelNotFoundError
 
@@ -20,11 +29,8 @@ FAILED = 2
 @settings_options(*FINDING, *NAMING, *TEXT, *ENGINE)
 def command(
     ctx: typer.Context,
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="NAME", help="A model of `shimmy list`; default: that which `serve` loads."),
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    name: ModelName = None,
+    json: AsJson = False,
 ) -> None:
     """Load a model, run a few tokens, and show how it would be served.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shimmy.cli.common import bootstrap, settings_options
+from shimmy.cli.common import AsJson, bootstrap, settings_options
 from shimmy.cli.output import print_facts, print_json, readable_size
 from shimmy.errors import ConfigError, ShimmyError
 
@@ -24,7 +24,7 @@ def gpu_info(
     measure: Annotated[
         bool, typer.Option("--measure", help="Measure the one that computes, for a second or two.")
     ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: AsJson = False,
 ) -> None:
     """List the GPUs, and say which one computes and why."""
     settings, _ = bootstrap(ctx)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shimmy.cli.common import FINDING, NAMING, OFFLOADING, bootstrap, find_model, settings_options
+from shimmy.cli.common import FINDING, NAMING, OFFLOADING, ModelName, bootstrap, find_model, settings_options
 from shimmy.cli.output import print_facts
 
 if TYPE_CHECKING:
@@ -34,10 +34,7 @@ def _group() -> None:
 @settings_options(*FINDING, *NAMING, *OFFLOADING, "precision", "gpu", "gpu_memory", "max_ctx", "kv_type")
 def dump_command(
     ctx: typer.Context,
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="NAME", help="A model of `shimmy list`; default: that which `serve` loads."),
-    ] = None,
+    name: ModelName = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="A new folder; default: NAME-wgsl, here.")
     ] = None,

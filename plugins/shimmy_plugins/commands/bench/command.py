@@ -8,10 +8,9 @@ from typing import Annotated
 
 import typer
 
-from shimmy.cli.common import COMPUTING, OFFLOADING, bootstrap, settings_options
+from shimmy.cli.common import COMPUTING, OFFLOADING, AsJson, bootstrap, settings_options
 from shimmy.errors import ConfigError
 from shimmy_plugins.commands.bench.options import (
-    AsJson,
     ModelName,
     PeerKvType,
     QuantName,
@@ -98,15 +97,9 @@ def command(
     report = run(request, settings, plugins, tell)
     if plot:
         report.draw(plot)
-    if json:
-        report.print_json()
-    else:
-        report.print_tables()
-        for note in report.notes():
-            tell(note)
-    if on_record is not None:
-        rows = changes(report.results, on_record, tolerance / 100)
-        for row in rows:
-            tell(str(row))
-        if not all(row.passed for row in rows):
-            raise typer.Exit(SLOWER)
+    show(report, json=json)
+    rows = changes(report.results, on_record, tolerance / 100) if on_record else []
+    for row in rows:
+        tell(str(row))
+    if not all(row.passed for row in rows):
+        raise typer.Exit(SLOWER)

@@ -1,13 +1,36 @@
-"""What was measured on: processor, memory, system, versions."""
+"""What was measured, and on what: model, processor, memory, system, versions."""
 
 from __future__ import annotations
 
 import platform
+import shlex
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+from shimmy.cli.output import readable_size
+
+
+def subject(model: Path) -> list[tuple[str, str]]:
+    """What a report is about, for people: the model's file and the machine."""
+    machine = describe_machine()
+    return [
+        ("model", f"{model.stem}, {readable_size(model.stat().st_size)}"),
+        ("machine", f"{machine['processor']}, {machine['physical_cores']} cores, {machine['system']}"),
+    ]
+
+
+def subject_json(model: Path, command: Sequence[str]) -> dict[str, Any]:
+    """The same for programs, with versions and the command line."""
+    return {
+        "command": shlex.join(command),
+        "machine": describe_machine(),
+        "versions": describe_versions(),
+        "model": {"path": str(model), "file_bytes": model.stat().st_size},
+    }
 
 
 def describe_machine() -> dict[str, Any]:

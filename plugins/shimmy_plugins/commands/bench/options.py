@@ -17,7 +17,6 @@ ModelName: TypeAlias = Annotated[str | None, typer.Argument(help="A model of `sh
 ShapeName: TypeAlias = Annotated[str | None, typer.Option(help="Random weights of a known shape instead.")]
 QuantName: TypeAlias = Annotated[str, typer.Option(help="Their type: Q4_0, Q8_0, Q4_K_M, ….")]
 PeerKvType: TypeAlias = Annotated[str | None, typer.Option(help="The other's KV cache; default: our own.")]
-AsJson: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 #: Of the commands that start servers.
 ServerPeer: TypeAlias = Annotated[str | None, typer.Option(help="Measure in turns with llama.cpp.")]
 WaitInAll: TypeAlias = Annotated[
@@ -83,7 +82,7 @@ def tell(text: str) -> None:
 
 
 def show(report: Report, *, json: bool) -> None:
-    """Print a server's report, and beside it what to know about it."""
+    """Print a report, and beside it what to know about it."""
     if json:
         report.print_json()
     else:

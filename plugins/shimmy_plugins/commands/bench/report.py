@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from shimmy.cli.output import print_facts, print_json, print_table, readable_siz
 from shimmy.engine.protocol import Ready
 from shimmy_plugins.commands.bench.ceilings import Ceilings
 from shimmy_plugins.commands.bench.costs import Costs
-from shimmy_plugins.commands.bench.machine import describe_machine, describe_versions
+from shimmy_plugins.commands.bench.machine import describe_machine, subject, subject_json
 from shimmy_plugins.commands.bench.plot import draw
 from shimmy_plugins.commands.bench.results import Result
 from shimmy_plugins.commands.bench.samples import Rules
@@ -52,10 +51,7 @@ class Report:
         """One object; rates are per second, times in seconds, sizes in bytes."""
         print_json(
             {
-                "command": shlex.join(self.command),
-                "machine": describe_machine(),
-                "versions": describe_versions(),
-                "model": {"path": str(self.model), "file_bytes": self.model.stat().st_size},
+                **subject_json(self.model, self.command),
                 "engine": self._engine(),
                 "ceilings": dataclasses.asdict(self.ceilings),
                 "rules": dataclasses.asdict(self.rules),
@@ -80,10 +76,9 @@ class Report:
         ]
 
     def _facts(self) -> list[tuple[str, str]]:
-        machine, ready = describe_machine(), self.ready
+        ready = self.ready
         facts = [
-            ("model", f"{self.model.stem}, {readable_size(self.model.stat().st_size)}"),
-            ("machine", f"{machine['processor']}, {machine['physical_cores']} cores, {machine['system']}"),
+            *subject(self.model),
             ("engine", f"{ready.backend}, {ready.precision}, KV {ready.kv_type}: {ready.description}"),
             ("memory", memory_text(ready)),
             ("loaded in", f"{self.load_seconds:.2f} s"),

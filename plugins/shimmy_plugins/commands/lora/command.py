@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from shimmy.cli.common import bootstrap, settings_options
+from shimmy.cli.common import AsJson, bootstrap, settings_options
 from shimmy.cli.output import print_facts, print_json
 from shimmy.errors import AdapterError, ConfigError
 
@@ -33,7 +33,7 @@ _PLACES = ("model_paths", "models_dir", "auto_discover")
 def inspect(
     ctx: typer.Context,
     adapter: Input,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: AsJson = False,
 ) -> None:
     """Check an adapter's files and tell what it is, and to which model at hand it belongs."""
     from shimmy.lora.facts import adapter_facts

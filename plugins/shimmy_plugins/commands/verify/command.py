@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from shimmy.cli.common import COMPUTING, FINDING, NAMING, OFFLOADING, bootstrap, find_model, settings_options
+from shimmy.cli.common import (
+    COMPUTING,
+    FINDING,
+    NAMING,
+    OFFLOADING,
+    ModelName,
+    bootstrap,
+    find_model,
+    settings_options,
+)
 
 #: What the command ends with when the engine computes otherwise than it should.
 FAILED = 1
@@ -15,10 +24,7 @@ FAILED = 1
 @settings_options(*FINDING, *NAMING, *COMPUTING, *OFFLOADING, "kv_type")
 def command(
     ctx: typer.Context,
-    name: Annotated[
-        str | None,
-        typer.Argument(metavar="NAME", help="A model of `shimmy list`; default: that which `serve` loads."),
-    ] = None,
+    name: ModelName = None,
     references: Annotated[
         str | None,
         typer.Option(metavar="FILE[#KEY]", help="Also compare with answers of another program, on record."),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,11 +10,11 @@ from typing import Any
 
 import typer
 
-from shimmy.cli.output import print_facts, print_json, print_table, readable_size
+from shimmy.cli.output import print_facts, print_json, print_table
 from shimmy_plugins.commands.bench.clients import Answer
 from shimmy_plugins.commands.bench.load.run import Outcome, Round
 from shimmy_plugins.commands.bench.load.workload import Load
-from shimmy_plugins.commands.bench.machine import describe_machine, describe_versions
+from shimmy_plugins.commands.bench.machine import subject, subject_json
 from shimmy_plugins.commands.bench.samples import Rules
 from shimmy_plugins.commands.bench.summary import Summary, quantile
 
@@ -37,10 +36,9 @@ class LoadReport:
 
     def print_tables(self) -> None:
         """A row for each server, and the ratios of the first to the others."""
-        load, machine = self.load, describe_machine()
+        load = self.load
         facts = [
-            ("model", f"{self.model.stem}, {readable_size(self.model.stat().st_size)}"),
-            ("machine", f"{machine['processor']}, {machine['physical_cores']} cores, {machine['system']}"),
+            *subject(self.model),
             *((launch.name, launch.description) for launch in self.outcome.launches),
             (
                 "load",
@@ -62,10 +60,7 @@ class LoadReport:
         """One object; rates are per second, times in seconds."""
         print_json(
             {
-                "command": shlex.join(self.command),
-                "machine": describe_machine(),
-                "versions": describe_versions(),
-                "model": {"path": str(self.model), "file_bytes": self.model.stat().st_size},
+                **subject_json(self.model, self.command),
                 "load": dataclasses.asdict(self.load),
                 "rules": dataclasses.asdict(self.rules),
                 "foreign_median": self.outcome.rounds.foreign,

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from shimmy.cli.common import bootstrap, settings_options
+from shimmy.cli.common import AsJson, bootstrap, settings_options
 from shimmy_plugins.commands.bench.options import (
-    AsJson,
     ModelName,
     PeerKvType,
     QuantName,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 
 import typer
 
-from shimmy.cli.output import print_facts, print_json, print_table, readable_size
-from shimmy_plugins.commands.bench.machine import describe_machine, describe_versions
+from shimmy.cli.output import print_facts, print_json, print_table
+from shimmy_plugins.commands.bench.machine import subject, subject_json
 from shimmy_plugins.commands.bench.samples import Rules, Samples
 from shimmy_plugins.commands.bench.start.run import Entrant, Start
 from shimmy_plugins.commands.bench.summary import Summary
@@ -32,13 +31,8 @@ class StartReport:
 
     def print_tables(self) -> None:
         """A row for each entrant."""
-        machine = describe_machine()
         descriptions = {each.launch.name: each.launch.description for each in self.entrants}
-        facts = [
-            ("model", f"{self.model.stem}, {readable_size(self.model.stat().st_size)}"),
-            ("machine", f"{machine['processor']}, {machine['physical_cores']} cores, {machine['system']}"),
-        ]
-        print_facts([*facts, *descriptions.items()])
+        print_facts([*subject(self.model), *descriptions.items()])
         typer.echo()
         print_table(_HEADERS, [self._row(number) for number in range(len(self.entrants))])
 
@@ -46,10 +40,7 @@ class StartReport:
         """One object; times in seconds."""
         print_json(
             {
-                "command": shlex.join(self.command),
-                "machine": describe_machine(),
-                "versions": describe_versions(),
-                "model": {"path": str(self.model), "file_bytes": self.model.stat().st_size},
+                **subject_json(self.model, self.command),
                 "rules": dataclasses.asdict(self.rules),
                 "foreign_median": self.samples.foreign,
                 "dropped": len(self.samples.dropped),
