@@ -1,10 +1,11 @@
 """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685): the rewrite that lets every architecture have them.
 
-A node ``lora`` behind each ``linear`` and ``embed`` adds, for the rows that have an adapter,
+A node ``lora`` behind each ``linear``, ``embed`` and ``expert_linear`` adds, for rows that have an adapter,
 
     y += s * (scale * B(A x) + offset)
 
-with the factor s of the row's entry in the batch. The weights of the base stay as they are, and shared.
+with the factor s of the row's entry in the batch; each expert has an A and a B of its own. The weights of
+the base stay as they are, and shared.
 Adapters come and go while a plan runs: nodes name their target by label, plans hold the terms.
 """
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 F32 = NDArray[np.float32]
 
 #: Ops whose results adapters may change.
-TARGETS = ("linear", "embed")
+TARGETS = ("linear", "embed", "expert_linear")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -35,9 +36,10 @@ class Term:
 
     a: NDArray[Any] | None = None
     """(rank, in) of a linear node, (vocabulary, rank) of an embedding, where a token picks a row;
-    None: B takes x itself."""
+    None: B takes x itself. Of experts (experts, rank, in)."""
     b: NDArray[Any] | None = None
-    """(out, rank); None: A gives the result itself, or there is only an offset."""
+    """(out, rank); None: A gives the result itself, or there is only an offset. Of experts, which have both,
+    (experts, out, rank)."""
     scale: float = 1.0
     offset: F32 | None = None
     """(out,)."""
@@ -45,7 +47,7 @@ class Term:
     @property
     def rank(self) -> int:
         """Numbers between A and B; 0 where one of them is not there."""
-        return 0 if self.a is None or self.b is None else int(self.b.shape[1])
+        return 0 if self.a is None or self.b is None else int(self.b.shape[-1])
 
     @property
     def bytes(self) -> int:
@@ -59,6 +61,18 @@ class Term:
         middle = x if self.a is None else self.a.astype(np.float32) @ x
         product: F32 = np.dot(self.b.astype(np.float32), middle)
         return np.float32(self.scale) * product + added
+
+    def of_expert(self, number: int) -> Term:
+        """What it adds to the product of one of the experts."""
+        assert self.a is not None
+        assert self.b is not None
+        return replace(self, a=self.a[number], b=self.b[number])
+
+    def added_to_experts(self, x: F32, chosen: F32) -> F32:
+        """The same of experts that a row has chosen, (used, out); x is (in,), or (used, in)."""
+        numbers = chosen[0].astype(int)
+        rows = np.broadcast_to(x, (len(numbers), x.shape[-1]))
+        return np.stack([self.of_expert(n).added(row) for n, row in zip(numbers, rows, strict=True)])
 
     def added_to_embedding(self, token: int) -> F32:
         """The same of an embedding, where A x is a row of A."""
@@ -94,7 +108,14 @@ def with_lora(graph: Graph) -> Graph:
 
 
 def lora(
-    y: F32, x: F32 | None = None, *, target: str, late: bool, batch: Batch, adapters: Mapping[int, Terms]
+    y: F32,
+    x: F32 | None = None,
+    chosen: F32 | None = None,
+    *,
+    target: str,
+    late: bool,
+    batch: Batch,
+    adapters: Mapping[int, Terms],
 ) -> F32:
     """The op's NumPy definition; ``late``: y has only the rows whose logits are wanted."""
     if batch.lora is None:
@@ -106,6 +127,9 @@ def lora(
         at = int(np.searchsorted(batch.outputs, row)) if late else int(row)
         if term is None or (late and not (at < len(batch.outputs) and batch.outputs[at] == row)):
             continue
-        added = term.added_to_embedding(batch.tokens[row]) if x is None else term.added(x[at])
+        if x is None:
+            added = term.added_to_embedding(batch.tokens[row])
+        else:
+            added = term.added(x[at]) if chosen is None else term.added_to_experts(x[at], chosen[at])
         y[at] += scale * added
     return y

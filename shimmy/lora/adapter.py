@@ -34,7 +34,8 @@ class Part:
 class Module:
     """What an adapter does to one module of its base: y += scale * B(A x), and what comes with it.
 
-    Of an embedding, A is (rank, vocabulary) and a token picks a column.
+    Of an embedding, A is (rank, vocabulary) and a token picks a column. All experts of a layer are one
+    module, whose A is (experts, rank, in), and B (experts, out, rank).
     """
 
     a: Part | None = None
@@ -51,7 +52,7 @@ class Module:
 
     @property
     def rank(self) -> int:
-        return 0 if self.a is None else self.a.shape[0]
+        return 0 if self.a is None else self.a.shape[-2]
 
     @property
     def parts(self) -> list[Part]:

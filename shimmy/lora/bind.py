@@ -14,7 +14,6 @@ from shimmy.errors import AdapterError, did_you_mean
 from shimmy.graph.builder import Architecture, Graph, Node
 from shimmy.graph.lora import Term, target_labels
 from shimmy.graph.shapes import matrix
-from shimmy.huggingface.experts import split_expert
 from shimmy.huggingface.names import FromHuggingFace, TensorNames, Transform, Transposed
 from shimmy.lora.adapter import Adapter, Floats, Module, Part, adapter_errors
 from shimmy.lora.config import MERGE_IT
@@ -85,7 +84,6 @@ class _Binding:
             if "bias" in node.weights and node.label not in self._targets
         }
         """Norms that add a bias."""
-        self._experts = {node.label for node in base.graph.nodes if node.op == "expert_linear"}
         self._label = self._labels()
         self._transforms = self._declared()
 
@@ -130,12 +128,7 @@ class _Binding:
     def _node(self, name: str, module: Module) -> Node:
         """The node that a module is about, whose shapes fit."""
         with adapter_errors(self._adapter.path):
-            label = self._label(split_expert(name)[0])
-        if label in self._experts:
-            raise self._error(
-                f"{name!r} ({label}) is part of an expert of a mixture, which adapters cannot change.",
-                "Train one for attention, shared networks, embedding or head.",
-            )
+            label = self._label(name)
         if label in self._shifting and module.parts == [module.bias]:
             node = self._shifting[label]
             self._check_shapes(node, {module.bias: self._base.weights.shape(node.weights["bias"])})
@@ -143,23 +136,27 @@ class _Binding:
         if label not in self._targets:
             raise self._unknown(name, label)
         node = self._targets[label]
-        rows, columns = matrix(self._base.weights.shape(node.weights["weight"]))
-        inner, outer = (rows, columns) if node.op == "embed" else (columns, rows)
-        weight = (columns, rows) if self._is_transposed(node) else (rows, columns)
-        expected = {
-            module.a: (module.rank, inner),
-            module.b: (outer, module.rank),
-            module.b_bias: (outer,),
-            module.weight: weight,
-            module.bias: (outer,),
-        }
-        self._check_shapes(node, expected)
+        self._check_shapes(node, self._expected(node, module))
         return node
+
+    def _expected(self, node: Node, module: Module) -> dict[Part | None, tuple[int, ...]]:
+        """The shapes of a module's parts; experts have no others than A and B."""
+        shape = self._shape(node)
+        *experts, rows, columns = shape if node.op == "expert_linear" else matrix(shape)
+        inner, outer = (rows, columns) if node.op == "embed" else (columns, rows)
+        expected = {module.a: (*experts, module.rank, inner), module.b: (*experts, outer, module.rank)}
+        if experts:
+            return dict.fromkeys(module.parts, ()) | expected
+        weight = (columns, rows) if self._is_transposed(node) else (rows, columns)
+        return expected | {module.b_bias: (outer,), module.weight: weight, module.bias: (outer,)}
+
+    def _shape(self, node: Node) -> tuple[int, ...]:
+        return self._base.weights.shape(node.weights["weight"])
 
     def _check_shapes(self, node: Node, expected: Mapping[Part | None, tuple[int, ...]]) -> None:
         for part, shape in expected.items():
             if part is not None and part.shape != shape:
-                own = " x ".join(map(str, self._base.weights.shape(node.weights["weight"])))
+                own = " x ".join(map(str, self._shape(node)))
                 raise self._error(
                     f"tensor {part.name!r} has shape {part.shape}, but for {node.label} of the base "
                     f"({own}) it must be {shape}.",

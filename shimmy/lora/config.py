@@ -26,7 +26,6 @@ _UNSUPPORTED = {
     "alora_invocation_tokens": "an activated LoRA (aLoRA) begins in the middle of a prompt",
     "layer_replication": "the adapter's model repeats layers of its base",
     "trainable_token_indices": "single embedding rows were trained",
-    "target_parameters": "it adapts parameters that are no modules (experts)",
     "megatron_config": "it was trained with Megatron's parallel layers",
     "arrow_config": "it routes between several adapters (Arrow)",
     "kasa_config": "KaSA changes the base's own weights",
@@ -52,6 +51,8 @@ class LoraConfig:
     alpha_pattern: Mapping[str, float] = field(default_factory=dict)
     base: str | None = None
     targets: tuple[str, ...] | str = ()
+    parameters: tuple[str, ...] = ()
+    """Those that were adapted without being modules."""
 
     def rank(self, module: str) -> int:
         """The rank of a module's adapter."""
@@ -104,6 +105,7 @@ def peft_config(path: Path, content: Mapping[str, Any]) -> LoraConfig:
         targets=content["target_modules"]
         if isinstance(content.get("target_modules"), str)
         else _names(content.get("target_modules")),
+        parameters=_names(content.get("target_parameters")),
     )
 
 

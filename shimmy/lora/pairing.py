@@ -12,7 +12,6 @@ from shimmy.errors import AdapterError, GGUFError, ModelError
 from shimmy.gguf.parts import model_stem
 from shimmy.gguf.reader import open_gguf, peek_gguf
 from shimmy.graph.shapes import matrix
-from shimmy.huggingface.experts import split_expert
 from shimmy.huggingface.folder import ModelFolder
 from shimmy.huggingface.names import TensorNames
 from shimmy.lora.adapter import Adapter, Module
@@ -132,11 +131,10 @@ def _differences(
         shapes = _file_shapes(adapter, candidate, architecture)
     for name, module in adapter.modules.items():
         shape, needed = shapes(name), _needed(module)
-        # Experts lie in one tensor, so no shape of it is a module's.
-        if shape is None or needed is None or len(shape) > _MATRIX:
+        if shape is None or needed is None:
             continue
         # Of an embedding A has the columns.
-        if needed not in (shape, shape[::-1], matrix(shape)):
+        if needed not in (shape, shape[::-1]) and (len(shape) > _MATRIX or needed != matrix(shape)):
             yield name, shape, needed
 
 
@@ -152,7 +150,7 @@ def _file_shapes(adapter: Adapter, candidate: Candidate, architecture: str) -> _
         tensors = file.tensors
 
     def shape(module: str) -> tuple[int, ...] | None:
-        label = module if names is None else names.gguf_name(split_expert(module)[0])
+        label = module if names is None else names.gguf_name(module)
         if label == "output" and "output.weight" not in tensors:
             label = "token_embd"  # the head is tied to it
         tensor = tensors.get(f"{label}.weight")
@@ -175,7 +173,7 @@ def _folder_shapes(adapter: Adapter, card: ModelCard) -> _Shapes:
 def _needed(module: Module) -> tuple[int, ...] | None:
     """The shape that a module's matrix must have; None if nothing tells."""
     if module.a is not None and module.b is not None:
-        return module.b.shape[0], module.a.shape[1]
+        return *module.b.shape[:-1], module.a.shape[-1]
     return None if module.weight is None else module.weight.shape
 
 

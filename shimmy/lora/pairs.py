@@ -41,16 +41,18 @@ def paired(
 
 
 def check_ranks(folder: Path, name: str, module: Module) -> None:
-    """AdapterError unless A is (rank, …), B (…, rank), and the rank above 0."""
+    """AdapterError unless A is (rank, …), B (…, rank), of as many experts if any, and the rank above 0."""
     a, b = module.a, module.b
     assert a is not None
     assert b is not None
     for part in (a, b):
-        if len(part.shape) != 2:
+        if len(part.shape) not in (2, 3):
             raise AdapterError(f"{folder}: {part.name!r} has shape {part.shape}, expected a matrix.")
-    if a.shape[0] != b.shape[1]:
+    if a.shape[:-2] != b.shape[:-2]:
+        raise AdapterError(f"{folder}: A and B of {name!r} are of {a.shape[:-2]} and {b.shape[:-2]} experts.")
+    if a.shape[-2] != b.shape[-1]:
         raise AdapterError(
-            f"{folder}: A and B of {name!r} do not fit together: A has rank {a.shape[0]}, B {b.shape[1]}."
+            f"{folder}: A and B of {name!r} do not fit together: A has rank {a.shape[-2]}, B {b.shape[-1]}."
         )
-    if not a.shape[0]:
+    if not module.rank:
         raise AdapterError(f"{folder}: {a.name!r} has rank 0.")

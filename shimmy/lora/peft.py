@@ -16,6 +16,7 @@ from shimmy.errors import AdapterError
 from shimmy.huggingface.safetensors import StoredTensor, read_headers
 from shimmy.lora.adapter import Adapter, Module, Part, adapter_errors
 from shimmy.lora.config import CONFIG, MERGE_IT, LoraConfig, peft_config, read_json
+from shimmy.lora.experts import holds_experts, of_parameters, stacked
 from shimmy.lora.pairs import check_ranks
 
 WEIGHTS = "adapter_model.safetensors"
@@ -45,11 +46,19 @@ def read_peft(folder: Path, content: Mapping[str, Any]) -> Adapter:
     with adapter_errors():
         tensors = read_headers(paths)
     fields = _by_module(folder, tensors.values())
-    modules = {name: _module(folder, name, parts, config) for name, parts in sorted(fields.items())}
+    modules = {name: _module(folder, name, parts) for name, parts in sorted(fields.items())}
     modules = {name: module for name, module in modules.items() if module.parts}
+    parameters = {name: module for name, module in modules.items() if holds_experts(name)}
+    modules = {
+        name: _scaled(folder, name, module, config)
+        for name, module in modules.items()
+        if name not in parameters
+    }
+    modules = stacked(folder, modules) | of_parameters(folder, parameters, config)
     if not modules:
         raise AdapterError(f"{folder}: has no weights: not one module is adapted.")
-    facts = {"r": config.r, "alpha": config.alpha, "rslora": config.rslora, "targets": config.targets}
+    targets = config.targets if isinstance(config.targets, str) else (*config.targets, *config.parameters)
+    facts = {"r": config.r, "alpha": config.alpha, "rslora": config.rslora, "targets": targets}
     return Adapter(folder, "PEFT", modules, config.base, facts=facts)
 
 
@@ -118,7 +127,8 @@ def _role(folder: Path, tensor: StoredTensor) -> tuple[str, str | None]:
     )
 
 
-def _module(folder: Path, name: str, tensors: Mapping[str, StoredTensor], config: LoraConfig) -> Module:
+def _module(folder: Path, name: str, tensors: Mapping[str, StoredTensor]) -> Module:
+    """A module, whose scale is not known yet."""
     parts = {role: Part(t.name, t.shape, t.read) for role, t in tensors.items()}
     module = Module(
         a=parts.get("a"),
@@ -136,6 +146,12 @@ def _module(folder: Path, name: str, tensors: Mapping[str, StoredTensor], config
         missing = "lora_A" if module.a is None else "lora_B"
         raise AdapterError(f"{folder}: {there!r} is there, but the {missing} of {name!r} is missing.")
     check_ranks(folder, name, module)
+    return module
+
+
+def _scaled(folder: Path, name: str, module: Module, config: LoraConfig) -> Module:
+    if module.a is None:
+        return module
     if module.rank != (rank := config.rank(name)):
         raise AdapterError(
             f"{folder}: {module.a.name!r} has rank {module.rank}, but {CONFIG} says {rank}, so nobody can "

@@ -294,9 +294,9 @@ def _trained_names(model: Model) -> dict[str, str]:
 
 def _module(model: Model, label: str) -> Module:
     node = target_labels(model.graph)[label]
-    rows, columns = model.weights.shape(node.weights["weight"])
+    *experts, rows, columns = model.weights.shape(node.weights["weight"])
     inner, outer = (rows, columns) if node.op == "embed" else (columns, rows)
-    a, b = (_part(label, shape) for shape in ((2, inner), (outer, 2)))
+    a, b = (_part(label, (*experts, *shape)) for shape in ((2, inner), (outer, 2)))
     return Module(a=a, b=b)
 
 
@@ -305,5 +305,5 @@ def _part(label: str, shape: tuple[int, ...]) -> AdapterPart:
 
 
 def _fits(term: Term, model: Model, label: str) -> bool:
-    (outer,) = target_labels(model.graph)[label].shape
-    return term.b is not None and term.b.shape == (outer, 2)
+    outer = target_labels(model.graph)[label].shape[-1]
+    return term.b is not None and term.b.shape[-2:] == (outer, 2)

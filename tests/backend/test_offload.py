@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 
@@ -88,6 +88,11 @@ def test_a_row_depends_on_its_phase_but_not_on_its_batch(plan: Plan) -> None:
     np.testing.assert_array_equal(chunked[1][0], together[1][1])
 
 
+def of_experts(term: Callable[[int, int], Term], rows: int, columns: int) -> Term:
+    each = [term(rows, columns) for _ in range(mixture.EXPERTS)]
+    return Term(*(np.stack([getattr(one, name) for one in each]) for name in "ab"))
+
+
 def test_adapters_of_both_sides(plan: Plan, reference: Plan) -> None:
     rng = np.random.default_rng(3)
 
@@ -98,6 +103,8 @@ def test_adapters_of_both_sides(plan: Plan, reference: Plan) -> None:
     terms = {
         f"blk.{layer}.attn_{name}": term(mixture.WIDTH, mixture.WIDTH) for layer in range(3) for name in "qv"
     }
+    for name, shape in (("up", (mixture.WIDE, mixture.WIDTH)), ("down", (mixture.WIDTH, mixture.WIDE))):
+        terms |= {f"blk.{layer}.ffn_{name}_exps": of_experts(term, *shape) for layer in (1, 2)}
     terms["token_embd"] = Term(rng.normal(0, 0.3, (mixture.VOCABULARY, mixture.WIDTH)).astype(np.float32))
     plain = steps(plan)
     for each in (plan, reference):

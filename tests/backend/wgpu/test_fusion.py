@@ -28,11 +28,13 @@ class Table:
         return tuple(map(int, size.split("x")))
 
 
-def fused(build: Callable[[Graph, Value], Value], mergeable: bool = True) -> list[str]:
+def fused(
+    build: Callable[[Graph, Value], Value], mergeable: bool = True, *, experts_alone: bool = False
+) -> list[str]:
     """What ``build`` makes of an input that something else reads, as text: results have names of nodes."""
     graph = Graph(Table())
     graph.output = graph.scale(build(graph, graph.embed("w9x8")), 2.0).index
-    *items, _ = fuse(graph, lambda _names: mergeable)
+    *items, _ = fuse(graph, lambda _names: mergeable, experts_alone=experts_alone)
     return [shown(graph, item) for item in items]
 
 
@@ -227,15 +229,29 @@ def test_parts_of_one_product_are_attended_to() -> None:
     ]
 
 
-def test_experts() -> None:
-    def build(g: Graph, x: Value) -> Value:
-        normed = g.rms_norm(x, "w8", eps=1e-5)
-        chosen = g.top_experts(g.linear(normed, "w4x8"), 2, normalize=True)
-        gate, up = (g.expert_linear(normed, name, chosen) for name in ("w4x6x8", "bw4x6x8"))
-        down = g.expert_linear(g.swiglu(gate, up), "w4x8x6", chosen)
-        return x + g.expert_sum(down, chosen)
+def experts(g: Graph, x: Value) -> Value:
+    normed = g.rms_norm(x, "w8", eps=1e-5)
+    chosen = g.top_experts(g.linear(normed, "w4x8"), 2, normalize=True)
+    gate, up = (g.expert_linear(normed, name, chosen) for name in ("w4x6x8", "bw4x6x8"))
+    down = g.expert_linear(g.swiglu(gate, up), "w4x8x6", chosen)
+    return x + g.expert_sum(down, chosen)
 
-    assert fused(build)[1:] == [
+
+def test_experts_that_adapters_add_to_are_alone() -> None:
+    assert fused(experts, experts_alone=True)[1:] == [
+        "w8(w9x8) -> w8",
+        "w4x8(w8) -> w4x8",
+        "top_experts(w4x8) -> top_experts",
+        "w4x6x8(w8, top_experts) -> w4x6x8",
+        "bw4x6x8(w8, top_experts) -> bw4x6x8",
+        "swiglu(w4x6x8, bw4x6x8) -> swiglu",
+        "w4x8x6(swiglu, top_experts) -> w4x8x6",
+        "expert_sum(w4x8x6, top_experts, w9x8) -> add",
+    ]
+
+
+def test_experts() -> None:
+    assert fused(experts)[1:] == [
         "w4x8(w9x8) -> w4x8 norm w8",
         "top_experts(w4x8) -> top_experts",
         "w4x6x8+bw4x6x8(w9x8, top_experts) -> swiglu norm w8 end swiglu",

@@ -22,6 +22,7 @@ from shimmy_plugins.backends.cpu.kernels import (
     layer_norm,
     linear,
     lora,
+    lora_experts,
     rms_norm,
     rope,
     slices,
@@ -37,6 +38,11 @@ Lower: TypeAlias = Callable[[Lowering, Node], None]
 def _heads(low: Lowering, node: Node) -> None:
     """A view: heads lie side by side in a row already."""
     low.alias(node)
+
+
+def _lora(low: Lowering, node: Node) -> None:
+    """Behind a product of experts, the third input is which of them were chosen."""
+    (lora_experts if len(node.inputs) > 2 else lora).lower(low, node)
 
 
 def _enter(low: Lowering, node: Node) -> None:
@@ -73,7 +79,7 @@ LOWER: Mapping[str, Lower] = {
     "expert_linear": expert_linear.lower,
     "expert_sum": expert_sum.lower,
     "last": last.lower,
-    "lora": lora.lower,
+    "lora": _lora,
     "enter": _enter,
     "leave": _leave,
 }

@@ -56,6 +56,18 @@ class Entries:
             self.count[0] += 1
 
 
+class ExpertEntries(Entries):
+    """The entries of a step, each once for every expert that its row has chosen: filled by a kernel.
+
+    Places are those of an adapter and an expert, rows where they begin in y.
+    """
+
+    def __init__(self, most: int) -> None:
+        super().__init__(most)
+        self.sources = np.zeros(most, np.int32)
+        """Where their rows begin in x."""
+
+
 class LoraState:
     """The adapters of a plan and what they do in the current step."""
 
@@ -65,7 +77,9 @@ class LoraState:
         self.most_groups = np.zeros(1, np.int64)
         """Groups of 16 ranks of the adapter that has most of them."""
         self.middle_stride = round_up(limits.max_lora_rank)
+        self._most = most
         self._middles = [aligned_floats(most, self.middle_stride) for _ in range(2)]
+        self._of_experts: dict[int, tuple[ExpertEntries, F32]] = {}
         self._zeros = aligned_floats(1)
         self._places = limits.max_adapters
         self._tables: dict[str, I64] = {}
@@ -73,13 +87,20 @@ class LoraState:
         self._held: dict[int, list[Floats]] = {}
         self._groups = np.zeros(limits.max_adapters, np.int64)
 
-    def table(self, target: str, width: int, *, embedding: bool) -> I64:
-        """The records of the node with this label, (places, fields), whose rows are ``width`` wide."""
+    def table(self, target: str, width: int, *, embedding: bool = False, experts: int = 1) -> I64:
+        """The records of the node with this label, (places, experts, fields); its rows are ``width`` wide."""
         if embedding:
             self._embeddings.add(target)
         if self._zeros.size < (needed := round_up(width)):
             self._zeros = aligned_floats(needed)
-        return self._tables.setdefault(target, np.zeros((self._places, len(FIELDS)), np.int64))
+        return self._tables.setdefault(target, np.zeros((self._places, experts, len(FIELDS)), np.int64))
+
+    def of_experts(self, used: int) -> tuple[ExpertEntries, F32]:
+        """Entries of rows that have chosen so many experts each, and memory for their A x."""
+        if used not in self._of_experts:
+            most = self._most * used
+            self._of_experts[used] = ExpertEntries(most), aligned_floats(most, self.middle_stride)
+        return self._of_experts[used]
 
     def middle(self) -> F32:
         """Memory for A x of all entries; nodes take turns, so that neighbours do not wait for each other."""
@@ -105,8 +126,11 @@ class LoraState:
         if terms is not None:
             held = self._held[place] = []
             for target, term in terms.items():
-                self._tables[target][place] = self._record(term, held, embedding=target in self._embeddings)
-                groups = self._tables[target][place][FIELDS.index("groups")]
+                records = self._tables[target][place]
+                each = [term] if len(records) == 1 else map(term.of_expert, range(len(records)))
+                for record, own in zip(records, each, strict=True):
+                    record[:] = self._record(own, held, embedding=target in self._embeddings)
+                groups = records[:, FIELDS.index("groups")].max()
                 self._groups[place] = max(self._groups[place], groups)
         self.most_groups[0] = self._groups.max()
 

@@ -17,7 +17,7 @@ from shimmy_plugins.backends.cpu.jit import Target
 from shimmy_plugins.backends.cpu.kernel import FieldValue, Kernel
 from shimmy_plugins.backends.cpu.kvcache import KVCache
 from shimmy_plugins.backends.cpu.loading import PackedWeights
-from shimmy_plugins.backends.cpu.lora import LoraState
+from shimmy_plugins.backends.cpu.lora import ExpertEntries, LoraState
 from shimmy_plugins.backends.cpu.memory import aligned_floats, round_up
 from shimmy_plugins.backends.cpu.program import Buffers, Program, Tensor
 from shimmy_plugins.backends.cpu.step import StepInputs
@@ -40,7 +40,9 @@ class Ports:
 
 
 #: What calls can read and write.
-Memory: TypeAlias = "Tensor | KVCache | AttentionWork | QuantizedRows | Routing | Gathered | F32"
+Memory: TypeAlias = (
+    "Tensor | KVCache | AttentionWork | QuantizedRows | Routing | Gathered | ExpertEntries | F32"
+)
 
 
 class Lowering:
@@ -83,6 +85,10 @@ class Lowering:
         self._holders: Counter[int] = Counter()
         self._scratch: dict[int, F32] = {}
         self._zeros: dict[int, F32] = {}
+
+    def node(self, index: int) -> Node:
+        """The node of a value."""
+        return self._graph.nodes[index]
 
     def shape(self, index: int) -> tuple[int, ...]:
         """One row's shape of a node's result."""

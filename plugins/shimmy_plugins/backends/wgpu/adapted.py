@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from typing import Generic, TypeVar
 
 from shimmy.engine.plan import Limits
@@ -21,12 +21,20 @@ class Adapted(Generic[Phase]):
     Their shaders are compiled when a step first needs them, so that others who are served wait for few.
     """
 
-    def __init__(self, gpu: Gpu, limits: Limits, lower: Callable[[LoraState], Sequence[Phase]]) -> None:
+    def __init__(
+        self,
+        gpu: Gpu,
+        limits: Limits,
+        lower: Callable[[LoraState], Sequence[Phase]],
+        experts: Set[str] = frozenset(),
+    ) -> None:
+        """``experts``: labels of products of experts; as soon as an adapter changes one, all are alone."""
         self.phases: Sequence[Phase] = ()
         """None before there was an adapter."""
         self._gpu = gpu
         self._limits = limits
         self._lower = lower
+        self._experts = experts
         self._state: LoraState | None = None
 
     @property
@@ -46,13 +54,15 @@ class Adapted(Generic[Phase]):
 
     def put(self, place: int, terms: Terms | None) -> None:
         """See :meth:`.lora.LoraState.put`."""
-        if self._state is None:
-            if terms is None:
-                return
-            state = LoraState(self._gpu, self._limits)
+        if self._state is None and terms is None:
+            return
+        state = self._state or LoraState(self._gpu, self._limits)
+        experts = terms is not None and not self._experts.isdisjoint(terms)
+        if self._state is None or (experts and not state.experts):
+            state.experts |= experts
             self.phases = self._lower(state)
             self._state = state
-        self._state.put(place, terms)
+        state.put(place, terms)
 
     def check(self, batch: Batch) -> None:
         """EngineError if a step wants an adapter that is not loaded, or has entries that make no sense."""

@@ -99,9 +99,10 @@ class WgpuBackend:
 
     def _lower(self, shared: Shared, graph: Graph, host: HostPart | None, progress: Progress) -> WgpuPlan:
         gpu, limits = shared.gpu, shared.limits
-        items = fuse(graph, shared.weights.mergeable)
 
         def phases(adapters: LoraState | None = None) -> list[Phase]:
+            apart = adapters is not None and adapters.experts
+            items = fuse(graph, shared.weights.mergeable, experts_alone=apart)
             lowerings = (
                 Generated(shared, graph, limits.max_sequences, adapters),
                 Prompts(shared, graph, limits.step_tokens, adapters),
@@ -119,5 +120,6 @@ class WgpuBackend:
             progress("shaders", done, len(kernels))
             gpu.pipeline(kernel.source, kernel.label)
         progress("shaders", len(kernels), len(kernels))
-        adapted = Adapted(gpu, limits, phases)
+        experts = [node.label for node in graph.nodes if node.op == "expert_linear"]
+        adapted = Adapted(gpu, limits, phases, frozenset(experts))
         return WgpuPlan(shared, plain, adapted, owns_gpu=self._gpu is None, host=host)

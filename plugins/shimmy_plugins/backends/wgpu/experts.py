@@ -7,9 +7,10 @@ so that tiles of them read a matrix together.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from shimmy_plugins.backends.wgpu import singles
+from shimmy_plugins.backends.wgpu import lora_calls, singles
 from shimmy_plugins.backends.wgpu.device import Slice
 from shimmy_plugins.backends.wgpu.fused import Experts
 from shimmy_plugins.backends.wgpu.kernel import Cost, Size, Work
@@ -49,6 +50,7 @@ def generated(low: Generated, item: Experts) -> None:
         )
         bound = [*matrix.slices, *norm, x, y.memory, low.step, chosen, *logits]
         low.call(item.label, [kernel], bound, cost=_cost(matrix, slots, late=low.late(*item.inputs)))
+    _adapt(low, item, slots)
 
 
 def _choice(low: Generated, item: Experts, *, whole: bool) -> tuple[list[Slice], Choice | None]:
@@ -87,6 +89,13 @@ def prompts(low: Prompts, item: Experts) -> None:
         )
         bound = [*matrix.slices, *x, y.memory, *groups]
         low.call(item.label, [kernel], bound, cost=_cost(matrix, slots, late=low.late(*item.inputs)))
+    _adapt(low, item, slots)
+
+
+def _adapt(low: Lowering, item: Experts, slots: Slots) -> None:
+    """Append what adapters add to the product."""
+    if low.adapters and low.adapters.experts:
+        lora_calls.experts(low, low.adapters, item, replace(slots, here=range(slots.experts)))
 
 
 def _groups(low: Prompts, item: Experts, slots: Slots, tile_rows: int) -> list[Slice]:

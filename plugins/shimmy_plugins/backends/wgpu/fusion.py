@@ -30,9 +30,13 @@ Mergeable: TypeAlias = Callable[[Sequence[str]], bool]
 PRODUCTS = frozenset(("linear", "expert_linear"))
 
 
-def fuse(graph: Graph, mergeable: Mergeable) -> list[Fused]:
-    """The graph's computations in order; ``heads`` is none, a value split into heads is the value."""
-    return with_sums(_Rewriter(graph, mergeable).rewritten(), seen_through(graph, graph.output))
+def fuse(graph: Graph, mergeable: Mergeable, *, experts_alone: bool = False) -> list[Fused]:
+    """The graph's computations in order; ``heads`` is none, a value split into heads is the value.
+
+    ``experts_alone``: products of experts begin and end with nothing else, so that adapters can add to them.
+    """
+    alone = ("expert_linear",) if experts_alone else ()
+    return with_sums(_Rewriter(graph, mergeable, alone).rewritten(), seen_through(graph, graph.output))
 
 
 def seen_through(graph: Graph, index: int) -> int:
@@ -53,8 +57,9 @@ class _Ended:
 
 
 class _Rewriter:
-    def __init__(self, graph: Graph, mergeable: Mergeable) -> None:
+    def __init__(self, graph: Graph, mergeable: Mergeable, alone: Container[str]) -> None:
         self._nodes = graph.nodes
+        self._alone = alone
         self._mergeable = mergeable
         self._inputs = [tuple(seen_through(graph, i) for i in node.inputs) for node in graph.nodes]
         self._users: dict[int, list[Node]] = {node.index: [] for node in graph.nodes}
@@ -125,6 +130,7 @@ class _Rewriter:
             node.op in NORMS
             and len(node.shape) == 1
             and self._only(node, PRODUCTS)
+            and not any(user.op in self._alone for user in self._users[node.index])
             and all(self._inputs[user.index][0] == node.index for user in self._users[node.index])
         )
 
@@ -139,6 +145,8 @@ class _Rewriter:
 
     def _ended(self, node: Node) -> _Ended | None:
         """What a product ends with, and the other product that it needs."""
+        if node.op in self._alone:
+            return None
         reader = self._reader(node)
         if reader is not None and reader.op == "gelu":
             return _Ended((node,), reader)

@@ -61,9 +61,11 @@ class _Piece:
 class Site:
     """The adapters' weights for matrices that are multiplied together, or for an embedding."""
 
-    def __init__(self, gpu: Gpu, labels: Sequence[str], places: int, columns: int) -> None:
-        """``columns`` of the input; 0: it is an embedding."""
+    def __init__(self, gpu: Gpu, labels: Sequence[str], places: int, columns: int, experts: int = 0) -> None:
+        """``columns`` of the input; 0: it is an embedding. ``experts``: how many matrices the label is of."""
         self.labels = tuple(labels)
+        self._experts = experts
+        self._count = experts or len(self.labels)
         self._gpu = gpu
         self._columns = columns
         self._places = places
@@ -90,6 +92,8 @@ class Site:
         """What to ``take`` so that the place has these terms, and only these. Raises OutOfMemoryError."""
         others = {key: piece for key, piece in self._pieces.items() if key != place}
         own = [terms.get(label) for label in self.labels]
+        if self._experts and own[0]:
+            own = [own[0].of_expert(number) for number in range(self._experts)]
         return self._filled(others, (place, own) if any(own) else None)
 
     def take(self, contents: tuple[Buffer, dict[int, _Piece]]) -> None:
@@ -110,7 +114,7 @@ class Site:
         self, held: Mapping[int, _Piece], new: tuple[int, list[Term | None]] | None
     ) -> tuple[Buffer, dict[int, _Piece]]:
         """A buffer with pieces that are held already and those terms of one more place."""
-        units = self._places * len(self.labels) * _UNITS
+        units = self._places * self._count * _UNITS
         pieces = {}
         for place, piece in held.items():
             pieces[place] = piece.placed(units)
@@ -137,7 +141,7 @@ class Site:
         return buffer, pieces
 
     def _table(self, pieces: Mapping[int, _Piece]) -> U32:
-        table = np.zeros((self._places, len(self.labels), _FIELDS), np.uint32)
+        table = np.zeros((self._places, self._count, _FIELDS), np.uint32)
         for place, piece in pieces.items():
             table[place] = piece.table
         return table
@@ -148,6 +152,8 @@ class LoraState:
 
     def __init__(self, gpu: Gpu, limits: Limits) -> None:
         self.max_rank = limits.max_lora_rank
+        self.experts = False
+        """Whether adapters may change products of experts, which then are computed with nothing beside."""
         self.version = 0
         """Another number whenever a buffer was replaced: bind groups must be made anew then."""
         self.meets = not gpu.facts.software
@@ -160,11 +166,11 @@ class LoraState:
         self._sites: dict[tuple[str, ...], Site] = {}
         self._held: set[int] = set()
 
-    def site(self, labels: Sequence[str], columns: int) -> Site:
-        """That of some nodes, the same for all programs of a plan; ``columns``: see :class:`Site`."""
+    def site(self, labels: Sequence[str], columns: int, experts: int = 0) -> Site:
+        """That of some nodes, the same for all programs of a plan; for the rest see :class:`Site`."""
         key = tuple(labels)
         if key not in self._sites:
-            self._sites[key] = Site(self._gpu, key, self._places, columns)
+            self._sites[key] = Site(self._gpu, key, self._places, columns, experts)
         return self._sites[key]
 
     def put(self, place: int, terms: Terms | None) -> None:

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 
 from shimmy.graph.builder import Node
 from shimmy_plugins.backends.wgpu.device import ALIGNMENT, Buffer, Slice
-from shimmy_plugins.backends.wgpu.fused import Linear
+from shimmy_plugins.backends.wgpu.fused import Experts, Linear
 from shimmy_plugins.backends.wgpu.kernel import Bound, Dispatch
 from shimmy_plugins.backends.wgpu.lora import LoraState, Site
 from shimmy_plugins.backends.wgpu.memory import Rows
 from shimmy_plugins.backends.wgpu.ops import lora
+from shimmy_plugins.backends.wgpu.ops.experts import Slots
 
 if TYPE_CHECKING:
     from shimmy_plugins.backends.wgpu.lowering import Lowering
@@ -162,6 +163,19 @@ def expand(
     products = [gated] if gated else []
     low.call(f"{item.label}.lora.b", [kernel], [x, *products, y, low.step, *shrunk.bound])
     low.memory.release(shrunk.middle)
+
+
+def experts(low: Lowering, state: LoraState, item: Experts, slots: Slots) -> None:
+    """Append what adds to a product of experts."""
+    (node,) = item.nodes
+    columns, width = low.graph.nodes[item.x].shape[-1], node.shape[-1]
+    site = state.site([node.label], columns, slots.experts)
+    late = low.late(*item.inputs)
+    kernel = lora.experts(
+        low.shared.composer, low.shared.gpu, slots, state.max_rank, width, columns, late=late
+    )
+    bound = [low.value(item.x).memory, low.value(item.chosen).memory, low.value(item.result).memory]
+    low.call(f"{node.label}.lora", [kernel], [*bound, low.step, site.slice])
 
 
 def embed(low: Lowering, state: LoraState, node: Node, y: Rows) -> None:

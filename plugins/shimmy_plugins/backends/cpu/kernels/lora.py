@@ -11,33 +11,42 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
+from numpy.typing import NDArray
+
 from shimmy.graph.builder import Node
 from shimmy_plugins.backends.cpu.emitter import Emitter
 from shimmy_plugins.backends.cpu.kernel import Fields, FieldValue, Kernel, Work, address
 from shimmy_plugins.backends.cpu.kernels.tiles import tiles
-from shimmy_plugins.backends.cpu.lora import FIELDS, UNROLL
+from shimmy_plugins.backends.cpu.lora import FIELDS, UNROLL, Entries
 from shimmy_plugins.backends.cpu.lowering import Lowering
 from shimmy_plugins.backends.cpu.memory import round_up
 from shimmy_plugins.backends.cpu.values import F16, F32, I32, I64, LANES, Pointer, Value
 
-_ENTRIES = ("segments", "count", "rows")
-_SHRINK = (*_ENTRIES, "most_groups", "table", "x", "x_stride", "columns", "middle", "middle_stride")
+ENTRIES = ("segments", "count", "rows")
+_SHRINK = (
+    *ENTRIES, "most_groups", "table", "x", "x_stride", "columns", "stride_a", "middle", "middle_stride",
+)  # fmt: skip
 _EXPAND = (
-    *_ENTRIES, "scales", "table", "x", "x_stride", "middle", "middle_stride",
+    *ENTRIES, "scales", "table", "x", "x_stride", "middle", "middle_stride",
     "y", "y_stride", "groups", "zeros",
 )  # fmt: skip
-_EMBED = (*_ENTRIES, "scales", "table", "tokens", "y", "y_stride", "groups", "zeros")
+_EMBED = (*ENTRIES, "scales", "table", "tokens", "y", "y_stride", "groups", "zeros")
 #: Entries that share what is loaded of a weight.
 _TILES = (4, 2, 1)
 
 
 @dataclass(frozen=True, slots=True)
-class _Segment:
+class Segment:
     """Entries of one adapter, and its record at the node."""
 
     e: Emitter
     f: Fields
     index: Value
+
+    @property
+    def place(self) -> Value:
+        return self._word(0)
 
     @property
     def first(self) -> Value:
@@ -49,7 +58,7 @@ class _Segment:
 
     def record(self, field: str) -> Value:
         table = self.f.pointer("table", I64)
-        return table[self._word(0) * len(FIELDS) + FIELDS.index(field)]
+        return table[self.place * len(FIELDS) + FIELDS.index(field)]
 
     def weights(self, field: str) -> Pointer:
         return address(self.e, self.record(field), F32)
@@ -66,29 +75,32 @@ class _Segment:
 
 
 @cache
-def shrink() -> Kernel:
-    """middle[entry] = A x, for entries whose adapter has an A here."""
+def shrink(unroll: int = UNROLL) -> Kernel:
+    """middle[entry] = A x, for entries whose adapter has an A here; x is read by ``unroll`` columns."""
 
     def body(e: Emitter, f: Fields, work: Work) -> None:
         most = f.count("most_groups")
         with work.claim(f.count("count") * most) as item:
-            segment, group = _Segment(e, f, item // most), item % most
+            segment, group = Segment(e, f, item // most), item % most
             count = e.select(group < segment.record("groups"), segment.count, e.int(0))
-            start = group * f.size("columns") * LANES
+            start = group * f.size("stride_a") * LANES
             for entries in _tiles(e, segment, count):
                 x = [f.pointer("x") + segment.row(entry) * f.size("x_stride") for entry in entries]
-                sums = _dot(e, segment, "a", start, f.size("columns"), x)
+                sums = _dot(e, segment, "a", start, f.size("columns"), x, unroll)
                 for entry, total in zip(entries, sums, strict=True):
                     f.pointer("middle")[entry * f.size("middle_stride") + group * LANES] = total
 
-    return Kernel("lora_shrink", _SHRINK, body)
+    return Kernel(f"lora_shrink_{unroll}", _SHRINK, body)
 
 
 @cache
-def expand() -> Kernel:
-    """y[row] += factor * (scale * B middle + offset); B takes x itself where there is no A."""
+def expand(*, apart: bool = False) -> Kernel:
+    """y[row] += factor * (scale * B middle + offset); B takes x itself where there is no A.
 
-    def sources(e: Emitter, f: Fields, segment: _Segment, entries: Sequence[Value]) -> list[Pointer]:
+    ``apart``: behind a row of y is no padding, but another one.
+    """
+
+    def sources(e: Emitter, f: Fields, segment: Segment, entries: Sequence[Value]) -> list[Pointer]:
         through = e.int(0) < segment.record("groups")
         pairs = [
             (
@@ -104,9 +116,9 @@ def expand() -> Kernel:
             count = e.select(e.int(0) < segment.record("offset"), segment.count, e.int(0))
             for entries in _tiles(e, segment, count):
                 sums = _dot_b(e, segment, group, sources(e, f, segment, entries))
-                _add(e, f, segment, group, entries, sums)
+                _add(e, f, segment, group, entries, sums, apart=apart)
 
-    return Kernel("lora_expand", _EXPAND, body)
+    return Kernel(f"lora_expand{'_apart' * apart}", (*_EXPAND, *["width"] * apart), body)
 
 
 @cache
@@ -128,32 +140,38 @@ def embed() -> Kernel:
     return Kernel("lora_embed", _EMBED, body)
 
 
-def _segments(e: Emitter, f: Fields, work: Work) -> Iterator[tuple[Value, _Segment]]:
+def _segments(e: Emitter, f: Fields, work: Work) -> Iterator[tuple[Value, Segment]]:
     """Each group of 16 columns of y that this thread has, with each segment in turn."""
     with work.claim(f.size("groups")) as group, e.loop(0, f.count("count")) as index:
-        yield group, _Segment(e, f, index)
+        yield group, Segment(e, f, index)
 
 
-def _tiles(e: Emitter, segment: _Segment, count: Value) -> Iterator[list[Value]]:
+def _tiles(e: Emitter, segment: Segment, count: Value) -> Iterator[list[Value]]:
     for first, size in tiles(e, count, _TILES):
         yield [segment.first + first + t for t in range(size)]
 
 
-def _dot_b(e: Emitter, segment: _Segment, group: Value, x: list[Pointer]) -> list[Value]:
+def _dot_b(e: Emitter, segment: Segment, group: Value, x: list[Pointer]) -> list[Value]:
     columns = segment.record("columns")
     return _dot(e, segment, "b", group * columns * LANES, columns, x)
 
 
 def _dot(
-    e: Emitter, segment: _Segment, field: str, start: Value, columns: Value, x: list[Pointer]
+    e: Emitter,
+    segment: Segment,
+    field: str,
+    start: Value,
+    columns: Value,
+    x: list[Pointer],
+    unroll: int = UNROLL,
 ) -> list[Value]:
     """The sums over ``columns`` of 16 rows of a weight, from element ``start`` on, times each x."""
     even, odd = ([e.variable(e.floats(0.0)) for _ in x] for _ in range(2))
     with e.when_else(e.int(0) < segment.record("half")) as branches:
         for branch, element in zip(branches, (F16, F32), strict=True):
-            with branch, e.loop(0, columns, UNROLL) as first:
+            with branch, e.loop(0, columns, unroll) as first:
                 weight = segment.weights(field).cast(element) + start
-                for column in (first + k for k in range(UNROLL)):
+                for column in (first + k for k in range(unroll)):
                     values = weight.vector(column * LANES)
                     values = values.widen(F32) if element is F16 else values
                     even, odd = odd, even
@@ -163,18 +181,39 @@ def _dot(
 
 
 def _add(
-    e: Emitter, f: Fields, segment: _Segment, group: Value, entries: list[Value], sums: list[Value]
+    e: Emitter,
+    f: Fields,
+    segment: Segment,
+    group: Value,
+    entries: list[Value],
+    sums: list[Value],
+    *,
+    apart: bool = False,
 ) -> None:
     offset = segment.weights("offset").vector(group * LANES)
     for entry, total in zip(entries, sums, strict=True):
         factor = f.pointer("scales")[entry].splat()
         added = e.fma(total, segment.scale().splat(), offset)
         y = f.pointer("y") + (segment.row(entry) * f.size("y_stride") + group * LANES)
-        y[0] = e.fma(added, factor, y.vector())
+        if apart:
+            left = e.minimum(f.size("width") - group * LANES, e.int(LANES))
+            y.put_first(left, e.fma(added, factor, y.first(left)))
+        else:
+            y[0] = e.fma(added, factor, y.vector())
 
 
 def _select(e: Emitter, condition: Value, yes: Pointer, no: Pointer) -> Pointer:
     return Pointer(e, e.builder.select(condition.raw, yes.raw, no.raw), yes.element)
+
+
+def own(table: NDArray[np.int64], entries: Entries) -> dict[str, FieldValue]:
+    """The fields of the entries of a node."""
+    return {
+        "table": table,
+        "segments": entries.segments,
+        "count": entries.count,
+        "rows": entries.rows,
+    }
 
 
 def lower(low: Lowering, node: Node) -> None:
@@ -183,15 +222,10 @@ def lower(low: Lowering, node: Node) -> None:
     assert state is not None, "only a program made for adapters has such nodes"
     y = low.input(node)
     low.alias(node)
-    table = state.table(node.attrs["target"], y.stride, embedding=len(node.inputs) == 1)
     entries = state.late if node.attrs["late"] else state.every
-    own: dict[str, FieldValue] = {
-        "table": table,
-        "segments": entries.segments,
-        "count": entries.count,
-        "rows": entries.rows,
-    }
+    table = state.table(node.attrs["target"], y.stride, embedding=len(node.inputs) == 1)
     out: dict[str, FieldValue] = {
+        **own(table, entries),
         "scales": entries.scales,
         "y": y.array,
         "y_stride": y.stride,
@@ -199,11 +233,12 @@ def lower(low: Lowering, node: Node) -> None:
         "zeros": state.zeros(),
     }
     if len(node.inputs) == 1:
-        low.call(embed(), reads=[y], writes=[y], tokens=low.step.tokens, **own, **out)
+        low.call(embed(), reads=[y], writes=[y], tokens=low.step.tokens, **out)
         return
     x, middle = low.input(node, 1), state.middle()
-    out |= {"x": x.array, "x_stride": x.stride, "middle": middle, "middle_stride": state.middle_stride}
-    own_a = own | {name: out[name] for name in ("x", "x_stride", "middle", "middle_stride")}
     columns = round_up(x.width, UNROLL)
-    low.call(shrink(), reads=[x], writes=[middle], most_groups=state.most_groups, columns=columns, **own_a)
-    low.call(expand(), reads=[x, middle, y], writes=[y], **own, **out)
+    through: dict[str, FieldValue] = {"x": x.array, "x_stride": x.stride, "middle": middle}
+    through["middle_stride"] = state.middle_stride
+    shrink_a = {**own(table, entries), **through, "columns": columns, "stride_a": columns}
+    low.call(shrink(), reads=[x], writes=[middle], most_groups=state.most_groups, **shrink_a)
+    low.call(expand(), reads=[x, middle, y], writes=[y], **through, **out)

@@ -80,11 +80,11 @@ def _body(e: Emitter, f: Fields, work: Work) -> None:
         with e.loop(0, f.size("experts")) as expert:
             following[expert] = e.int(0)
         with e.loop(0, f.count("rows")) as row, e.loop(0, f.size("used")) as number:
-            expert = _expert(e, f, row, number)
+            expert = expert_of(e, f, row, number)
             following[expert] = following[expert] + 1
         _give_experts_places(e, f, following)
         with e.loop(0, f.count("rows")) as row, e.loop(0, f.size("used")) as number:
-            expert = _expert(e, f, row, number)
+            expert = expert_of(e, f, row, number)
             place = following[expert]
             following[expert] = place + 1
             f.pointer("places", I32)[row * f.size("used") + number] = place.narrow(I32)
@@ -105,7 +105,7 @@ def _give_experts_places(e: Emitter, f: Fields, following: Pointer) -> None:
     f.pointer("count", I64)[0] = segments.value
 
 
-def _expert(e: Emitter, f: Fields, row: Value, number: Value) -> Value:
+def expert_of(e: Emitter, f: Fields, row: Value, number: Value) -> Value:
     """The number of a chosen expert; whatever is chosen, memory of an expert is meant."""
     chosen = f.pointer("chosen")[row * f.size("chosen_stride") + number]
     most = (f.size("experts") - 1).to_float()

@@ -15,6 +15,7 @@ from shimmy.engine.protocol import MOST_MIXED
 from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.device import Gpu
 from shimmy_plugins.backends.wgpu.kernel import Kernel, Size, one_per_row
+from shimmy_plugins.backends.wgpu.ops.experts import Slots
 
 #: Numbers of a weight that are read at once; rows of A and of B are padded to it with zeros.
 CHUNK = 8
@@ -179,6 +180,45 @@ def expand(
     return Kernel(f"lora_expand {width}{' swiglu' * gated}", source, grid)
 
 
+def experts(
+    composer: Composer,
+    gpu: Gpu,
+    slots: Slots,
+    max_rank: int,
+    width: int,
+    columns: int,
+    *,
+    late: bool = False,
+) -> Kernel:
+    """y += what adapters add to products of experts. Bindings: x, chosen, y, step, lora; see :class:`Slots`.
+
+    Args:
+        width: columns of y of a slot.
+        columns: of x.
+        late: of all, there are rows for all outputs of the step.
+    """
+    stride = -(-max_rank // CHUNK) * CHUNK
+    targets = Targets((0,) * slots.experts, stride, met=0, copied=False, lanes=PROMPT_LANES)
+    source = _compose(
+        composer,
+        gpu,
+        "lora_experts",
+        targets,
+        slots=slots,
+        choice=None,
+        width=width,
+        columns=columns,
+        late=late,
+        picked=False,
+        lanes=PROMPT_LANES,
+    )
+
+    def grid(size: Size) -> tuple[int, int, int]:
+        return slots.used, size.count(late=late), 1
+
+    return Kernel(f"lora_experts {columns} {width}", source, grid)
+
+
 def embed(composer: Composer, gpu: Gpu, targets: Targets, width: int) -> Kernel:
     """y += what adapters add to embeddings. Bindings: chosen, y, step, lora; see the op embed."""
     source = _compose(composer, gpu, "lora_embed", targets, width=width, late=False, picked=True)
@@ -199,7 +239,6 @@ def _compose(composer: Composer, gpu: Gpu, op: str, targets: Targets, **paramete
         subgroup=gpu.subgroup,
         lora=targets,
         norm=None,
-        slots=None,
         total=None,
-        **parameters,
+        **{"slots": None, **parameters},
     )
