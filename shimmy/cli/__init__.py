@@ -12,8 +12,8 @@ from collections.abc import Sequence
 
 from shimmy import __version__
 
-#: Exit codes: something failed; Ctrl-C.
-FAILURE, INTERRUPTED = 1, 130
+#: Exit codes besides 0: something failed; usage or configuration is wrong; Ctrl-C.
+FAILURE, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
 CLASH = """\
 error: this environment also holds the unrelated distribution {name!r}, whose import package has the same \
@@ -43,7 +43,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     arguments = tuple(sys.argv[1:] if arguments is None else arguments)
     if name := foreign_shimmy(sys.path):
         print(CLASH.format(name=name), file=sys.stderr)
-        return 2
+        return WRONG_USAGE
     if arguments in (("--version",), ("-V",)):
         print(f"shimmy {__version__}")
         return 0

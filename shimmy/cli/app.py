@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from typer.main import get_command, get_group
 
 from shimmy import __version__
+from shimmy.cli import FAILURE, INTERRUPTED, WRONG_USAGE
 from shimmy.cli.common import ROOT, bootstrap, settings_options
 from shimmy.cli.migration import advice_on
 from shimmy.cli.output import print_error
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 
 #: The core's commands, as ``--help`` lists them. ``shimmy.cli.NAME`` holds a function ``command``.
 COMMANDS = ("serve", "generate", "list", "discover", "probe", "plugins", "config")
-
-#: Exit codes besides 0: something failed; usage or configuration is wrong; Ctrl-C.
-FAILURE, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
 
 class Commands(TyperGroup):

@@ -56,12 +56,7 @@ def probe(card: ModelCard, settings: Settings, plugins: Plugins, *, quiet: bool)
         "adapter": None
         if card.adapter is None
         else adapter_facts(read_adapter(card.adapter, plugins.quant_types)),
-        "context": {
-            "native": facts.native_context,
-            "effective": facts.context,
-            "rope": facts.rope_kind,
-            "rope_factor": facts.rope_factor,
-        },
+        "context": _context(facts),
         "memory": _memory(facts),
         "template": {"name": text.chat.name, "reason": text.chat.reason},
         "tokenizer": {
@@ -71,13 +66,7 @@ def probe(card: ModelCard, settings: Settings, plugins: Plugins, *, quiet: bool)
             "add_bos": text.tokenizer.add_bos,
             "special": _special(text),
         },
-        "engine": {
-            "backend": facts.backend,
-            "reason": facts.backend_reason,
-            "precision": facts.precision,
-            "description": facts.description,
-            "fallbacks": facts.fallbacks,
-        },
+        "engine": _engine(facts),
         "plugins": _involved(plugins, card, facts, text.chat.name, kind, types),
         "trial": trial,
         "load_seconds": round(facts.seconds, 3),
@@ -125,6 +114,25 @@ def _bytes_by_type(file: GGUFFile, plugins: Plugins) -> dict[str, int]:
         if spec := specs.get(tensor.ggml_id):
             sizes[spec.name] += file.n_bytes(tensor.name, spec)
     return dict(sizes.most_common())
+
+
+def _context(facts: Ready) -> dict[str, Any]:
+    return {
+        "native": facts.native_context,
+        "effective": facts.context,
+        "rope": facts.rope_kind,
+        "rope_factor": facts.rope_factor,
+    }
+
+
+def _engine(facts: Ready) -> dict[str, Any]:
+    return {
+        "backend": facts.backend,
+        "reason": facts.backend_reason,
+        "precision": facts.precision,
+        "description": facts.description,
+        "fallbacks": facts.fallbacks,
+    }
 
 
 def _memory(facts: Ready) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import shlex
 
 import pytest
 
-from shimmy.cli.app import COMMANDS, FAILURE, INTERRUPTED, WRONG_USAGE, build
+from shimmy.cli import FAILURE, INTERRUPTED, WRONG_USAGE
+from shimmy.cli.app import COMMANDS, build
 from shimmy.cli.docs import command_markdown
 from shimmy.cli.migration import GONE_COMMANDS, GONE_FLAGS, GONE_VARIABLES, OLD_FLAGS
 from shimmy.cli.probe_report import _memory_facts

@@ -74,12 +74,16 @@ def test_table(bench):
     assert "decode 3, batch 2, depth 5" in err
 
 
-def test_a_busy_machine_leaves_dashes_and_a_note(bench, monkeypatch):
+@pytest.mark.parametrize("form", [(), ("--json",)])
+def test_a_busy_machine_leaves_no_figures_and_a_note(bench, monkeypatch, form):
     monkeypatch.setattr("shimmy_plugins.commands.bench.noise.foreign_share", lambda *_: 0.4)
     small = ("--prompt-tokens", "4", "--generate", "0", "--repetitions", "1", "--threads", "1", "--wait", "0")
-    code, out, err = bench(ZOO, *small)
+    code, out, err = bench(ZOO, *small, *form)
     assert code == 0
-    assert out.splitlines()[-1].split()[-2:] == ["0", "3"]
+    if form:
+        assert json.loads(out)["results"][0]["tokens_per_second"] is None
+    else:
+        assert out.splitlines()[-1].split()[-2:] == ["0", "3"]
     assert "prefill 4, batch 1, depth 0: every sample was dropped; other programs used 40%" in err
 
 
