@@ -142,6 +142,7 @@ AFFINE = [
     Affine(4, 32, np.uint8, centred=True, codebook=_NARROW),  # MXFP4
     Affine(3, 16, factor=np.uint8, centred=True, codebook=_NARROW[:8]),
     Affine(2, 32, np.uint8, codebook=(0, 200, 3, 255)),
+    Affine(1, 32, factor=np.uint8, centred=True, codebook=(0, 2)),  # Q1_0
     Affine(4, 32, factor=np.uint8, factor_bits=4, centred=True),
 ]
 

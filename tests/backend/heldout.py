@@ -35,6 +35,12 @@ def log_probabilities(plan: Plan, piece: list[int]) -> F64:
     return normalised(np.concatenate(rows))
 
 
+def surprises(plan: Plan, piece: list[int]) -> F64:
+    """-log p of each token of a piece but the first."""
+    result: F64 = -log_probabilities(plan, piece)[np.arange(len(piece) - 1), piece[1:]]
+    return result
+
+
 def normalised(logits: NDArray[np.float32]) -> F64:
     """(rows, vocabulary): log p of each."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)

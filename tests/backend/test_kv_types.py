@@ -21,7 +21,7 @@ from tests.backend.harness import (
     generate_greedy,
     no_progress,
 )
-from tests.backend.test_perplexity import PIECE, held_out, surprises
+from tests.backend.heldout import pieces, surprises
 from tests.zoo import FOLDER, model_path
 
 MODEL = "llama_spm.q4_0"
@@ -48,13 +48,10 @@ def test_a_long_answer_is_that_of_the_reference(kv_type: str, backend: str) -> N
 
 @pytest.mark.parametrize("kv_type", MARGIN)
 def test_perplexity_is_nearly_that_of_f32(kv_type: str) -> None:
-    ids = held_out(MODEL)[:2048]
     found = {}
     for each in ("f32", kv_type):
         plan = compile_model("cpu", model_path(MODEL), replace(LIMITS, kv_type=each))
-        plan.reserve(-(-PIECE // plan.block_tokens))
-        pieces = [surprises(plan, ids[start : start + PIECE]) for start in range(0, len(ids), PIECE)]
-        found[each] = np.exp(np.mean(np.concatenate(pieces)))
+        found[each] = np.exp(np.mean(np.concatenate([surprises(plan, piece) for piece in pieces(MODEL)])))
         plan.close()
     assert found[kv_type] == pytest.approx(found["f32"], rel=MARGIN[kv_type])
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.backend.harness import BACKENDS, LIMITS, compile_model
-from tests.backend.heldout import log_probabilities, pieces
+from tests.backend.heldout import pieces, surprises
 from tests.zoo import FILES, model_path, reference
 
 #: What stores weights as they are; its products are always F32.
@@ -42,10 +42,7 @@ def test_perplexity(backend: str, precision: str, name: str) -> None:
         expected = answers["llamacpp"][f"{kind}__dequantised_to_f32"]["perplexity"]
     plan = compile_model(backend, model_path(name), replace(LIMITS, precision=precision))
     assert plan.precision == precision
-    surprises = [
-        -log_probabilities(plan, piece)[np.arange(len(piece) - 1), piece[1:]] for piece in pieces(name)
-    ]
+    found = np.concatenate([surprises(plan, piece) for piece in pieces(name)])
     plan.close()
-    found = np.concatenate(surprises)
     assert len(found) == expected["n"]
     assert np.exp(found.mean()) == pytest.approx(expected["ppl"], rel=MARGIN[precision])
