@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import pairwise
 
 from shimmy.errors import ConfigError
 
@@ -58,5 +59,8 @@ def advice_on(arguments: Sequence[str]) -> str | None:
     for argument in arguments:
         if advice := GONE_FLAGS.get(argument.partition("=")[0]):
             return advice
-    command = next((argument for argument in arguments if not argument.startswith("-")), "")
-    return GONE_COMMANDS.get(command)
+    for command, following in pairwise((*arguments, "")):
+        if not command.startswith("-"):
+            # What has a command of its own below it is a plugin's.
+            return None if following[:1] not in ("", "-") else GONE_COMMANDS.get(command)
+    return None

@@ -29,17 +29,22 @@ def types_by_id(registry: Registry[QuantTypeSpec]) -> dict[int, QuantTypeSpec]:
 
 def type_name(ggml_id: int) -> str:
     """ggml's name of a type no plugin provides, for messages and listings; ``type 99`` if it has none."""
+    return known_name(ggml_id) or f"type {ggml_id}"
+
+
+def known_name(ggml_id: int) -> str | None:
+    """ggml's name of a type, provided by a plugin or not; None if it has none."""
     # 0.1 s of import for a name: only where none of our own types says it.
     from gguf.constants import GGMLQuantizationType
 
     try:
         return str(GGMLQuantizationType(ggml_id).name)
     except ValueError:
-        return f"type {ggml_id}"
+        return None
 
 
 def no_plugin_provides(tensor: str, ggml_id: int) -> str:
     """What is wrong with a tensor of a type that is not registered, as the beginning of a sentence."""
-    known = type_name(ggml_id)
-    kind = f"with ggml's id {ggml_id}" if known == f"type {ggml_id}" else f"{known} (id {ggml_id} in ggml)"
+    known = known_name(ggml_id)
+    kind = f"{known} (id {ggml_id} in ggml)" if known else f"with ggml's id {ggml_id}"
     return f"tensor {tensor!r:.90} is of the quant type {kind}, which no plugin provides"

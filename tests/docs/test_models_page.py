@@ -44,9 +44,15 @@ def test_every_architecture_is_there(engine: str, plugins: Plugins):
     assert built_in <= {row[0] for row in ENGINES if row[2] == engine}
 
 
-def test_every_model_of_the_fixtures_is_there():
+def test_every_type_is_there(plugins: Plugins):
+    found = {kind for row in DEFINITIONS for kind in row[2].split(", ")}
+    assert {spec.name for spec in plugins.quant_types} == found
+
+
+@pytest.mark.parametrize("engine", ["cpu", "wgpu"])
+def test_every_model_of_the_fixtures_is_there(engine: str):
     assert set(zoo.FILES) <= {row[1] for row in DEFINITIONS}
-    assert set(zoo.FILES) <= {row[1] for row in ENGINES}
+    assert set(zoo.FILES) <= {row[1] for row in ENGINES if row[2].startswith(engine)}
 
 
 @pytest.mark.parametrize("row", DEFINITIONS, ids=lambda row: row[1])

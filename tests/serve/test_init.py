@@ -8,15 +8,19 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from shimmy.cli import main
+from shimmy.plugins import load_plugins
 
 SKELETONS = {
     "architecture": ("tiny-former2", "shimmy-arch-tiny-former2"),
     "quant": ("Q4_X", "shimmy-quant-q4-x"),
 }
+#: What would be no good name for a class in Python, or is one of the skeleton's own.
+ODD = ("none", "true", "class", "architecture-spec", "parameters")
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +64,28 @@ def test_they_are_in_good_style(written: Path):
         assert result.returncode == 0, result.stdout
 
 
+def test_they_are_typed(written: Path):
+    for _, distribution in SKELETONS.values():
+        folder = written / distribution
+        files = [str(path.relative_to(folder)) for path in folder.rglob("*.py")]
+        cache = str(written / "mypy")
+        result = run(written, "mypy", "--strict", "--cache-dir", cache, *files, cwd=folder)
+        assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_any_name_makes_a_module_that_can_be_imported(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = tmp_path / "package"
+    assert main(["init", "architecture", name, str(folder)]) == 0
+    [source] = folder.glob("shimmy_arch_*.py")
+    module = ModuleType(source.stem)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(compile(source.read_text(), source, "exec"), vars(module))
+    assert load_plugins(extra=[module]).architectures.get(name).load().params
+
+
 def test_names_and_folders_are_checked(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
@@ -71,6 +97,9 @@ def test_names_and_folders_are_checked(
         ("quant", "q4_x"): "'q4_x' is no name of a new quant; expected one like 'Q4_X'",
         ("quant", "Q8_0"): "the type 'Q8_0' is there already",
         ("quant", "Q4_X", "--ggml-id", "2"): "2 is the number of Q4_0",
+        ("quant", "Q4_X", "--ggml-id", "28"): "28 is the number of F64",
+        ("quant", "Q4_X", "--ggml-id", "4294967296"): "less than or equal to 4294967295",
+        ("architecture", "x" * 300): "cannot be written",
     }
     for arguments, message in wrong.items():
         assert main(["init", *arguments]) == 2

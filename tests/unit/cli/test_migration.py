@@ -63,14 +63,16 @@ def test_what_is_gone_gets_a_hint(run, flag):
 
 @pytest.mark.parametrize("command", GONE_COMMANDS)
 def test_commands_that_are_gone_get_a_hint(run, command):
-    code, _, err = run(command, "something")
-    assert code == 2
-    assert err.endswith(f"\nhint: {GONE_COMMANDS[command]}\n")
+    for arguments in ((command, "--template", "docker"), (command,)):
+        code, _, err = run(*arguments)
+        assert code == 2
+        assert err.endswith(f"\nhint: {GONE_COMMANDS[command]}\n")
 
 
 def test_other_mistakes_get_none(run):
     assert advice_on(["serve", "--prot", "80"]) is None
     assert "hint:" not in run("serve", "--prot", "80")[2]
+    assert "hint:" not in run("init", "quant", "Q4_X", "--ggml-id", "-1")[2]
 
 
 def test_nothing_that_is_there_is_called_gone():

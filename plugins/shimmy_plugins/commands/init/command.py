@@ -45,17 +45,19 @@ def quant(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The type as ggml would call it: Q4_X.")],
     folder: Folder = None,
-    ggml_id: Annotated[int, typer.Option(min=0, help="Its number in GGUF files.")] = 1000,
+    ggml_id: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Its number in GGUF files.")] = 1000,
 ) -> None:
     """Write a package with a tensor type of 4 bits, to be made into yours."""
-    from shimmy.gguf.types import types_by_id
+    from shimmy.gguf.types import known_name, types_by_id
     from shimmy_plugins.commands.init.skeleton import QUANT, write_skeleton
 
     _, plugins = bootstrap(ctx)
     if name in plugins.quant_types:
         raise ConfigError(f"the type {name!r} is there already: see `shimmy plugins`.")
-    if other := types_by_id(plugins.quant_types).get(ggml_id):
-        raise ConfigError(f"{ggml_id} is the number of {other.name}.", param="--ggml-id")
+    other = types_by_id(plugins.quant_types).get(ggml_id)
+    taken = other.name if other else known_name(ggml_id)
+    if taken not in (name, None):
+        raise ConfigError(f"{ggml_id} is the number of {taken}.", param="--ggml-id")
     _tell(write_skeleton(QUANT, name, folder, ggml_id=ggml_id))
 
 

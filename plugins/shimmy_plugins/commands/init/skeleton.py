@@ -52,9 +52,9 @@ def write_skeleton(kind: Kind, name: str, folder: Path | None = None, **more: An
         **more,
     }
     folder = folder or Path(distribution)
-    if folder.exists():
-        raise ConfigError(f"{folder} is there already and stays as it is.", hint="Name another folder.")
     try:
+        if folder.exists():
+            raise ConfigError(f"{folder} is there already and stays as it is.", hint="Name another folder.")
         for path, text in _rendered(kind, facts):
             target = folder / path
             target.parent.mkdir(parents=True, exist_ok=True)
