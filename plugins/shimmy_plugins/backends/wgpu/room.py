@@ -16,6 +16,8 @@ from shimmy.graph.offload import expert_layers, layer_count, layer_of, split
 from shimmy_plugins.backends.wgpu.device import Gpu, readable
 from shimmy_plugins.backends.wgpu.kvcache import BLOCK_TOKENS, head_bytes
 from shimmy_plugins.backends.wgpu.memory import FLOAT
+from shimmy_plugins.backends.wgpu.ops.rope import angle_key
+from shimmy_plugins.backends.wgpu.unpacking import CHUNK_BYTES
 from shimmy_plugins.backends.wgpu.weights import GpuWeights
 
 
@@ -91,10 +93,15 @@ class Room:
 
     def _bytes(self, graph: Graph) -> int:
         """At most what a graph needs to run, with a small KV cache."""
-        return self._weight_bytes(graph) + self._value_bytes(graph) + self._cache_bytes(graph)
+        parts = (self._weight_bytes, self._loading_bytes, self._value_bytes, self._table_bytes)
+        return sum(part(graph) for part in parts) + self._cache_bytes(graph)
 
     def _weight_bytes(self, graph: Graph) -> int:
         return sum(map(self._weights.size_of, tensors_of(graph)))
+
+    def _loading_bytes(self, graph: Graph) -> int:
+        """Of weights on their way."""
+        return min(max(map(self._weights.size_of, tensors_of(graph)), default=0), CHUNK_BYTES)
 
     def _value_bytes(self, graph: Graph) -> int:
         """The values of the layer that has most of them: those of others lie in the same memory."""
@@ -105,6 +112,11 @@ class Room:
         limits = self._limits
         rows = limits.step_tokens + limits.max_sequences
         return FLOAT * rows * max(widths.values(), default=0)
+
+    def _table_bytes(self, graph: Graph) -> int:
+        """The angles of rotations."""
+        tables = {angle_key(node): node.attrs["dims"] for node in graph.nodes if node.op == "rope"}
+        return FLOAT * self._limits.max_ctx * sum(tables.values())
 
     def _cache_bytes(self, graph: Graph) -> int:
         nodes = graph.nodes

@@ -16,7 +16,7 @@ from shimmy_plugins.backends.wgpu.kvcache import KVCache
 from shimmy_plugins.backends.wgpu.layouts import AffineLayout
 from shimmy_plugins.backends.wgpu.memory import FLOAT, Activations
 from shimmy_plugins.backends.wgpu.ops.norm import norm_tensors
-from shimmy_plugins.backends.wgpu.ops.rope import angle_table
+from shimmy_plugins.backends.wgpu.ops.rope import angle_key, angle_table
 from shimmy_plugins.backends.wgpu.sampling import GpuSampler
 from shimmy_plugins.backends.wgpu.weights import GpuMatrix, GpuWeights
 
@@ -71,8 +71,7 @@ class Shared:
 
     def angles(self, node: Node) -> Slice:
         """The table of a rotation's cosines and sines, for all positions."""
-        a = node.attrs
-        key = (a["base"], a["dims"], a["scaling"], node.weights.get("factors"))
+        key = angle_key(node)
         if key not in self._angles:
             factors = None
             if "factors" in node.weights:

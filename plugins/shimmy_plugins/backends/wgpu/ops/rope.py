@@ -8,6 +8,7 @@ A table has 4 * dims bytes a position: 32 MiB for 131,072 positions of 64 dimens
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +38,12 @@ class Rotation:
     def of(cls, node: Node) -> Rotation:
         """What a node of the op does."""
         return cls(node.attrs["dims"], node.attrs["style"])
+
+
+def angle_key(node: Node) -> tuple[Any, ...]:
+    """What the table of a node of the op depends on: base, dimensions, scaling and tensor of factors."""
+    a = node.attrs
+    return a["base"], a["dims"], a["scaling"], node.weights.get("factors")
 
 
 def angle_table(frequencies: RopeFrequencies, positions: int) -> F32:
