@@ -115,8 +115,8 @@ class Room:
 
     def _table_bytes(self, graph: Graph) -> int:
         """The angles of rotations."""
-        tables = {angle_key(node): node.attrs["dims"] for node in graph.nodes if node.op == "rope"}
-        return FLOAT * self._limits.max_ctx * sum(tables.values())
+        tables = {angle_key(node) for node in graph.nodes if node.op == "rope"}
+        return FLOAT * self._limits.max_ctx * sum(dims for _, dims, *_ in tables)
 
     def _cache_bytes(self, graph: Graph) -> int:
         nodes = graph.nodes

@@ -73,10 +73,9 @@ class Shared:
         """The table of a rotation's cosines and sines, for all positions."""
         key = angle_key(node)
         if key not in self._angles:
-            factors = None
-            if "factors" in node.weights:
-                factors = self.source.dequantize(node.weights["factors"]).ravel()
-            table = angle_table(rope_frequencies(*key[:3], factors), self.limits.max_ctx)
+            base, dims, scaling, name = key
+            factors = None if name is None else self.source.dequantize(name).ravel()
+            table = angle_table(rope_frequencies(base, dims, scaling, factors), self.limits.max_ctx)
             place = self.gpu.buffer(table.nbytes, "angles").whole()
             self.gpu.upload(place, table)
             self._angles[key] = place

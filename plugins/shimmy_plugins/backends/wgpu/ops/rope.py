@@ -8,13 +8,13 @@ A table has 4 * dims bytes a position: 32 MiB for 131,072 positions of 64 dimens
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from shimmy.graph.builder import Node
 from shimmy.graph.rope import RopeFrequencies
+from shimmy.graph.scaling import RopeScaling
 from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.kernel import Columns, Kernel
 
@@ -40,8 +40,8 @@ class Rotation:
         return cls(node.attrs["dims"], node.attrs["style"])
 
 
-def angle_key(node: Node) -> tuple[Any, ...]:
-    """What the table of a node of the op depends on: base, dimensions, scaling and tensor of factors."""
+def angle_key(node: Node) -> tuple[float, int, RopeScaling, str | None]:
+    """What the table of a node of the op depends on: base, dimensions, scaling, and tensor of factors."""
     a = node.attrs
     return a["base"], a["dims"], a["scaling"], node.weights.get("factors")
 
