@@ -127,6 +127,14 @@ class Plugins:
 
     # What plugins registered
 
+    @property
+    def packages(self) -> set[str]:
+        """The top-level packages of the loaded plugins: what the names of their loggers begin with."""
+        modules = (
+            getattr(plugin, "__name__", type(plugin).__module__) for plugin in self._manager.get_plugins()
+        )
+        return {module.partition(".")[0] for module in modules}
+
     def settings_of(self, name: str) -> Any:
         """The checked ``[plugins.settings.<name>]``: an instance of the model registered for it.
 

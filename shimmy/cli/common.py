@@ -104,8 +104,10 @@ def bootstrap(ctx: typer.Context) -> tuple[Settings, Plugins]:
     given = _given(ctx.find_root().params) | _given(ctx.params)
     flags = {key: given.get(_parameter(key), given.get(_old(key))) for key in settings_table()}
     settings = load_settings(flags, config=_path(given.get("config")))
-    _set_up_logging(settings.log_level)
+    logging.basicConfig(format="%(levelname)s: %(message)s", handlers=[_StandardError()])
+    _log_from(settings.log_level, "shimmy")
     plugins = load_plugins(settings.plugin_choice)
+    _log_from(settings.log_level, *plugins.packages)
     check_plugin_settings(settings, plugins)
     return settings, plugins
 
@@ -176,7 +178,6 @@ class _StandardError(logging.Handler):
         print(self.format(record), file=sys.stderr)
 
 
-def _set_up_logging(level: str) -> None:
-    logging.basicConfig(format="%(levelname)s: %(message)s", handlers=[_StandardError()])
-    for name in ("shimmy", "shimmy_plugins"):
+def _log_from(level: str, *packages: str) -> None:
+    for name in packages:
         logging.getLogger(name).setLevel(level.upper())

@@ -1,6 +1,8 @@
 """Options made from settings, and output for people and pipes."""
 
+import logging
 import sys
+from types import ModuleType
 
 import pytest
 import typer
@@ -8,6 +10,7 @@ from typer.testing import CliRunner
 
 from shimmy.cli.common import bootstrap, settings_options
 from shimmy.cli.output import plain_lines, print_table, readable_count, readable_size
+from shimmy.plugins import PluginChoice, load_plugins
 
 
 @pytest.fixture
@@ -42,6 +45,15 @@ def test_help_tells_range_and_default(app):
 def test_a_wrong_flag_is_named(app):
     error = CliRunner().invoke(app, ["--max-ctx", "5"]).exception
     assert "max_ctx is '5' (from --max-ctx)" in str(error)
+
+
+def test_plugins_log_from_the_level_that_is_set(app, monkeypatch):
+    stranger = ModuleType("stranger.plugin")
+    loaded = load_plugins(PluginChoice(enabled=()), extra=[stranger])
+    monkeypatch.setattr("shimmy.cli.common.load_plugins", lambda _choice: loaded)
+    monkeypatch.setenv("SHIMMY_LOG_LEVEL", "debug")
+    CliRunner().invoke(app, [])
+    assert logging.getLogger("stranger.plugin.deep").isEnabledFor(logging.DEBUG)
 
 
 def test_plain_tables_are_aligned():
