@@ -131,7 +131,7 @@ class ServerContext:
         assert wanted.id is not None
         cards = await self.list_adapters()
         if wanted.id not in cards:
-            raise no_such_adapter(wanted.id, "lora")
+            raise no_such_adapter(wanted.id, cards, "lora")
         return cards[wanted.id]
 
     def _aliases(self, models: list[ModelCard]) -> dict[str, list[str]]:

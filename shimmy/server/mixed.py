@@ -17,7 +17,7 @@ Scale: TypeAlias = Annotated[float, Meta(ge=-100, le=100)]
 
 
 class Lora(Struct, frozen=True, forbid_unknown_fields=True):
-    """An adapter by name, or by its number in GET /lora-adapters, and how strongly it is applied."""
+    """An adapter by name, or by the number that its API lists it under, and how strongly it is applied."""
 
     name: str | None = None
     id: Annotated[int, Meta(ge=0)] | None = None

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger(__name__)
 
+#: Adapters named where a number is wrong.
+NAMED = 10
 _NAME = re.compile(r"[\w.@:/+-]{1,200}")
 
 
@@ -119,10 +121,12 @@ class RegisteredAdapters:
                 )
 
 
-def no_such_adapter(number: int, param: str) -> RequestError:
-    """Nobody has this number."""
+def no_such_adapter(number: int, cards: Mapping[int, ModelCard], param: str) -> RequestError:
+    """Nobody has this number; these have others."""
+    known = ", ".join(f"{each} ({card.name})" for each, card in sorted(cards.items())[:NAMED])
+    more = ", …" if len(cards) > NAMED else ""
     return RequestError(
-        f"there is no adapter with id {number}.", hint="GET /lora-adapters lists them.", param=param
+        f"there is no adapter with id {number}.", hint=f"There are: {known or 'none'}{more}.", param=param
     )
 
 

@@ -101,7 +101,7 @@ def test_factors_for_everyone(server: FakeServer) -> None:
         status, error = await client("post", "/lora-adapters", [{"id": 9, "scale": 1}])
         assert (status, error["error"]["message"]) == (
             400,
-            "there is no adapter with id 9. GET /lora-adapters lists them.",
+            "there is no adapter with id 9. There are: 0 (one), 1 (two).",
         )
         assert (await client("post", "/lora-adapters", {"id": 1}))[0] == 400
 

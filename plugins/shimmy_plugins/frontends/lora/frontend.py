@@ -87,7 +87,7 @@ def _scales(data: bytes, cards: dict[int, ModelCard], most: int) -> dict[str, fl
         raise RequestError(problem) from None
     for row in wanted:
         if row.id not in cards:
-            raise no_such_adapter(row.id, "id")
+            raise no_such_adapter(row.id, cards, "id")
     applied = {cards[row.id]: row.scale for row in wanted if row.scale}
     bases, most = Counter(card.base for card in applied), min(most, MOST_MIXED)
     if bases and max(bases.values()) > most:
