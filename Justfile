@@ -9,8 +9,9 @@ default:
     @just --list
 
 # All tests but the long suites.
+[positional-arguments]
 test *arguments:
-    uv run --extra test pytest {{arguments}}
+    uv run --extra test pytest "$@"
 
 # Style and types.
 lint:
@@ -49,12 +50,14 @@ tables folder="tables":
     {{bench}}-start SmolLM2-135M-Instruct {{same}} --vs llama.cpp --json > {{folder}}/start.json
 
 # The six release gates of a model (its numbers, answers on record, speed), or of those in tests/fixtures.
+[positional-arguments]
 gates *arguments:
-    uv run --extra test python .ci/gates.py {{arguments}}
+    uv run --extra test python .ci/gates.py "$@"
 
 # Measure models of tests/fixtures and SHIMMY_ZOO on the CPU, or as `--engine wgpu --gpu NAME` says, and write docs/models.md.
+[positional-arguments]
 models *arguments:
-    uv run --extra test python .ci/models.py measure models.json {{arguments}}
+    uv run --extra test python .ci/models.py measure models.json "$@"
     uv run --extra test python .ci/models.py page models.json > docs/models.md
 
 # What CI runs.

@@ -48,8 +48,15 @@ def read_baseline(path: Path, cases: Iterable[Case]) -> dict[Case, float]:
             hint=f"Write one with `shimmy bench … --json > {path.name}`.",
             param="--baseline",
         ) from error
-    if missing := [_label(case) for case in cases if case not in rates]:
-        raise ConfigError(f"{path}: has no row for {missing[0]}.", param="--baseline")
+    for case in cases:
+        if case not in found:
+            raise ConfigError(f"{path}: has no row for {_label(case)}.", param="--baseline")
+        if case not in rates:
+            raise ConfigError(
+                f"{path}: has no rate for {_label(case)}: every sample was dropped.",
+                hint="Write it again while nothing else runs, or with a higher --max-foreign.",
+                param="--baseline",
+            )
     return rates
 
 
