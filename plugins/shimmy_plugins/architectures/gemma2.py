@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from shimmy import hookimpl
-from shimmy.errors import GraphError
+from shimmy.errors import GraphError, ModelError
 from shimmy.graph.builder import Graph, Value
 from shimmy.huggingface.keys import DECODER_KEYS
 from shimmy.huggingface.names import Transform, plus_one
@@ -46,7 +46,7 @@ class Gemma2Params(DecoderParams):
             if len(pattern) != self.block_count:
                 raise GraphError(f"the window pattern is of {len(pattern)} layers, not {self.block_count}.")
             return bool(pattern[layer])
-        return self.attention__sliding_window > 0 and (pattern < 1 or (layer + 1) % pattern != 0)
+        return self.attention__sliding_window != 0 and (pattern == 0 or (layer + 1) % pattern != 0)
 
 
 class Gemma2:
@@ -113,11 +113,19 @@ GEMMA2_DEFAULTS = GEMMA_DEFAULTS | {
 GEMMA2_EXPECTED = GEMMA_EXPECTED | {"use_bidirectional_attention": (False, None)}
 
 
+#: How config.json calls a layer that sees only its window.
+LOCAL = "sliding_attention"
+
+
 def derive(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """The scale of queries, and which layers are local."""
     scale = {"query_scale": 1 / math.sqrt(config["query_pre_attn_scalar"])}
     if kinds := config.get("layer_types"):
-        return scale | {"sliding_window_pattern": [kind == "sliding_attention" for kind in kinds]}
+        if unknown := set(kinds) - {LOCAL, "full_attention"}:
+            raise ModelError(
+                f"'layer_types' has {min(unknown)!r:.40}, expected {LOCAL!r} or 'full_attention'."
+            )
+        return scale | {"sliding_window_pattern": [kind == LOCAL for kind in kinds]}
     return scale
 
 

@@ -50,9 +50,9 @@ def derive(config: Mapping[str, Any]) -> Mapping[str, Any]:
         text = {**TEXT_DEFAULTS, **config["text_config"]}
         return {**text, **derive(text)}
     kinds = config.get("rope_parameters") or {}
-    if "sliding_attention" not in kinds:
+    if gemma2.LOCAL not in kinds:
         return gemma2.derive(config)
-    local, whole = kinds["sliding_attention"], kinds["full_attention"]
+    local, whole = kinds[gemma2.LOCAL], kinds["full_attention"]
     if local.get("rope_type", "default") != "default":
         raise ModelError(f"local layers have rope_type {local['rope_type']!r:.40}, expected 'default'.")
     rotation = {"rope_parameters": whole, "rope_local_base_freq": local["rope_theta"]}

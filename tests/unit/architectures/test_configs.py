@@ -94,6 +94,11 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
     "no scale": ("gemma2", {"query_pre_attn_scalar": None}, "is none of 'gemma2' .*query_pre_attn_scalar"),
     "senseless scale": ("gemma2", {"query_pre_attn_scalar": "wide"}, r"config\.json: is none of 'gemma2'"),
     "no scale at all": ("gemma2", {"query_pre_attn_scalar": 0}, r"config\.json: is none of 'gemma2'"),
+    "another kind of layers": (
+        "gemma2",
+        {"layer_types": ["full_attention", "chunked_attention", "sliding_attention"]},
+        "'layer_types' has 'chunked_attention', expected 'sliding_attention' or 'full_attention'",
+    ),
     "no kinds": ("gemma3", {"rope_parameters": [1, 2]}, r"config\.json: "),
     "no experts": ("qwen3moe", {"num_local_experts": None}, "is none of 'qwen3moe' .*num_local_experts"),
     "sees both ways": (

@@ -68,6 +68,13 @@ BROKEN: dict[str, tuple[str, Any, Any, Any, str]] = {
         "queries (5, 28), keys (2, 28) and values (2, 22) do not fit together. The input was made by "
         "'blk.0.attn_qkv.weight' (240, 144)",
     ),
+    "window": (
+        "gemma3",
+        (),
+        {},
+        {"attention.sliding_window": -5},
+        "blk.0.attention: the window is -5 tokens, expected at least 1",
+    ),
     "epsilon": (
         "gemma",
         (),
