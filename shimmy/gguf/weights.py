@@ -138,6 +138,15 @@ class Weights:
         return self._loaded[spec.name]
 
 
+def mixed_layouts(name: str, rows: slice, found: str, first: str) -> PluginError:
+    """What is wrong where some rows of a tensor have another run layout than its first one."""
+    return PluginError(
+        f"tensor {name!r}: its quant type gives rows {rows.start} to {rows.stop - 1} the run "
+        f"layout {found}, where the first row has {first}.",
+        hint="Report it to the plugin that provides the type: a tensor has one layout.",
+    )
+
+
 def _damage_shows_in_numbers() -> np.errstate:
     """Scales that are damaged give NaN and infinity, without NumPy's warnings about them."""
     return np.errstate(over="ignore", invalid="ignore")

@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shimmy.engine.plan import Progress
-from shimmy.errors import PluginError
 from shimmy.gguf.quant import AffineRun
-from shimmy.gguf.weights import Weights
+from shimmy.gguf.weights import Weights, mixed_layouts
 from shimmy.graph.shapes import matrix
 from shimmy_plugins.backends.cpu.kernel import Kernel, call_alone
 from shimmy_plugins.backends.cpu.kernels import pack
@@ -161,11 +160,7 @@ class PackedWeights:
         else:
             run = self._weights.run_layout(name, rows)
             if (layout := layout_of(run)) != matrix.layout:
-                raise PluginError(
-                    f"tensor {name!r}: its quant type gives rows {rows.start} to {rows.stop - 1} the run "
-                    f"layout {layout.name}, where the first row has {matrix.layout.name}.",
-                    hint="Report it to the plugin that provides the type: a tensor has one layout.",
-                )
+                raise mixed_layouts(name, rows, layout.name, matrix.layout.name)
         packed = matrix.data[part.groups]
         kernel = pack.kernel(matrix.layout)
         call_alone(kernel, addresses[kernel.name], pack.fields(matrix.layout, packed, run))

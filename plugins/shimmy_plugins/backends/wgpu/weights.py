@@ -10,8 +10,8 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from shimmy.errors import OutOfMemoryError, PluginError
-from shimmy.gguf.weights import Weights
+from shimmy.errors import OutOfMemoryError
+from shimmy.gguf.weights import Weights, mixed_layouts
 from shimmy_plugins.backends.wgpu.composer import Composer
 from shimmy_plugins.backends.wgpu.device import Buffer, Gpu, Slice
 from shimmy_plugins.backends.wgpu.layouts import WORD, AffineLayout, GpuLayout, layout_of
@@ -181,11 +181,7 @@ class GpuWeights:
         for done, rows in enumerate(_slices(source, step)):
             run = self._weights.run_layout(name, rows)
             if (found := layout_of(run)) != matrix.layout:
-                raise PluginError(
-                    f"tensor {name!r}: its quant type gives rows {rows.start} to {rows.stop - 1} the run "
-                    f"layout {found.name}, where the first row has {matrix.layout.name}.",
-                    hint="Report it to the plugin that provides the type: a tensor has one layout.",
-                )
+                raise mixed_layouts(name, rows, found.name, matrix.layout.name)
             for words, (part, place) in zip(pack(matrix.layout, run), parts, strict=True):
                 at = (first + rows.start - source.start) * part.row_words(matrix.columns) * WORD
                 self._gpu.upload(place, words, at)
