@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shimmy.errors import GraphError, ModelError
-from shimmy.graph.builder import Architecture, Graph, Node, record
+from shimmy.graph.builder import Architecture, Graph, record
 
 if TYPE_CHECKING:
     from shimmy.gguf.weights import Weights
@@ -49,7 +49,6 @@ def record_file(
     name = metadata["general.architecture"]
     _check_layers(metadata.get(f"{name}.block_count"), weights, name)
     _check_width(metadata.get(f"{name}.embedding_length"), graph, weights, name)
-    _check_biases(graph)
     return graph
 
 
@@ -67,16 +66,3 @@ def _check_width(width: object, graph: Graph, weights: Weights, name: str) -> No
     shape = weights.shape(_EMBEDDING)
     if isinstance(width, int) and shape[-1] != width:
         raise GraphError(f"{_EMBEDDING!r} has the shape {shape}, '{name}.embedding_length' is {width}.")
-
-
-def _check_biases(graph: Graph) -> None:
-    """What is the same in all layers has a bias in all of them, or in none."""
-    first: dict[str, Node] = {}
-    for node in graph.nodes:
-        if "weight" not in node.weights:
-            continue
-        kind = node.op if node.op == "layer_norm" else _BLOCK.sub("", node.label)
-        other = first.setdefault(kind, node)
-        if ("bias" in node.weights) != ("bias" in other.weights):
-            lacking, having = (node, other) if "bias" in other.weights else (other, node)
-            raise GraphError(f"{lacking.label!r} has no bias, but {having.label!r} has one.")

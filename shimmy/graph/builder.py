@@ -7,6 +7,7 @@ name a node in errors, numeric differences and profiles.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from shimmy.graph.scaling import PLAIN, RopeScaling
 from shimmy.graph.shapes import Shape
 from shimmy.graph.tensors import TensorTable
 
+_BLOCK = re.compile(r"^blk\.\d+\.")
 #: Tensors that a message names.
 _MOST_NAMED = 3
 
@@ -269,4 +271,18 @@ def record(
     graph = Graph(tensors, ops or CORE_OPS, scaling)
     logits = architecture.build(graph, params)
     graph.output = logits.index
+    _check_biases(graph.nodes)
     return graph
+
+
+def _check_biases(nodes: Iterable[Node]) -> None:
+    """What is the same in all layers has a bias in all of them, or in none: else one is missing."""
+    first: dict[str, Node] = {}
+    for node in nodes:
+        if "weight" not in node.weights:
+            continue
+        kind = node.op if node.op == "layer_norm" else _BLOCK.sub("", node.label)
+        other = first.setdefault(kind, node)
+        if ("bias" in node.weights) != ("bias" in other.weights):
+            lacking, having = (node, other) if "bias" in other.weights else (other, node)
+            raise GraphError(f"{lacking.label!r} has no bias, but {having.label!r} has one.")

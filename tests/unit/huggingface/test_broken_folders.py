@@ -139,6 +139,13 @@ BROKEN: dict[str, tuple[str, Callable[[Path], object], str]] = {
         ),
         r"'llama' does not know what to do with the tensor 'model\.layers\.0\.input_layernorm\.bias'",
     ),
+    "a bias that other layers lack": (
+        "mistral",
+        lambda f: change_tensors(
+            f / WEIGHTS, model__layers__1__self_attn__o_proj__bias=np.ones(48, np.float16)
+        ),
+        r"mistral: 'blk\.0\.attn_output' has no bias, but 'blk\.1\.attn_output' has one",
+    ),
     "no output matrix": (
         "mistral",
         lambda f: change_json(f / "config.json", tie_word_embeddings=False),
