@@ -56,7 +56,10 @@ TOKENS = 512
 FLOATS = {"F32", "F16", "BF16"}
 #: Of a model for types of which others wrote no file that is small.
 SHAPE = Shape("random", 2, 256, 512, 4, 2, 512, 512, 1e4, tied=False)
-RANDOM = ("IQ1_M", "IQ1_S", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ3_S", "IQ3_XXS", "MXFP4", "TQ1_0", "TQ2_0")
+RANDOM = (
+    *("IQ1_M", "IQ1_S", "IQ2_S", "IQ2_XS", "IQ2_XXS", "IQ3_S", "IQ3_XXS"),
+    *("MXFP4", "Q1_0", "Q2_0", "TQ1_0", "TQ2_0"),
+)
 TEMPLATE = Path(__file__).parent / "models.template.md"
 
 
