@@ -33,11 +33,7 @@ SCALES: dict[str, dict[int, float]] = {
     "Q2_0": {0: 1.0},
     "TQ1_0": {52: 1.0},
     "TQ2_0": {64: 1.0},
-    "Q1_0": {0: 1.0},
-    "Q2_0": {0: 1.0},
 }
-#: Bytes of two-bit codes that mean -1, 0 and 1, and 2, which is not used here: zero would not be the mean.
-TERNARY = {"TQ2_0": slice(0, 64), "Q2_0": slice(2, 18)}
 #: Where the upper quarters of four 16-bit words hold the scale, a float16, the lowest one first.
 QUARTERS = {"IQ1_M": 48}
 #: The byte of a block that holds its scale as an exponent of 2, less 128.
