@@ -60,6 +60,13 @@ def test_shaders_are_dumped(dumped: Path, gpu: Gpu, shimmy: Shimmy, adapter: Ada
     assert f"{dumped} is not empty." in err
 
 
+def test_shaders_are_of_a_gpu(shimmy: Shimmy, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("shimmy_plugins.backends.wgpu.probe", lambda: "no GPU: none of that kind")
+    code, _, err = shimmy("shaders", "dump", ZOO)
+    assert code == 2
+    assert "shaders are made for a GPU: no GPU: none of that kind.\nhint: Name one that" in err
+
+
 def test_shaders_of_what_stays_on_the_gpu_are_dumped(shimmy: Shimmy, adapter: Adapter, tmp_path: Path):
     folder = tmp_path / "some"
     options = ("--gpu", adapter.facts.name, "--gpu-layers", "1", "--out", str(folder))

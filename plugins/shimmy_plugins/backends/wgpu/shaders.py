@@ -10,6 +10,7 @@ import typer
 
 from shimmy.cli.common import FINDING, NAMING, OFFLOADING, ModelName, bootstrap, find_model, settings_options
 from shimmy.cli.output import print_facts
+from shimmy.errors import ConfigError
 
 if TYPE_CHECKING:
     from shimmy.gguf.card import ModelCard
@@ -60,21 +61,24 @@ def dump_command(
 
 def compiled(card: ModelCard, settings: Settings, plugins: Plugins) -> WgpuPlan:
     """The model on the GPU that the settings name. Raises ShimmyError."""
-    from msgspec.structs import replace
-
     from shimmy.cli.progress import loading_bar
-    from shimmy.engine.choice import choose_backend
     from shimmy.engine.load import limits_for, record_model
     from shimmy.engine.offload import divided
     from shimmy.engine.settings import EngineSettings
+    from shimmy_plugins.backends import wgpu
     from shimmy_plugins.backends.wgpu.plan import WgpuPlan
 
-    engine = replace(EngineSettings.of(settings), backend="wgpu")
+    if settings.gpu == "auto" and (problem := wgpu.probe()):
+        raise ConfigError(
+            f"shaders are made for a GPU: {problem}.",
+            hint="Name one that `shimmy gpu-info` lists with --gpu.",
+            param="gpu",
+        )
+    engine = EngineSettings.of(settings)
     with loading_bar(card.name) as bar:
         model = record_model(card.path, card.name, engine, plugins, bar.update)
-        name, _, chosen = choose_backend(model.card, engine, plugins)
-        backend, _ = divided(name, chosen, engine, plugins)
+        backend, _ = divided("wgpu", wgpu.load(plugins), engine, plugins)
         limits = limits_for(model.context, engine, backend)
         plan = backend.compile(model.graph, model.weights, limits, bar.update)
-        assert isinstance(plan, WgpuPlan)
-        return plan
+    assert isinstance(plan, WgpuPlan)
+    return plan
