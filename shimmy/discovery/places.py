@@ -1,4 +1,4 @@
-"""Where a user's folders are on each system: one answer for all sources, made up in tests."""
+"""Where models and adapters are looked for: by the settings, and in a user's folders on each system."""
 
 from __future__ import annotations
 
@@ -7,9 +7,24 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from shimmy.settings import Settings
 
 #: Searched wherever shimmy is started, if it is there.
 HERE = Path("models")
+
+
+def model_places(settings: Settings) -> list[Path]:
+    """Files, and folders to search, that the settings name for models; they need not exist."""
+    folders = (settings.models_dir, settings.auto_discover)
+    return [*(folder for folder in folders if folder is not None), *settings.model_paths]
+
+
+def adapter_places(settings: Settings) -> list[Path]:
+    """All that is searched for adapters, and from where clients may load some; they need not exist."""
+    return [*settings.lora_dirs, *model_places(settings), HERE]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from shimmy.discovery.places import HERE
+from shimmy.discovery.places import adapter_places
 from shimmy.errors import AdapterError, ModelError, ModelNotFoundError, RequestError
 from shimmy.server.generation import GenerationRequest, Piece, generate
 from shimmy.server.mixed import Lora, check_mixture
@@ -182,8 +182,7 @@ def create_context(settings: Settings, plugins: Plugins, workers: Workers | None
 
 def adapter_roots(settings: Settings) -> list[Path]:
     """Folders below which clients may name adapters: those where adapters are searched for."""
-    folders = (*settings.lora_dirs, settings.models_dir, settings.auto_discover, *settings.model_paths, HERE)
-    roots = [path for path in folders if path is not None and not path.is_file()]
+    roots = [path for path in adapter_places(settings) if not path.is_file()]
     if (adapter := settings.lora_gguf) is not None:
         roots.append(adapter if adapter.is_dir() else adapter.parent)
     return roots

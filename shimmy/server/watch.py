@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shimmy.discovery.changes import Look, Settling, look_at, newest
-from shimmy.discovery.places import HERE
+from shimmy.discovery.places import adapter_places
 from shimmy.discovery.records import Skipped
 from shimmy.errors import AdapterError, ModelError, ModelNotFoundError, ShimmyError
 from shimmy.server.errors import internal_error
@@ -52,8 +52,7 @@ def watch(app: Quart, context: ServerContext) -> None:
 
 def watched_places(settings: Settings) -> list[Path]:
     """The adapter and the folders that the settings name for models and adapters; they need not exist."""
-    folders = (settings.auto_discover, settings.models_dir, *settings.model_paths, *settings.lora_dirs, HERE)
-    places = [path.absolute() for path in folders if path is not None]
+    places = [path.absolute() for path in adapter_places(settings)]
     if settings.lora_gguf is not None:
         places.append(_folder(settings.lora_gguf.absolute()))
     return places

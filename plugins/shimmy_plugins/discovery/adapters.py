@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from shimmy import hookimpl
-from shimmy.discovery.places import HERE
+from shimmy.discovery.places import adapter_places
 from shimmy.specs import DiscoverySourceSpec
 
 if TYPE_CHECKING:
@@ -25,15 +25,8 @@ class Adapters:
 
         if settings.lora_gguf is not None:
             yield from chosen_adapters(settings, NAME)
-        named = (
-            settings.auto_discover,
-            settings.models_dir,
-            *settings.model_paths,
-            *settings.lora_dirs,
-            HERE,
-        )
-        for root in named:
-            if root is not None and root.is_dir():
+        for root in adapter_places(settings):
+            if root.is_dir():
                 yield from find_adapters(root.absolute(), NAME)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from shimmy import hookimpl
-from shimmy.discovery.places import HERE
+from shimmy.discovery.places import HERE, model_places
 from shimmy.specs import DiscoverySourceSpec
 
 if TYPE_CHECKING:
@@ -29,8 +29,7 @@ class Directories:
         if (base := settings.base_gguf) is not None:
             place = base.absolute()
             yield FoundModel(place.name, place, NAME) if place.is_dir() else found_file(place, NAME)
-        folders = (settings.models_dir, settings.auto_discover)
-        for path in (*settings.model_paths, *(f for f in folders if f is not None)):
+        for path in model_places(settings):
             for report in search(path.absolute(), NAME):
                 yield report
                 if isinstance(report, Searched) and not report.exists:
