@@ -107,7 +107,7 @@ def test_directories_follow_the_settings_and_look_around(tmp_path):
     more = touch(tmp_path / "more/x.gguf")
     here = touch(Path("models/here.gguf")).absolute()
     settings = Settings(base_gguf=base, model_paths=(listed, tmp_path / "dir"), models_dir=tmp_path / "more")
-    assert paths(Directories().scan(settings)) == [base, listed, inside, more, here]
+    assert paths(Directories().scan(settings)) == [base, more, listed, inside, here]
 
 
 def test_directories_report_what_is_not_there():
