@@ -49,6 +49,7 @@ def record_file(
     name = metadata["general.architecture"]
     _check_layers(metadata.get(f"{name}.block_count"), weights, name)
     _check_width(metadata.get(f"{name}.embedding_length"), graph, weights, name)
+    _check_all_is_read(graph, weights, name)
     return graph
 
 
@@ -66,3 +67,15 @@ def _check_width(width: object, graph: Graph, weights: Weights, name: str) -> No
     shape = weights.shape(_EMBEDDING)
     if isinstance(width, int) and shape[-1] != width:
         raise GraphError(f"{_EMBEDDING!r} has the shape {shape}, '{name}.embedding_length' is {width}.")
+
+
+def _check_all_is_read(graph: Graph, weights: Weights, name: str) -> None:
+    """No tensor of a layer is left out, such as a matrix's scale that the architecture knows nothing of."""
+    read = {tensor for node in graph.nodes for tensor in node.weights.values()}
+    unread = [tensor for tensor in weights.names() if _BLOCK.match(tensor) and tensor not in read]
+    if unread:
+        raise GraphError(
+            f"architecture {name!r} does not read {len(unread)} of the tensors, first {unread[0]!r}: "
+            "answers without them would be wrong.",
+            hint="Take a file of the model without them, or a plugin whose architecture reads them.",
+        )
