@@ -185,7 +185,11 @@ class Graph:
 
         ``name`` has (experts, rows, columns); ``chosen`` is of :meth:`top_experts`.
         """
-        return self.op("expert_linear", x, chosen, weights={"weight": self._tensor(name)}, label=name)
+        tensor, choice = self._tensor(name), self.nodes[chosen.index]
+        found, wanted = self.tensors.shape(tensor)[0], self.nodes[choice.inputs[0]].shape[0]
+        if found != wanted:
+            raise GraphError(f"{tensor!r} has {found} experts, but {wanted} are chosen from.")
+        return self.op("expert_linear", x, chosen, weights={"weight": tensor}, label=name)
 
     def expert_sum(self, y: Value, chosen: Value) -> Value:
         """The sum of the chosen experts' rows times their weights: (used, n) -> (n,)."""

@@ -53,7 +53,7 @@ class Llama:
         return g.linear(y, "attn_output")
 
     def feed_forward(self, g: Graph, x: Value, p: LlamaParams, /) -> Value:
-        return experts(g, x, p) if p.expert_used_count else swiglu(g, x)
+        return experts(g, x, p) if p.expert_used_count or g.has("ffn_gate_inp") else swiglu(g, x)
 
     def hf_transforms(self, p: LlamaParams, /) -> Mapping[str, Transform]:
         """Where neighbours are rotated, converters bring the rows of q and k into that order."""

@@ -57,9 +57,27 @@ class DecoderParams:
 class ExpertParams:
     """Keys of a mixture of experts."""
 
+    expert_count: int = 0
     expert_used_count: int = 0
     expert_weights_norm: bool = True
     expert_weights_scale: float = 1.0
+    expert_gating_func: int = 0
+
+    def check_experts(self, found: int) -> None:
+        """GGUFError unless this is said of layers of so many experts, some of them chosen by softmax."""
+        # The format has 0 for what a file does not say, 1 for softmax.
+        expected = {
+            "expert_count": (self.expert_count, (0, found), f"{found}"),
+            "expert_used_count": (self.expert_used_count, range(1, found + 1), f"1 to {found}"),
+            "expert_gating_func": (self.expert_gating_func, (0, 1), "1, softmax"),
+        }
+        for key, (value, allowed, shown) in expected.items():
+            if value not in allowed:
+                raise GGUFError(
+                    f"metadata {key!r} of the architecture is {value}, and layers have {found} experts; "
+                    f"expected {shown}.",
+                    hint="Convert the model anew with a current converter.",
+                )
 
 
 def heads(g: Graph, x: Value, p: DecoderParams, *, fused: bool = False) -> tuple[Value, Value, Value]:
@@ -108,8 +126,10 @@ def gelu(g: Graph, x: Value) -> Value:
 
 def experts(g: Graph, x: Value, p: ExpertParams) -> Value:
     """Some of many networks with a gate for each token (Jiang et al. 2024, arXiv:2401.04088)."""
+    logits = g.linear(x, "ffn_gate_inp")
+    p.check_experts(logits.shape[0])
     chosen = g.top_experts(
-        g.linear(x, "ffn_gate_inp"),
+        logits,
         p.expert_used_count,
         normalize=p.expert_weights_norm,
         # The format has 0 for "none".

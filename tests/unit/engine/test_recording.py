@@ -105,6 +105,48 @@ BROKEN: dict[str, tuple[str, Any, Any, Any, str]] = {
         "its input (72,). The input was made by 'blk.2.post_ffw_norm.weight' (72,), "
         "'blk.2.post_attention_norm.weight' (72,), 'blk.1.post_ffw_norm.weight' (72,). The file is damaged",
     ),
+    "experts that are not told": (
+        "mixtral",
+        (),
+        {},
+        {"expert_used_count": None},
+        "'expert_used_count' of the architecture is 0, and layers have 5 experts; expected 1 to 5",
+    ),
+    "no experts": (
+        "qwen2moe",
+        (),
+        {},
+        {"expert_used_count": 0},
+        "'expert_used_count' of the architecture is 0, and layers have 6 experts",
+    ),
+    "more experts than there are": (
+        "qwen3moe",
+        (),
+        {},
+        {"expert_used_count": 99},
+        "'expert_used_count' of the architecture is 99, and layers have 7 experts",
+    ),
+    "experts of another model": (
+        "mixtral",
+        (),
+        {},
+        {"expert_count": 3},
+        "'expert_count' of the architecture is 3, and layers have 5 experts; expected 5",
+    ),
+    "experts that are chosen otherwise": (
+        "qwen3moe",
+        (),
+        {},
+        {"expert_gating_func": 2},
+        "'expert_gating_func' of the architecture is 2, and layers have 7 experts; expected 1, softmax",
+    ),
+    "a matrix of fewer experts": (
+        "mixtral",
+        (),
+        {"blk.1.ffn_down_exps.weight": (4, 48, 40)},
+        {},
+        "'blk.1.ffn_down_exps.weight' has 4 experts, but 5 are chosen from",
+    ),
     "long factors": (
         "phi3",
         ("rope_factors_long.weight",),
