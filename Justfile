@@ -60,6 +60,10 @@ models *arguments:
     uv run --extra test python .ci/models.py measure models.json "$@"
     uv run --extra test python .ci/models.py page models.json > docs/models.md
 
+# What has outgrown its budget of lines.
+sizes:
+    uv run --extra test python .ci/sizes.py
+
 # What CI runs.
 ci:
     bash .ci/run
