@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from shimmy.errors import GraphError, ModelError
+from shimmy.gguf.cursor import Skimmed
 from shimmy.graph.builder import Architecture, Graph, record
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ def record_file(
     name = metadata["general.architecture"]
     _check_layers(metadata.get(f"{name}.block_count"), weights, name)
     _check_width(metadata.get(f"{name}.embedding_length"), graph, weights, name)
+    _check_vocabulary(metadata.get("tokenizer.ggml.tokens"), graph, weights)
     _check_all_is_read(graph, weights, name)
     return graph
 
@@ -67,6 +69,17 @@ def _check_width(width: object, graph: Graph, weights: Weights, name: str) -> No
     shape = weights.shape(_EMBEDDING)
     if isinstance(width, int) and shape[-1] != width:
         raise GraphError(f"{_EMBEDDING!r} has the shape {shape}, '{name}.embedding_length' is {width}.")
+
+
+def _check_vocabulary(tokens: object, graph: Graph, weights: Weights) -> None:
+    """Every token of the vocabulary has rows of its own; more rows than tokens do no harm."""
+    count = tokens.count if isinstance(tokens, Skimmed) else len(tokens) if isinstance(tokens, list) else 0
+    for node in graph.nodes:
+        if node.op != "embed" and node.index != graph.output:
+            continue
+        for tensor in node.weights.values():
+            if (shape := weights.shape(tensor))[0] < count:
+                raise GraphError(f"{tensor!r} has the shape {shape}, the vocabulary {count} tokens.")
 
 
 def _check_all_is_read(graph: Graph, weights: Weights, name: str) -> None:

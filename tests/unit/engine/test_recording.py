@@ -147,6 +147,20 @@ BROKEN: dict[str, tuple[str, Any, Any, Any, str]] = {
         {},
         "'blk.1.ffn_down_exps.weight' has 4 experts, but 5 are chosen from",
     ),
+    "vocabulary": (
+        "qwen2",
+        (),
+        {"token_embd.weight": (300, 96)},
+        {},
+        "'token_embd.weight' has the shape (300, 96), the vocabulary 448 tokens",
+    ),
+    "vocabulary of answers": (
+        "llama",
+        (),
+        {"output.weight": (440, 72)},
+        {},
+        "'output.weight' has the shape (440, 72), the vocabulary 448 tokens",
+    ),
     "long factors": (
         "phi3",
         ("rope_factors_long.weight",),
