@@ -206,7 +206,7 @@ def _select(e: Emitter, condition: Value, yes: Pointer, no: Pointer) -> Pointer:
     return Pointer(e, e.builder.select(condition.raw, yes.raw, no.raw), yes.element)
 
 
-def own(table: NDArray[np.int64], entries: Entries) -> dict[str, FieldValue]:
+def _own(table: NDArray[np.int64], entries: Entries) -> dict[str, FieldValue]:
     """The fields of the entries of a node."""
     return {
         "table": table,
@@ -225,7 +225,7 @@ def lower(low: Lowering, node: Node) -> None:
     entries = state.late if node.attrs["late"] else state.every
     table = state.table(node.attrs["target"], y.stride, embedding=len(node.inputs) == 1)
     out: dict[str, FieldValue] = {
-        **own(table, entries),
+        **_own(table, entries),
         "scales": entries.scales,
         "y": y.array,
         "y_stride": y.stride,
@@ -239,6 +239,6 @@ def lower(low: Lowering, node: Node) -> None:
     columns = round_up(x.width, UNROLL)
     through: dict[str, FieldValue] = {"x": x.array, "x_stride": x.stride, "middle": middle}
     through["middle_stride"] = state.middle_stride
-    shrink_a = {**own(table, entries), **through, "columns": columns, "stride_a": columns}
+    shrink_a = {**_own(table, entries), **through, "columns": columns, "stride_a": columns}
     low.call(shrink(), reads=[x], writes=[middle], most_groups=state.most_groups, **shrink_a)
     low.call(expand(), reads=[x, middle, y], writes=[y], **through, **out)

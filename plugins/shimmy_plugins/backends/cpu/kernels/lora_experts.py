@@ -9,9 +9,9 @@ from __future__ import annotations
 from shimmy.graph.builder import Node
 from shimmy_plugins.backends.cpu.emitter import Emitter
 from shimmy_plugins.backends.cpu.kernel import Fields, FieldValue, Kernel, Work
-from shimmy_plugins.backends.cpu.kernels.lora import ENTRIES, Segment, expand, own, shrink
+from shimmy_plugins.backends.cpu.kernels.lora import ENTRIES, Segment, expand, shrink
 from shimmy_plugins.backends.cpu.kernels.routing import expert_of
-from shimmy_plugins.backends.cpu.lora import UNROLL
+from shimmy_plugins.backends.cpu.lora import UNROLL, Entries, ExpertEntries
 from shimmy_plugins.backends.cpu.lowering import Lowering
 from shimmy_plugins.backends.cpu.memory import round_up
 from shimmy_plugins.backends.cpu.values import I32, I64, LANES
@@ -48,34 +48,21 @@ def lower(low: Lowering, node: Node) -> None:
     """Record the calls for a node behind the product of experts."""
     state = low.lora
     assert state is not None, "only a program made for adapters has such nodes"
-    y, x, chosen = (low.input(node, i) for i in range(3))
+    y, x, _ = (low.input(node, i) for i in range(3))
     low.alias(node)
     (used, width), (*_, columns) = node.shape, low.shape(node.inputs[1])
     experts = low.weights.matrix(low.node(node.inputs[0]).weights["weight"]).count
-    before = state.late if node.attrs["late"] else state.every
     entries, middle = state.of_experts(used)
-    table = state.table(node.attrs["target"], width, experts=experts)
-    fields: dict[str, FieldValue] = {
-        **own(table, before),
-        "scales": before.scales,
-        "chosen": chosen.array,
-        "chosen_stride": chosen.stride,
-        "used": used,
-        "experts": experts,
-        "x_stride": x.stride,
-        "x_apart": columns if x.width > columns else 0,
-        "y_stride": y.stride,
-        "y_apart": width,
-        "of_x": entries.sources,
-        "of_y": entries.rows,
-        "factors": entries.scales,
-        "of_experts": entries.segments,
-        "entries": entries.count,
+    _record_entries(low, node, state.late if node.attrs["late"] else state.every, entries, experts)
+    through: dict[str, FieldValue] = {
+        "table": state.table(node.attrs["target"], width, experts=experts),
+        "segments": entries.segments,
+        "count": entries.count,
+        "x": x.array,
+        "x_stride": 1,
+        "middle": middle,
+        "middle_stride": state.middle_stride,
     }
-    fields.pop("table")
-    low.call(KERNEL, reads=[chosen], writes=[entries], **fields)
-    through: dict[str, FieldValue] = {"table": table, "segments": entries.segments, "count": entries.count}
-    through |= {"x": x.array, "x_stride": 1, "middle": middle, "middle_stride": state.middle_stride}
     padded = round_up(columns, UNROLL)
     low.call(
         # Behind a row may be another one's, or nothing.
@@ -100,4 +87,32 @@ def lower(low: Lowering, node: Node) -> None:
         width=width,
         zeros=state.zeros(),
         **through,
+    )
+
+
+def _record_entries(low: Lowering, node: Node, rows: Entries, entries: ExpertEntries, experts: int) -> None:
+    """The call that makes ``entries`` of those of ``rows`` and the experts that each row has chosen."""
+    x, chosen = low.input(node, 1), low.input(node, 2)
+    (used, width), (*_, columns) = node.shape, low.shape(node.inputs[1])
+    low.call(
+        KERNEL,
+        reads=[chosen],
+        writes=[entries],
+        segments=rows.segments,
+        count=rows.count,
+        rows=rows.rows,
+        scales=rows.scales,
+        chosen=chosen.array,
+        chosen_stride=chosen.stride,
+        used=used,
+        experts=experts,
+        x_stride=x.stride,
+        x_apart=columns if x.width > columns else 0,
+        y_stride=low.input(node).stride,
+        y_apart=width,
+        of_x=entries.sources,
+        of_y=entries.rows,
+        factors=entries.scales,
+        of_experts=entries.segments,
+        entries=entries.count,
     )
