@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from shimmy.engine.plan import AdvisingPlan
 from shimmy.engine.settings import EngineSettings
 from shimmy.errors import ConfigError, OutOfMemoryError
 from shimmy.graph.scaling import RopeScaling, read_scaling
@@ -101,15 +102,21 @@ def check_positions(context: Context, graph: Graph) -> None:
     )
 
 
-def fit_context(plan: Plan, context: Context, kv_memory: int) -> int:
+def fit_context(plan: Plan, context: Context, kv_memory: int, *, automatic: bool = False) -> int:
     """min(wanted, what ``kv_memory`` bytes hold). Closes the plan and raises OutOfMemoryError if that
-    is less than was asked for, or too little to be of use."""
+    is less than was asked for, or too little to be of use.
+
+    ``automatic``: that many follow from what is free.
+    """
     fits = kv_memory // plan.block_bytes * plan.block_tokens
     if fits >= context.positions:
         return context.positions
     least = min(MIN_CONTEXT, context.positions)
     if fits >= least and not context.explicit:
         return fits
+    settings = None
+    if automatic and isinstance(plan, AdvisingPlan):
+        settings = plan.settings_for(context.positions)
     plan.close()
     per_token = plan.block_bytes / plan.block_tokens
     hint = (
@@ -117,7 +124,9 @@ def fit_context(plan: Plan, context: Context, kv_memory: int) -> int:
         if fits >= least
         else f"Raise kv_memory to {-(-int(least * per_token) // MIB)} MiB, for a context of {least}."
     )
-    if plan.device_memory is not None:
+    if settings:
+        hint += f" Or set {settings}: the CPU computes the rest from the machine's memory."
+    elif plan.device_memory is not None:
         hint += " If the GPU has no more, lower gpu_layers: others have theirs in the machine's memory."
     raise OutOfMemoryError(
         f"a context of {context.positions} needs {context.positions * per_token / MIB:.0f} MiB of KV cache "

@@ -84,7 +84,7 @@ def load_engine(
     kv_memory = settings.kv_memory or automatic_kv_memory(plan)
     engine = Engine(
         plan,
-        context=fit_context(plan, wanted, kv_memory),
+        context=fit_context(plan, wanted, kv_memory, automatic=settings.kv_memory is None),
         vocabulary=graph.nodes[graph.output].shape[0],
         kv_blocks=kv_memory // plan.block_bytes,
         max_sequences=limits.max_sequences,

@@ -236,6 +236,18 @@ class ProfiledPlan(Protocol):
         ...
 
 
+@runtime_checkable
+class AdvisingPlan(Protocol):
+    """A plan that knows what would leave more room for the KV cache."""
+
+    def settings_for(self, positions: int) -> str | None:
+        """With what a context of so many positions would fit, "gpu_layers to 20 (of 32)".
+
+        None: with nothing, or nobody knows.
+        """
+        ...
+
+
 class Backend(Protocol):
     """A compute engine."""
 

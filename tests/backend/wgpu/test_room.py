@@ -123,6 +123,7 @@ TOO_LARGE = [
     ("llama_spm.f16", {"gpu_memory": 5 << 20, "max_ctx": 512}, "weights take"),
     ("llama_spm.f16", {"gpu_memory": 23 << 18, "max_ctx": 512}, "no memory for"),
     ("llama_spm.f16", {"gpu_memory": 13 << 19, "max_ctx": 512}, "the KV cache may take"),
+    ("llama_spm.f16", {"gpu_memory": 8 << 20, "max_ctx": 1024}, "a context of 1024 needs 3 MiB"),
     # Without room for a table of angles, no layer stays.
     ("llama_spm.f16", {"gpu_memory": 13 << 19, "rope_scale": 32.0}, "no memory for angles"),
 ]

@@ -179,6 +179,18 @@ def test_on_a_gpu_too_little_memory_may_be_helped_by_the_machine_s() -> None:
     assert "lower gpu_layers" in (caught.value.hint or "")
 
 
+def test_settings_that_leave_room_for_a_context_are_named() -> None:
+    class Advising(Plan):
+        def settings_for(self, positions: int) -> str:
+            return f"gpu_layers to {positions // 100}"
+
+    for automatic in (True, False):
+        with pytest.raises(OutOfMemoryError) as caught:
+            fit_context(Advising(), replace(choose(), explicit=True), 600 << 10, automatic=automatic)
+        advice = "Or set gpu_layers to 10: the CPU computes the rest from the machine's memory."
+        assert (advice in (caught.value.hint or "")) == automatic
+
+
 def test_the_kv_cache_takes_a_share_of_the_memory_it_lies_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shimmy.engine.load.available_memory", lambda: 1000)
     plan = FakePlan()

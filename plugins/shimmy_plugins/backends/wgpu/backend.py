@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from math import prod
 
 from shimmy.engine.plan import Limits, Progress, SegmentBackend
@@ -83,7 +84,7 @@ class WgpuBackend:
         shared.segments = host.segments.run if host else None
         try:
             with room.advising(graph):
-                plan = self._lower(shared, graph, host, progress)
+                plan = self._lower(shared, graph, host, room, progress)
                 room.require_cache(shared.cache.block_bytes)
                 return plan
         except BaseException:
@@ -97,7 +98,9 @@ class WgpuBackend:
         progress("GPU", 1, 1)
         return gpu
 
-    def _lower(self, shared: Shared, graph: Graph, host: HostPart | None, progress: Progress) -> WgpuPlan:
+    def _lower(
+        self, shared: Shared, graph: Graph, host: HostPart | None, room: Room, progress: Progress
+    ) -> WgpuPlan:
         gpu, limits = shared.gpu, shared.limits
 
         def phases(adapters: LoraState | None = None) -> list[Phase]:
@@ -122,4 +125,5 @@ class WgpuBackend:
         progress("shaders", len(kernels), len(kernels))
         experts = [node.label for node in graph.nodes if node.op == "expert_linear"]
         adapted = Adapted(gpu, limits, phases, frozenset(experts))
-        return WgpuPlan(shared, plain, adapted, owns_gpu=self._gpu is None, host=host)
+        advise = partial(room.settings_for, graph)
+        return WgpuPlan(shared, plain, adapted, advise, owns_gpu=self._gpu is None, host=host)

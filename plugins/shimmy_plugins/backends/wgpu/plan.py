@@ -100,11 +100,14 @@ class WgpuPlan:
         shared: Shared,
         programs: Sequence[Phase],
         adapted: Adapted[Phase],
+        advise: Callable[[int], str | None],
         *,
         owns_gpu: bool,
         host: HostPart | None = None,
     ) -> None:
-        """``programs``: that of generated rows and that of rows of prompts. ``owns_gpu``: it closes it."""
+        """``programs``: that of generated rows and that of rows of prompts. ``advise``: ``settings_for``.
+        ``owns_gpu``: it closes the GPU.
+        """
         gpu = shared.gpu
         self.description = f"{gpu.facts.name}, {gpu.facts.api}"
         self.host: Segments | None = None
@@ -120,6 +123,7 @@ class WgpuPlan:
         self._shared = shared
         self._programs = programs
         self._adapted = adapted
+        self._advise = advise
         self._vocabulary = shared.vocabulary
         self._bound = (shared.cache.version, adapted.version)
         self._owns_gpu = owns_gpu
@@ -244,6 +248,10 @@ class WgpuPlan:
         ):
             if count > most:
                 raise EngineError(f"a step has {count} {what}, the plan holds {most}.")
+
+    def settings_for(self, positions: int) -> str | None:
+        """See :class:`shimmy.engine.plan.AdvisingPlan`."""
+        return self._advise(positions)
 
     def profile(self, batch: Batch) -> Profile:
         """See :class:`shimmy.engine.plan.ProfiledPlan`."""

@@ -34,6 +34,8 @@ class Room:
         self._free = gpu.free
         self._weights = weights
         self._limits = limits
+        self._positions = min(MIN_CONTEXT, limits.max_ctx)
+        """Of the smallest context that is of use."""
 
     def require(self, graph: Graph) -> None:
         """OutOfMemoryError at once if not even the weights of a graph fit."""
@@ -65,36 +67,41 @@ class Room:
         try:
             yield
         except OutOfMemoryError as error:
-            raise OutOfMemoryError(error.message, hint=self._advice(graph) or error.hint) from error
+            settings = self.settings_for(graph, self._positions)
+            advice = f"Set {settings}: the CPU computes the rest from the machine's memory."
+            raise OutOfMemoryError(error.message, hint=advice if settings else error.hint) from error
 
-    def _advice(self, graph: Graph) -> str | None:
-        """The settings with which the graph would fit; None if there are none, or it is not known."""
+    def settings_for(self, graph: Graph, positions: int) -> str | None:
+        """See :meth:`shimmy.engine.plan.AdvisingPlan.settings_for`."""
         if self._free is None:
             return None
         layers = layer_count(graph)
         ways = []
         last = max(expert_layers(graph), default=-1)
-        least = next((n for n in range(1, last + 2) if self._fits(graph, experts_of=n)), None)
+        least = next((n for n in range(1, last + 2) if self._fits(graph, positions, experts_of=n)), None)
         if least is not None:
             ways.append("cpu_moe" if least > last else f"n_cpu_moe to {least} (of {layers})")
-        most = next((n for n in range(layers - 1, -1, -1) if self._fits(graph, keep_layers=n)), None)
+        kept = range(layers - 1, -1, -1)
+        most = next((n for n in kept if self._fits(graph, positions, keep_layers=n)), None)
         if most is not None:
             ways.append(f"gpu_layers to {most} (of {layers})")
-        if not ways:
-            return None
-        return f"Set {', or '.join(ways)}: the CPU computes the rest from the machine's memory."
+        return ", or ".join(ways) or None
 
-    def _fits(self, graph: Graph, *, keep_layers: int | None = None, experts_of: int = 0) -> bool:
+    def _fits(
+        self, graph: Graph, positions: int, *, keep_layers: int | None = None, experts_of: int = 0
+    ) -> bool:
         try:
             parts = split(graph, keep_layers=keep_layers, experts_of=experts_of)
         except GraphError:
             return False
-        return parts is not None and self._free is not None and self._bytes(parts.graph) <= self._free
+        if parts is None or self._free is None:
+            return False
+        return self._bytes(parts.graph) + self._cache_bytes(parts.graph, positions) <= self._free
 
     def _bytes(self, graph: Graph) -> int:
-        """At most what a graph needs to run, with a small KV cache."""
+        """At most what a graph needs to run, but for its KV cache."""
         parts = (self._weight_bytes, self._loading_bytes, self._value_bytes, self._table_bytes)
-        return sum(part(graph) for part in parts) + self._cache_bytes(graph)
+        return sum(part(graph) for part in parts)
 
     def _weight_bytes(self, graph: Graph) -> int:
         return sum(map(self._weights.size_of, tensors_of(graph)))
@@ -118,15 +125,11 @@ class Room:
         tables = {angle_key(node) for node in graph.nodes if node.op == "rope"}
         return FLOAT * self._limits.max_ctx * sum(dims for _, dims, *_ in tables)
 
-    def _cache_bytes(self, graph: Graph) -> int:
+    def _cache_bytes(self, graph: Graph, positions: int) -> int:
+        """What there must be for a cache to have a share of it."""
         nodes = graph.nodes
         heads = [nodes[i].shape for node in nodes if node.op == "attention" for i in node.inputs[1:]]
         kv_type = self._limits.kv_type
         position = sum(count * head_bytes(kv_type, dims) for count, dims in heads)
-        blocks = -(-self._positions // BLOCK_TOKENS)
+        blocks = -(-positions // BLOCK_TOKENS)
         return ceil(blocks * BLOCK_TOKENS * position / DEVICE_KV_SHARE)
-
-    @property
-    def _positions(self) -> int:
-        """Of the smallest context that is of use."""
-        return min(MIN_CONTEXT, self._limits.max_ctx)
