@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import re
 import shutil
 import zlib
 from pathlib import Path
@@ -93,6 +94,23 @@ def with_vectors(path: Path, target: Path, plugins: Plugins) -> Path:
             )
             for name, info in file.tensors.items()
         }
+        write_gguf(target, file.metadata, tensors)
+    return target
+
+
+def with_one_matrix(path: Path, target: Path, plugins: Plugins) -> Path:
+    """The file with q, k and v of each layer one below the other, as converters write them if asked to."""
+    types = types_by_id(plugins.quant_types)
+    tensors: dict[str, RawTensor] = {}
+    with open_gguf(path) as file:
+        # q before k before v.
+        for name in sorted(file.tensors, key=lambda name: "qkv".find(name.partition("attn_")[2][:1])):
+            info = file.tensors[name]
+            fused = re.sub(r"attn_[qkv](?=\.(weight|bias)$)", "attn_qkv", name)
+            data, shape = file.raw(name, types[info.ggml_id]).tobytes(), info.shape
+            if above := tensors.get(fused):
+                data, shape = bytes(above.data) + data, (above.shape[0] + shape[0], *shape[1:])
+            tensors[fused] = RawTensor(data, info.ggml_id, shape)
         write_gguf(target, file.metadata, tensors)
     return target
 

@@ -60,6 +60,14 @@ def test_a_matrix_of_one_row_may_be_a_vector(backend: str, tmp_path: Path) -> No
     agree(compile_model(backend, target, limits_for(answer)), answer)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "qwen3moe"])
+def test_queries_keys_and_values_may_be_of_one_matrix(name: str, backend: str, tmp_path: Path) -> None:
+    path = architectures.with_one_matrix(converted(name, tmp_path), tmp_path / "fused.gguf", PLUGINS)
+    answer = architectures.recorded(name)["generations"][0]
+    agree(compile_model(backend, path, limits_for(answer)), answer)
+
+
 def converted(name: str, place: Path) -> Path:
     """The GGUF file of a model's folder."""
     folder = architectures.folder(name, place)

@@ -42,7 +42,8 @@ class Llama:
         return g.embed("token_embd")
 
     def attention(self, g: Graph, x: Value, p: LlamaParams, layer: int) -> Value:
-        q, k, v = heads(g, x, p)
+        # Converters make one matrix of them, if asked to.
+        q, k, v = heads(g, x, p, fused=g.has("attn_qkv"))
         if self.head_norms:
             eps = p.attention__layer_norm_rms_epsilon
             q, k = g.rms_norm(q, "attn_q_norm", eps=eps), g.rms_norm(k, "attn_k_norm", eps=eps)
