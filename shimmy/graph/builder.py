@@ -289,4 +289,4 @@ def _check_biases(nodes: Iterable[Node]) -> None:
         other = first.setdefault(kind, node)
         if ("bias" in node.weights) != ("bias" in other.weights):
             lacking, having = (node, other) if "bias" in other.weights else (other, node)
-            raise GraphError(f"{lacking.label!r} has no bias, but {having.label!r} has one.")
+            raise GraphError(f"there is no '{lacking.label}.bias', but {having.weights['bias']!r}.")

@@ -28,14 +28,14 @@ BROKEN: dict[str, tuple[str, Any, Any, Any, str]] = {
         ("blk.1.attn_q.bias",),
         {},
         {},
-        "'blk.1.attn_q' has no bias, but 'blk.0.attn_q' has one",
+        "there is no 'blk.1.attn_q.bias', but 'blk.0.attn_q.bias'",
     ),
     "norm's bias": (
         "gpt2",
         ("output_norm.bias",),
         {},
         {},
-        "'output_norm' has no bias, but 'blk.0.attn_norm' has one",
+        "there is no 'output_norm.bias', but 'blk.0.attn_norm.bias'",
     ),
     "more layers": (
         "gemma",

@@ -144,7 +144,7 @@ BROKEN: dict[str, tuple[str, Callable[[Path], object], str]] = {
         lambda f: change_tensors(
             f / WEIGHTS, model__layers__1__self_attn__o_proj__bias=np.ones(48, np.float16)
         ),
-        r"mistral: 'blk\.0\.attn_output' has no bias, but 'blk\.1\.attn_output' has one",
+        r"mistral: there is no 'blk\.0\.attn_output\.bias', but 'blk\.1\.attn_output\.bias'",
     ),
     "no output matrix": (
         "mistral",
