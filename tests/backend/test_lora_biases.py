@@ -79,7 +79,7 @@ def test_a_norms_weight_is_refused(tmp_path: Path) -> None:
     weight = {"base_model.model.model.final_layernorm.weight": np.ones(256, np.float32)}
     adapter(tmp_path / "adapter", **weight)
     with pytest.raises(
-        AdapterError, match=r"'model.final_layernorm' \(output_norm\) is no matrix.*Merge the"
+        AdapterError, match=r"'model.final_layernorm' \(output_norm\) is no matrix.*Merge it"
     ):
         fitted(tmp_path / "adapter", BASE)
 
