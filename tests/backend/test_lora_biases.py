@@ -78,9 +78,7 @@ def test_biases_of_layers_and_norms(backend: str, tmp_path: Path) -> None:
 def test_a_norms_weight_is_refused(tmp_path: Path) -> None:
     weight = {"base_model.model.model.final_layernorm.weight": np.ones(256, np.float32)}
     adapter(tmp_path / "adapter", **weight)
-    with pytest.raises(
-        AdapterError, match=r"'model.final_layernorm' \(output_norm\) is no matrix.*Merge it"
-    ):
+    with pytest.raises(AdapterError, match=r"'model.final_layernorm' \(output_norm\) is no matrix.*Merge it"):
         fitted(tmp_path / "adapter", BASE)
 
 
