@@ -49,7 +49,7 @@ def generated(low: Generated, item: Experts) -> None:
             late=late,
         )
         bound = [*matrix.slices, *norm, x, y.memory, low.step, chosen, *logits]
-        low.call(item.label, [kernel], bound, cost=_cost(matrix, slots, late=low.late(*item.inputs)))
+        low.call(item.label, [kernel], bound, cost=_cost(matrix, slots, late=late))
     _adapt(low, item, slots)
 
 
@@ -69,6 +69,7 @@ def _choice(low: Generated, item: Experts, *, whole: bool) -> tuple[list[Slice],
 def prompts(low: Prompts, item: Experts) -> None:
     """Append the products of rows of prompts, and before the first of them what groups their slots."""
     y: Rows | None = None
+    late = low.late(*item.inputs)
     for matrix, slots in _matrices(low, item):
         precision = low.shared.computes(matrix)
         tile = tile_for_slots(slots, int8=precision == "int8")
@@ -83,12 +84,12 @@ def prompts(low: Prompts, item: Experts) -> None:
             matrix.columns,
             precision=precision,
             ending=item.ending,
-            late=low.late(*item.inputs),
+            late=late,
             slots=slots,
             tile=tile,
         )
         bound = [*matrix.slices, *x, y.memory, *groups]
-        low.call(item.label, [kernel], bound, cost=_cost(matrix, slots, late=low.late(*item.inputs)))
+        low.call(item.label, [kernel], bound, cost=_cost(matrix, slots, late=late))
     _adapt(low, item, slots)
 
 

@@ -65,7 +65,7 @@ class Targets:
         # A workgroup has at most as many ranks as there are in a chunk of them.
         least = (_MOST_INVOCATIONS if generated else WORKGROUP) // CHUNK
         lanes = min(max(lanes, least), gpu.limits.invocations)
-        stride = -(-most // CHUNK) * CHUNK
+        stride = _stride(most)
         memory = min(_MET_MEMORY, gpu.limits.workgroup_memory // _MET_SHARE)
         met = min(memory // 4 // (MOST_MIXED * len(widths)) // CHUNK * CHUNK, stride)
         return cls(starts, stride, copied, lanes, met)
@@ -197,8 +197,7 @@ def experts(
         columns: of x.
         late: of all, there are rows for all outputs of the step.
     """
-    stride = -(-max_rank // CHUNK) * CHUNK
-    targets = Targets((0,) * slots.experts, stride, met=0, copied=False, lanes=PROMPT_LANES)
+    targets = Targets((0,) * slots.experts, _stride(max_rank), met=0, copied=False, lanes=PROMPT_LANES)
     source = _compose(
         composer,
         gpu,
@@ -223,6 +222,11 @@ def embed(composer: Composer, gpu: Gpu, targets: Targets, width: int) -> Kernel:
     """y += what adapters add to embeddings. Bindings: chosen, y, step, lora; see the op embed."""
     source = _compose(composer, gpu, "lora_embed", targets, width=width, late=False, picked=True)
     return Kernel(f"lora_embed {width}", source, one_per_row)
+
+
+def _stride(most: int) -> int:
+    """Whole chunks with room for so many numbers."""
+    return -(-most // CHUNK) * CHUNK
 
 
 def _workgroup(gpu: Gpu) -> int:
