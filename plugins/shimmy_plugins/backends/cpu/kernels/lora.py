@@ -206,8 +206,8 @@ def _select(e: Emitter, condition: Value, yes: Pointer, no: Pointer) -> Pointer:
     return Pointer(e, e.builder.select(condition.raw, yes.raw, no.raw), yes.element)
 
 
-def _own(table: NDArray[np.int64], entries: Entries) -> dict[str, FieldValue]:
-    """The fields of the entries of a node."""
+def fields_of(table: NDArray[np.int64], entries: Entries) -> dict[str, FieldValue]:
+    """What all kernels are told of a node's entries."""
     return {
         "table": table,
         "segments": entries.segments,
@@ -224,8 +224,8 @@ def lower(low: Lowering, node: Node) -> None:
     low.alias(node)
     entries = state.late if node.attrs["late"] else state.every
     table = state.table(node.attrs["target"], y.stride, embedding=len(node.inputs) == 1)
+    own = fields_of(table, entries)
     out: dict[str, FieldValue] = {
-        **_own(table, entries),
         "scales": entries.scales,
         "y": y.array,
         "y_stride": y.stride,
@@ -233,12 +233,11 @@ def lower(low: Lowering, node: Node) -> None:
         "zeros": state.zeros(),
     }
     if len(node.inputs) == 1:
-        low.call(embed(), reads=[y], writes=[y], tokens=low.step.tokens, **out)
+        low.call(embed(), reads=[y], writes=[y], tokens=low.step.tokens, **own, **out)
         return
     x, middle = low.input(node, 1), state.middle()
     columns = round_up(x.width, UNROLL)
-    through: dict[str, FieldValue] = {"x": x.array, "x_stride": x.stride, "middle": middle}
-    through["middle_stride"] = state.middle_stride
-    shrink_a = {**_own(table, entries), **through, "columns": columns, "stride_a": columns}
-    low.call(shrink(), reads=[x], writes=[middle], most_groups=state.most_groups, **shrink_a)
-    low.call(expand(), reads=[x, middle, y], writes=[y], **through, **out)
+    own |= {"x": x.array, "x_stride": x.stride, "middle": middle, "middle_stride": state.middle_stride}
+    sizes: dict[str, FieldValue] = {"columns": columns, "stride_a": columns}
+    low.call(shrink(), reads=[x], writes=[middle], most_groups=state.most_groups, **sizes, **own)
+    low.call(expand(), reads=[x, middle, y], writes=[y], **own, **out)

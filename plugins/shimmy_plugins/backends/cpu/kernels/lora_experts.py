@@ -9,7 +9,7 @@ from __future__ import annotations
 from shimmy.graph.builder import Node
 from shimmy_plugins.backends.cpu.emitter import Emitter
 from shimmy_plugins.backends.cpu.kernel import Fields, FieldValue, Kernel, Work
-from shimmy_plugins.backends.cpu.kernels.lora import ENTRIES, Segment, expand, shrink
+from shimmy_plugins.backends.cpu.kernels.lora import ENTRIES, Segment, expand, fields_of, shrink
 from shimmy_plugins.backends.cpu.kernels.routing import expert_of
 from shimmy_plugins.backends.cpu.lora import UNROLL, Entries, ExpertEntries
 from shimmy_plugins.backends.cpu.lowering import Lowering
@@ -54,10 +54,8 @@ def lower(low: Lowering, node: Node) -> None:
     experts = low.weights.matrix(low.node(node.inputs[0]).weights["weight"]).count
     entries, middle = state.of_experts(used)
     _record_entries(low, node, state.late if node.attrs["late"] else state.every, entries, experts)
-    through: dict[str, FieldValue] = {
-        "table": state.table(node.attrs["target"], width, experts=experts),
-        "segments": entries.segments,
-        "count": entries.count,
+    own: dict[str, FieldValue] = {
+        **fields_of(state.table(node.attrs["target"], width, experts=experts), entries),
         "x": x.array,
         "x_stride": 1,
         "middle": middle,
@@ -69,24 +67,22 @@ def lower(low: Lowering, node: Node) -> None:
         shrink(UNROLL if columns == padded else 1),
         reads=[x, entries],
         writes=[middle],
-        rows=entries.sources,
         columns=columns,
         stride_a=padded,
         most_groups=state.most_groups,
-        **through,
+        **{**own, "rows": entries.sources},
     )
     low.call(
         expand(apart=True),
         reads=[x, middle, y, entries],
         writes=[y],
-        rows=entries.rows,
         scales=entries.scales,
         y=y.array,
         y_stride=1,
         groups=-(-width // LANES),
         width=width,
         zeros=state.zeros(),
-        **through,
+        **own,
     )
 
 
