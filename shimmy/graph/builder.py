@@ -279,14 +279,18 @@ def record(
     return graph
 
 
+def kind_of(node: Node) -> str:
+    """What a node is in any layer, ``attn_q``; layer norms are all of one kind."""
+    return node.op if node.op == "layer_norm" else _BLOCK.sub("", node.label)
+
+
 def _check_biases(nodes: Iterable[Node]) -> None:
     """What is the same in all layers has a bias in all of them, or in none: else one is missing."""
     first: dict[str, Node] = {}
     for node in nodes:
         if "weight" not in node.weights:
             continue
-        kind = node.op if node.op == "layer_norm" else _BLOCK.sub("", node.label)
-        other = first.setdefault(kind, node)
+        other = first.setdefault(kind_of(node), node)
         if ("bias" in node.weights) != ("bias" in other.weights):
             lacking, having = (node, other) if "bias" in other.weights else (other, node)
             raise GraphError(f"there is no '{lacking.label}.bias', but {having.weights['bias']!r}.")

@@ -13,7 +13,7 @@ from shimmy.files import written_whole
 from shimmy.gguf.encode import Encoder, writable_types
 from shimmy.gguf.types import types_by_id
 from shimmy.gguf.writer import LazyTensor, Tensor, write_gguf
-from shimmy.graph.builder import Node
+from shimmy.graph.builder import Node, kind_of
 from shimmy.graph.lora import Term, target_labels
 from shimmy_plugins.commands.lora.fitted import Fitted, fit
 
@@ -73,7 +73,7 @@ class _Merger:
                 tensors[_bias(node)] = self._bias(node, term.offset)
                 # A model has a bias in all layers or in none: a file that lacks some is taken for damaged.
                 for each in nodes.values():
-                    if _kind(each) == _kind(node) and "bias" not in each.weights:
+                    if kind_of(each) == kind_of(node) and "bias" not in each.weights:
                         tensors.setdefault(_bias(each), np.zeros(self._rows(each), np.float32))
         return tensors
 
@@ -125,11 +125,6 @@ def _weight(node: Node) -> str:
 
 def _bias(node: Node) -> str:
     return f"{node.label}.bias"
-
-
-def _kind(node: Node) -> str:
-    """``attn_q`` of any layer."""
-    return node.label.rpartition(".")[2]
 
 
 def _change(term: Term, *, embedding: bool) -> F32:
