@@ -55,6 +55,15 @@ def graph(tensors: MadeUpWeights, *, early: bool = False) -> Graph:
     return g
 
 
+def two_values(g: Graph) -> Value:
+    """Two layers of which the second, and what follows, read more than one value of what is before."""
+    x = g.embed("token_embd")
+    with g.block(0):
+        y = g.linear(x, "attn_q")
+    with g.block(1):
+        return g.last(g.linear(y, "attn_q") + x)
+
+
 def _attention(g: Graph, x: Value, layer: int) -> Value:
     q, k, v = (g.heads(g.linear(x, f"attn_{name}"), HEADS) for name in "qkv")
     q, k = (g.rope(part, base=1e4, dims=WIDTH // HEADS, style="half") for part in (q, k))

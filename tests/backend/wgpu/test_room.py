@@ -105,16 +105,8 @@ def test_what_runs_out_later_is_told_with_it_too() -> None:
 
 def test_refused_by_the_rest_of_an_engine() -> None:
     """What leaves two values to others cannot be advised."""
-
-    def two_values(g: Graph) -> Any:
-        x = g.embed("token_embd")
-        with g.block(0):
-            y = g.linear(x, "attn_q")
-        with g.block(1):
-            return g.last(g.linear(y, "attn_q") + x)
-
     with pytest.raises(OutOfMemoryError) as caught:
-        room_of(1000).require(graph_of(WEIGHTS, two_values))
+        room_of(1000).require(graph_of(WEIGHTS, mixture.two_values))
     assert "gpu_layers" not in (caught.value.hint or "")
 
 

@@ -104,15 +104,8 @@ def test_settings_that_cannot_be_meant() -> None:
 
 
 def test_what_cannot_leave_is_told_with_the_setting() -> None:
-    def two_values(g: Graph) -> Any:
-        x = g.embed("token_embd")
-        with g.block(0):
-            y = g.linear(x, "attn_q")
-        with g.block(1):
-            return g.last(g.linear(y, "attn_q") + x)
-
     with pytest.raises(GraphError, match="cannot be computed apart") as caught:
-        compiled(graph=graph_of(WEIGHTS, two_values), gpu_layers=1)
+        compiled(graph=graph_of(WEIGHTS, mixture.two_values), gpu_layers=1)
     assert caught.value.hint == "Leave gpu_layers out."
 
 

@@ -156,16 +156,8 @@ def test_adapters_of_both_parts() -> None:
 
 
 def test_what_cannot_be_computed_apart_is_refused() -> None:
-    def two_values(g: Graph) -> Any:
-        x = g.embed("token_embd")
-        with g.block(0):
-            y = g.linear(x, "attn_q")
-        with g.block(1):
-            y = g.linear(y, "attn_q")
-        return g.last(y + x)
-
     with pytest.raises(GraphError, match=r"others read token_embd, blk\.0\.attn_q of it"):
-        split(graph_of(WEIGHTS, two_values), keep_layers=1)
+        split(graph_of(WEIGHTS, mixture.two_values), keep_layers=1)
 
     def picks(g: Graph) -> Any:
         x = g.last(g.embed("token_embd"))
